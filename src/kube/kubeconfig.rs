@@ -1,0 +1,5 @@
+//! A kubeconfig, read or refused.
+
+/// A kubeconfig's current context.
+#[derive(Debug)]
+pub struct Kubeconfig;

@@ -1,0 +1,16 @@
+//! msm-cni: redirects the RTSP traffic of Media Streaming Mesh pods to their sidecar
+//! (the "stub"), from the node and without any privilege for the pod.
+//!
+//! Two pipelines: the plugin turns stdin and environment into rules in a pod's network
+//! namespace (`cni` → `kube` → `redirect`), the installer turns flags and environment
+//! into the right files on a node. `applet` chooses by argv[0].
+
+mod applet;
+mod cni;
+mod kube;
+mod logging;
+mod names;
+mod process;
+mod redirect;
+
+pub use applet::run;

@@ -1,0 +1,42 @@
+//! Every name that the outside world knows us by, once: applets, label, annotations,
+//! default ports and UID, table and chain names. No logic.
+
+/// The applet that the container runtime runs.
+pub const CNI_APPLET: &str = "msm-cni";
+/// The applet that a person runs.
+pub const IPTABLES_APPLET: &str = "msm-iptables";
+/// The applet that the `DaemonSet` runs.
+pub const INSTALLER_APPLET: &str = "installer";
+/// The installer's name in older manifests.
+pub const INSTALLER_ALIAS: &str = "install-cni";
+
+/// Pod label: present and not `false` means MSM-enabled.
+pub const INJECT_LABEL: &str = "sidecar.mediastreamingmesh.io/inject";
+/// Pod annotation overriding `redirect.ports`.
+pub const PORTS_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/redirect-ports";
+/// Pod annotation overriding `redirect.proxyPort`.
+pub const PROXY_PORT_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/proxy-port";
+/// Pod annotation overriding `redirect.proxyUID`.
+pub const PROXY_UID_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/proxy-uid";
+/// Pod annotation overriding `redirect.excludeCIDRs`.
+pub const EXCLUDE_CIDRS_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/exclude-outbound-cidrs";
+/// Pod annotation overriding `redirect.ipv6`.
+pub const IPV6_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/ipv6";
+/// Pod annotation overriding `redirect.inboundPorts`.
+pub const INBOUND_PORTS_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/inbound-ports";
+/// Kubernetes' annotation of a static pod's mirror: the UID that the runtime knows it by.
+pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+/// RTSP's registered port (RFC 7826, section 21).
+pub const RTSP_PORT: u16 = 554;
+/// TCP port that the stub listens on.
+pub const PROXY_PORT: u16 = 8554;
+/// User ID that the stub runs as.
+pub const PROXY_UID: u32 = 1337;
+/// What an application says to itself is not for the stub.
+pub const LOOPBACK_CIDR: &str = "127.0.0.0/8";
+/// The same for IPv6.
+pub const LOOPBACK_CIDR6: &str = "::1/128";
+
+/// Our nftables table.
+pub const TABLE: &str = "msm_cni";
