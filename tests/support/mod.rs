@@ -1,9 +1,57 @@
-//! What the black-box tests share: how the real executable is run.
+//! What the black-box tests share: how the real executable is run, what the machine must
+//! offer, network namespaces and traffic in them. Knows nothing of how the program works.
 
-use std::path::PathBuf;
+pub mod command;
+pub mod netns;
+pub mod pod;
+pub mod scratch;
+pub mod traffic;
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where the tools that tests call are looked for; an ordinary user's PATH lacks the first.
+pub const TOOL_DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// The executable under test: `MSM_EXECUTABLE` (what ships) or the one cargo built.
 pub fn executable() -> PathBuf {
     std::env::var_os("MSM_EXECUTABLE")
         .map_or_else(|| env!("CARGO_BIN_EXE_msm").into(), PathBuf::from)
+}
+
+/// The executable under test as `applet`, with nothing of the tests' environment.
+pub fn applet(name: &str) -> Command {
+    let mut command = Command::new(executable());
+    command.arg0(name).env_clear();
+    command
+}
+
+/// Whether the calling test has to be skipped, because this machine does not let it make
+/// network namespaces or lacks one of `tools`. Says so past the harness's capture, and
+/// fails instead where `CI` is set: there, a skipped test is a broken build.
+pub fn cannot_run(tools: &[&str]) -> bool {
+    let missing = tools.iter().find(|tool| find_tool(tool).is_none());
+    let reason = match (netns::refusal(), missing) {
+        (Some(refusal), _) => refusal,
+        (None, Some(tool)) => format!("{tool} is not installed"),
+        (None, None) => return false,
+    };
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{test} cannot run: {reason}"
+    );
+    // Not eprintln!: the harness swallows what a passing test prints with it.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
+    true
+}
+
+/// The absolute path of an installed tool.
+pub fn find_tool(name: &str) -> Option<PathBuf> {
+    TOOL_DIRECTORIES
+        .iter()
+        .map(|directory| Path::new(directory).join(name))
+        .find(|path| path.exists())
 }
