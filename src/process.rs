@@ -1,4 +1,4 @@
-//! What a process is given: arguments, environment and the three streams, as a value.
+//! What a process is given: environment and the three streams, as a value.
 //! Applets get it injected, so that tests can run them whole; nothing else reads
 //! `std::env` or `std::io::stdin`.
 
@@ -8,8 +8,6 @@ use std::io::{Read, Write};
 
 /// The surroundings of one applet run.
 pub struct Process<'a> {
-    /// Arguments after the applet's own name.
-    pub args: Vec<OsString>,
     /// The environment.
     pub vars: Vars,
     /// Standard input.
@@ -43,4 +41,13 @@ impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Vars {
                 .collect(),
         )
     }
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }

@@ -26,6 +26,15 @@ pub struct Lookup<'a> {
     pub timeout: Duration,
 }
 
+/// Whether a kubeconfig is complete, without asking anybody.
+pub fn check_access(kubeconfig: &Path, server: Option<&str>) -> Result<(), Error> {
+    let session = Access::read(kubeconfig, server).and_then(|access| Session::new(&access));
+    session.map(drop).map_err(|source| Error::Kubeconfig {
+        path: kubeconfig.to_owned(),
+        source,
+    })
+}
+
 /// Fetches the pod. Blocks for `timeout` at most.
 pub fn fetch_pod(lookup: &Lookup) -> Result<Pod, Error> {
     let mut client = Client::new(lookup)?;

@@ -10,7 +10,8 @@ mod server; // an API server's address
 mod session; // one connection, one GET
 mod yaml; // YAML text as a JSON value
 
-pub use client::{Lookup, fetch_pod};
-pub use error::{Error, Tried};
-pub use kubeconfig::{InvalidKubeconfig, Kubeconfig};
-pub use pod::{Container, InvalidPodRef, Pod, PodRef};
+pub use client::{Lookup, check_access, fetch_pod};
+pub use error::Error;
+#[cfg(test)]
+pub use pod::Container;
+pub use pod::{InvalidPodRef, Pod, PodRef};

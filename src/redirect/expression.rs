@@ -39,8 +39,14 @@ const SYN: u8 = 0x02;
 /// One step of a rule. Values are computed in register 1 and compared there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expression {
-    Meta { key: u32 },
-    Payload { base: u32, offset: u32, length: u32 },
+    Meta {
+        key: u32,
+    },
+    Payload {
+        base: u32,
+        offset: u32,
+        length: u32,
+    },
     Mask(Vec<u8>),
     Equal(Vec<u8>),
     Load(Vec<u8>),
@@ -78,7 +84,10 @@ pub fn compile(rule: &Rule, scope: Scope) -> Vec<Expression> {
 }
 
 fn is_tcp() -> [Expression; 2] {
-    [Expression::Meta { key: META_L4PROTO }, Expression::Equal(vec![IPPROTO_TCP])]
+    [
+        Expression::Meta { key: META_L4PROTO },
+        Expression::Equal(vec![IPPROTO_TCP]),
+    ]
 }
 
 fn is_family(family: Family) -> [Expression; 2] {
@@ -86,7 +95,10 @@ fn is_family(family: Family) -> [Expression; 2] {
         Family::Ipv4 => NFPROTO_IPV4,
         Family::Ipv6 => NFPROTO_IPV6,
     };
-    [Expression::Meta { key: META_NFPROTO }, Expression::Equal(vec![number])]
+    [
+        Expression::Meta { key: META_NFPROTO },
+        Expression::Equal(vec![number]),
+    ]
 }
 
 fn condition_expressions(condition: Match, scope: Scope) -> Vec<Expression> {
@@ -103,11 +115,19 @@ fn condition_expressions(condition: Match, scope: Scope) -> Vec<Expression> {
             Expression::Equal(uid.get().to_ne_bytes().to_vec()),
         ],
         Match::TcpPort(port) => vec![
-            Expression::Payload { base: TRANSPORT_HEADER, offset: 2, length: 2 },
+            Expression::Payload {
+                base: TRANSPORT_HEADER,
+                offset: 2,
+                length: 2,
+            },
             Expression::Equal(port.get().to_be_bytes().to_vec()),
         ],
         Match::TcpSyn => vec![
-            Expression::Payload { base: TRANSPORT_HEADER, offset: 13, length: 1 },
+            Expression::Payload {
+                base: TRANSPORT_HEADER,
+                offset: 13,
+                length: 1,
+            },
             Expression::Mask(vec![FIN_SYN_RST_ACK]),
             Expression::Equal(vec![SYN]),
         ],
@@ -123,7 +143,11 @@ fn destination(cidr: &Cidr, scope: Scope) -> Vec<Expression> {
         Family::Ipv4 => (16, 4),
         Family::Ipv6 => (24, 16),
     };
-    expressions.push(Expression::Payload { base: NETWORK_HEADER, offset, length });
+    expressions.push(Expression::Payload {
+        base: NETWORK_HEADER,
+        offset,
+        length,
+    });
     if !cidr.is_host() {
         expressions.push(Expression::Mask(cidr.mask_octets()));
     }
@@ -138,13 +162,37 @@ pub fn decompile(expressions: &[Expression], scope: Scope) -> Option<Rule> {
     let action = loop {
         rest = match rest {
             [Expression::Return] => break Action::Return,
-            [Expression::Counter, Expression::Load(port), Expression::Redirect] => {
+            [
+                Expression::Counter,
+                Expression::Load(port),
+                Expression::Redirect,
+            ] => {
                 break Action::Redirect(port_of(port)?);
             }
             [Expression::Counter, Expression::Reset] => break Action::Reject,
             // What a condition implies is put back, or found missing, by the comparison below.
-            [Expression::Meta { key: META_L4PROTO }, Expression::Equal(_), rest @ ..] => rest,
-            [Expression::Meta { key: META_NFPROTO }, Expression::Equal(_), rest @ [Expression::Payload { base: NETWORK_HEADER, .. }, ..]] => rest,
+            [
+                Expression::Meta { key: META_L4PROTO },
+                Expression::Equal(_),
+                rest @ ..,
+            ] => rest,
+            [
+                Expression::Meta { key: META_NFPROTO },
+                Expression::Equal(_),
+                rest @ ..,
+            ] if matches!(
+                rest,
+                [
+                    Expression::Payload {
+                        base: NETWORK_HEADER,
+                        ..
+                    },
+                    ..
+                ]
+            ) =>
+            {
+                rest
+            }
             rest => {
                 let (condition, behind) = decompile_condition(rest)?;
                 matches.push(condition);
@@ -158,29 +206,66 @@ pub fn decompile(expressions: &[Expression], scope: Scope) -> Option<Rule> {
 
 fn decompile_condition(expressions: &[Expression]) -> Option<(Match, &[Expression])> {
     Some(match expressions {
-        [Expression::Meta { key: META_NFPROTO }, Expression::Equal(family), rest @ ..] => match family.as_slice() {
+        [
+            Expression::Meta { key: META_NFPROTO },
+            Expression::Equal(family),
+            rest @ ..,
+        ] => match family.as_slice() {
             [NFPROTO_IPV4] => (Match::Family(Family::Ipv4), rest),
             [NFPROTO_IPV6] => (Match::Family(Family::Ipv6), rest),
             _ => return None,
         },
-        [Expression::Meta { key: META_IIF }, Expression::Equal(_), rest @ ..] => (Match::Loopback, rest),
-        [Expression::Meta { key: META_SKUID }, Expression::Equal(uid), rest @ ..] => {
+        [
+            Expression::Meta { key: META_IIF },
+            Expression::Equal(_),
+            rest @ ..,
+        ] => (Match::Loopback, rest),
+        [
+            Expression::Meta { key: META_SKUID },
+            Expression::Equal(uid),
+            rest @ ..,
+        ] => {
             let uid = Uid::new(u32::from_ne_bytes(uid.as_slice().try_into().ok()?))?;
             (Match::Uid(uid), rest)
         }
-        [Expression::Payload { base: NETWORK_HEADER, .. }, Expression::Mask(mask), Expression::Equal(address), rest @ ..] => {
-            (Match::Destination(Cidr::from_octets(address, mask)?), rest)
-        }
-        [Expression::Payload { base: NETWORK_HEADER, .. }, Expression::Equal(address), rest @ ..] => {
+        [
+            Expression::Payload {
+                base: NETWORK_HEADER,
+                ..
+            },
+            Expression::Mask(mask),
+            Expression::Equal(address),
+            rest @ ..,
+        ] => (Match::Destination(Cidr::from_octets(address, mask)?), rest),
+        [
+            Expression::Payload {
+                base: NETWORK_HEADER,
+                ..
+            },
+            Expression::Equal(address),
+            rest @ ..,
+        ] => {
             let mask = vec![u8::MAX; address.len()];
             (Match::Destination(Cidr::from_octets(address, &mask)?), rest)
         }
-        [Expression::Payload { base: TRANSPORT_HEADER, offset: 2, .. }, Expression::Equal(port), rest @ ..] => {
-            (Match::TcpPort(port_of(port)?), rest)
-        }
-        [Expression::Payload { base: TRANSPORT_HEADER, .. }, Expression::Mask(_), Expression::Equal(_), rest @ ..] => {
-            (Match::TcpSyn, rest)
-        }
+        [
+            Expression::Payload {
+                base: TRANSPORT_HEADER,
+                offset: 2,
+                ..
+            },
+            Expression::Equal(port),
+            rest @ ..,
+        ] => (Match::TcpPort(port_of(port)?), rest),
+        [
+            Expression::Payload {
+                base: TRANSPORT_HEADER,
+                ..
+            },
+            Expression::Mask(_),
+            Expression::Equal(_),
+            rest @ ..,
+        ] => (Match::TcpSyn, rest),
         _ => return None,
     })
 }
@@ -257,7 +342,11 @@ impl Expression {
                 data.be32(META_KEY, *key);
                 data.be32(META_DREG, REGISTER);
             }
-            Self::Payload { base, offset, length } => {
+            Self::Payload {
+                base,
+                offset,
+                length,
+            } => {
                 data.be32(PAYLOAD_DREG, REGISTER);
                 data.be32(PAYLOAD_BASE, *base);
                 data.be32(PAYLOAD_OFFSET, *offset);
@@ -268,7 +357,9 @@ impl Expression {
                 data.be32(BITWISE_DREG, REGISTER);
                 data.be32(BITWISE_LEN, u32::try_from(mask.len()).unwrap_or(u32::MAX));
                 data.nest(BITWISE_MASK, |value| value.bytes(NFTA_DATA_VALUE, mask));
-                data.nest(BITWISE_XOR, |value| value.bytes(NFTA_DATA_VALUE, &vec![0; mask.len()]));
+                data.nest(BITWISE_XOR, |value| {
+                    value.bytes(NFTA_DATA_VALUE, &vec![0; mask.len()])
+                });
             }
             Self::Equal(bytes) => {
                 data.be32(CMP_SREG, REGISTER);
@@ -282,7 +373,9 @@ impl Expression {
             Self::Return => {
                 data.be32(IMMEDIATE_DREG, VERDICT_REGISTER);
                 data.nest(IMMEDIATE_DATA, |value| {
-                    value.nest(NFTA_DATA_VERDICT, |verdict| verdict.be32(NFTA_VERDICT_CODE, RETURN));
+                    value.nest(NFTA_DATA_VERDICT, |verdict| {
+                        verdict.be32(NFTA_VERDICT_CODE, RETURN)
+                    });
                 });
             }
             Self::Redirect => data.be32(REDIR_PROTO_MIN, REGISTER),
@@ -293,13 +386,20 @@ impl Expression {
 
     /// `None` for anything that differs from what `encode` writes.
     fn decode(name: &str, data: &[u8]) -> Option<Self> {
-        let number = |kind| attributes(data).find(|a| a.kind == kind).and_then(|a| a.be32());
-        let value = |kind| attribute(data, kind).and_then(|nested| attribute(nested, NFTA_DATA_VALUE));
+        let number = |kind| {
+            attributes(data)
+                .find(|a| a.kind == kind)
+                .and_then(|a| a.be32())
+        };
+        let value =
+            |kind| attribute(data, kind).and_then(|nested| attribute(nested, NFTA_DATA_VALUE));
         let in_register = |kind| (number(kind)? == REGISTER).then_some(());
         match name {
             "meta" if number(META_SREG).is_none() => {
                 in_register(META_DREG)?;
-                Some(Self::Meta { key: number(META_KEY)? })
+                Some(Self::Meta {
+                    key: number(META_KEY)?,
+                })
             }
             "payload" => {
                 in_register(PAYLOAD_DREG)?;
@@ -323,7 +423,9 @@ impl Expression {
             }
             "immediate" if number(IMMEDIATE_DREG)? == VERDICT_REGISTER => {
                 let verdict = attribute(attribute(data, IMMEDIATE_DATA)?, NFTA_DATA_VERDICT)?;
-                let code = attributes(verdict).find(|a| a.kind == NFTA_VERDICT_CODE)?.be32()?;
+                let code = attributes(verdict)
+                    .find(|a| a.kind == NFTA_VERDICT_CODE)?
+                    .be32()?;
                 (code == RETURN).then_some(Self::Return)
             }
             "immediate" => {
@@ -345,15 +447,26 @@ impl Expression {
 /// Close to what `nft --debug=netlink` prints; for rules that are not ours.
 impl fmt::Display for Expression {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
         match self {
             Self::Meta { key } => write!(f, "[meta load {key}]"),
-            Self::Payload { base, offset, length } => write!(f, "[payload load {length}b @ header {base} + {offset}]"),
+            Self::Payload {
+                base,
+                offset,
+                length,
+            } => write!(f, "[payload load {length}b @ header {base} + {offset}]"),
             Self::Mask(mask) => write!(f, "[bitwise & 0x{}]", hex(mask)),
             Self::Equal(bytes) => write!(f, "[cmp eq 0x{}]", hex(bytes)),
             Self::Load(bytes) => write!(f, "[immediate 0x{}]", hex(bytes)),
             Self::Return => write!(f, "[return]"),
-            Self::Counter | Self::Redirect | Self::Reset | Self::Other(_) => write!(f, "[{}]", self.name()),
+            Self::Counter | Self::Redirect | Self::Reset | Self::Other(_) => {
+                write!(f, "[{}]", self.name())
+            }
         }
     }
 }
@@ -367,8 +480,20 @@ mod tests {
     fn every_rule_set() -> Vec<RuleSet> {
         let port = |number| Port::new(number).unwrap();
         let modes = [Ipv6Mode::Bypass, Ipv6Mode::Redirect, Ipv6Mode::Reject];
-        let scopes = [Scope::Inet, Scope::Only(Family::Ipv4), Scope::Only(Family::Ipv6)];
-        let cidrs = ["127.0.0.0/8", "10.1.2.3/32", "0.0.0.0/0", "192.168.128.0/17", "fd00::/9", "::/0", "2001:db8::7"];
+        let scopes = [
+            Scope::Inet,
+            Scope::Only(Family::Ipv4),
+            Scope::Only(Family::Ipv6),
+        ];
+        let cidrs = [
+            "127.0.0.0/8",
+            "10.1.2.3/32",
+            "0.0.0.0/0",
+            "192.168.128.0/17",
+            "fd00::/9",
+            "::/0",
+            "2001:db8::7",
+        ];
         modes
             .iter()
             .flat_map(|ipv6| scopes.iter().map(move |scope| (*ipv6, *scope)))
@@ -407,10 +532,18 @@ mod tests {
                 for missing in 0..expressions.len() {
                     let mut fewer = expressions.clone();
                     fewer.remove(missing);
-                    assert_ne!(decompile(&fewer, set.scope).as_ref(), Some(rule), "{rule} without {missing}");
+                    assert_ne!(
+                        decompile(&fewer, set.scope).as_ref(),
+                        Some(rule),
+                        "{rule} without {missing}"
+                    );
                     let mut other = expressions.clone();
                     other[missing] = Expression::Other("quota".into());
-                    assert_eq!(decompile(&other, set.scope), None, "{rule} with another {missing}");
+                    assert_eq!(
+                        decompile(&other, set.scope),
+                        None,
+                        "{rule} with another {missing}"
+                    );
                 }
             }
         }

@@ -27,7 +27,11 @@ pub enum Error {
     #[error("writing rules to {program:?}")]
     Feed { program: PathBuf, source: io::Error },
     #[error("{program:?} ended with {status}: {output}")]
-    Failed { program: PathBuf, status: std::process::ExitStatus, output: String },
+    Failed {
+        program: PathBuf,
+        status: std::process::ExitStatus,
+        output: String,
+    },
     #[error("asking nftables for the rules of iptables-nft")]
     Nftables { source: nft::Error },
 }
@@ -52,7 +56,11 @@ pub struct Tools {
 pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
     let tools = Tools::choose()?;
     let sets = rule_sets(redirect);
-    let scripts = [0, 1].map(|family: usize| sets.get(family).and_then(Option::as_ref).map(script::create));
+    let scripts = [0, 1].map(|family: usize| {
+        sets.get(family)
+            .and_then(Option::as_ref)
+            .map(script::create)
+    });
     let change = match tools.restore(&scripts) {
         Ok(()) => Change::Created,
         // Either the chains exist, or nothing can be written at all.
@@ -63,6 +71,11 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
         other.remove()?;
     }
     Ok(change)
+}
+
+/// Whether there are tools to use.
+pub fn check_tools() -> Result<(), Error> {
+    Tools::choose().map(drop)
 }
 
 /// The first difference between what is there and `redirect`.
@@ -98,11 +111,19 @@ fn rule_sets(redirect: &Redirect) -> [Option<RuleSet>; 2] {
 }
 
 fn wanted(sets: &[Option<RuleSet>; 2]) -> Listing {
-    Listing(sets.iter().flatten().flat_map(|set| script::wanted(set).0).collect())
+    Listing(
+        sets.iter()
+            .flatten()
+            .flat_map(|set| script::wanted(set).0)
+            .collect(),
+    )
 }
 
 fn listing(saved: &[Saved; 2]) -> Listing {
-    let listings = saved.iter().zip(FAMILIES).flat_map(|(saved, family)| saved.listing(Scope::Only(family)).0);
+    let listings = saved
+        .iter()
+        .zip(FAMILIES)
+        .flat_map(|(saved, family)| saved.listing(Scope::Only(family)).0);
     Listing(listings.collect())
 }
 
@@ -110,7 +131,9 @@ impl Tools {
     /// The variant in use in this namespace, else nft, else legacy.
     fn choose() -> Result<Self, Error> {
         let installed: Vec<Self> = Self::installed().collect();
-        let in_use = installed.iter().find(|tools| tools.variant == Variant::Legacy && legacy_tables_exist());
+        let in_use = installed
+            .iter()
+            .find(|tools| tools.variant == Variant::Legacy && legacy_tables_exist());
         in_use.or(installed.first()).cloned().ok_or(Error::NoTool)
     }
 
@@ -120,21 +143,32 @@ impl Tools {
             .into_iter()
             .filter_map(|(variant, infix)| Self::find(variant, infix));
         let mut named = named.peekable();
-        let plain = if named.peek().is_none() { Self::find_plain() } else { None };
+        let plain = if named.peek().is_none() {
+            Self::find_plain()
+        } else {
+            None
+        };
         named.chain(plain)
     }
 
     fn find(variant: Variant, infix: &'static str) -> Option<Self> {
         DIRECTORIES
             .into_iter()
-            .map(|directory| Self { variant, directory, infix })
+            .map(|directory| Self {
+                variant,
+                directory,
+                infix,
+            })
             .find(|tools| tools.program(Family::Ipv4, "restore").exists())
     }
 
     /// Hosts with one variant only may name it plainly; it says itself which one it is.
     fn find_plain() -> Option<Self> {
         let mut tools = Self::find(Variant::Legacy, "")?;
-        let version = clean(&tools.program(Family::Ipv4, "restore")).arg("--version").output().ok()?;
+        let version = clean(&tools.program(Family::Ipv4, "restore"))
+            .arg("--version")
+            .output()
+            .ok()?;
         if String::from_utf8_lossy(&version.stdout).contains("nf_tables") {
             tools.variant = Variant::Nft;
         }
@@ -152,9 +186,14 @@ impl Tools {
     /// Asks without creating the tables that the tools would create by being asked.
     fn holds_redirect(&self) -> Result<bool, Error> {
         match self.variant {
-            Variant::Legacy => Ok(legacy_tables_exist() && self.save()?.iter().any(|saved| !saved.is_empty())),
+            Variant::Legacy => {
+                Ok(legacy_tables_exist() && self.save()?.iter().any(|saved| !saved.is_empty()))
+            }
             Variant::Nft => {
-                for (family, (table, chain)) in FAMILIES.into_iter().flat_map(|family| script::FIRST_CHAINS.map(|chain| (family, chain))) {
+                for (family, (table, chain)) in FAMILIES
+                    .into_iter()
+                    .flat_map(|family| script::FIRST_CHAINS.map(|chain| (family, chain)))
+                {
                     match nft::chain_exists(family, table, chain) {
                         Ok(true) => return Ok(true),
                         Ok(false) => {}
@@ -172,7 +211,11 @@ impl Tools {
             return Ok(false);
         }
         let saved = self.save()?;
-        self.restore(&saved.each_ref().map(|saved| Some(script::replace(None, saved))))?;
+        self.restore(
+            &saved
+                .each_ref()
+                .map(|saved| Some(script::replace(None, saved))),
+        )?;
         Ok(true)
     }
 
@@ -187,26 +230,34 @@ impl Tools {
         }
         let [set4, set6] = sets.each_ref().map(Option::as_ref);
         let [saved4, saved6] = &saved;
-        self.restore(&[Some(script::replace(set4, saved4)), Some(script::replace(set6, saved6))])?;
+        self.restore(&[
+            Some(script::replace(set4, saved4)),
+            Some(script::replace(set6, saved6)),
+        ])?;
         Ok(Change::Replaced)
     }
 
     /// Runs `iptables-restore` and `ip6tables-restore` at the same time.
     fn restore(&self, scripts: &[Option<String>; 2]) -> Result<(), Error> {
-        let started = FAMILIES.into_iter().zip(scripts).filter_map(|(family, script)| {
-            let script = script.as_deref().filter(|script| !script.is_empty())?;
-            let mut command = clean(&self.program(family, "restore"));
-            command.args(["--noflush", "-w", LOCK_SECONDS]);
-            Some(Running::start(command, script))
-        });
+        let started = FAMILIES
+            .into_iter()
+            .zip(scripts)
+            .filter_map(|(family, script)| {
+                let script = script.as_deref().filter(|script| !script.is_empty())?;
+                let mut command = clean(&self.program(family, "restore"));
+                command.args(["--noflush", "-w", LOCK_SECONDS]);
+                Some(Running::start(command, script))
+            });
         let started: Vec<Result<Running, Error>> = started.collect();
-        let ended: Vec<Result<Output, Error>> = started.into_iter().map(|running| running?.end()).collect();
+        let ended: Vec<Result<Output, Error>> =
+            started.into_iter().map(|running| running?.end()).collect();
         ended.into_iter().try_for_each(|output| output.map(drop))
     }
 
     /// Runs `iptables-save` and `ip6tables-save` at the same time.
     fn save(&self) -> Result<[Saved; 2], Error> {
-        let [ipv4, ipv6] = FAMILIES.map(|family| Running::start(clean(&self.program(family, "save")), ""));
+        let [ipv4, ipv6] =
+            FAMILIES.map(|family| Running::start(clean(&self.program(family, "save")), ""));
         let saved = |running: Result<Running, Error>| {
             let output = running?.end()?;
             Ok::<_, Error>(Saved::parse(&String::from_utf8_lossy(&output.stdout)))
@@ -231,8 +282,15 @@ impl Running {
             Err(source) => return Err(Error::Start { program, source }),
         };
         // A script fits a pipe's buffer, so that this does not wait for the tool.
-        let fed = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
-        Ok(Self { program, child, fed })
+        let fed = child
+            .stdin
+            .take()
+            .map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
+        Ok(Self {
+            program,
+            child,
+            fed,
+        })
     }
 
     fn end(self) -> Result<Output, Error> {
@@ -243,8 +301,15 @@ impl Running {
         };
         if !output.status.success() {
             let said = [output.stderr.as_slice(), output.stdout.as_slice()].concat();
-            let output_text = String::from_utf8_lossy(&said).split_whitespace().collect::<Vec<_>>().join(" ");
-            return Err(Error::Failed { program, status: output.status, output: output_text });
+            let output_text = String::from_utf8_lossy(&said)
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ");
+            return Err(Error::Failed {
+                program,
+                status: output.status,
+                output: output_text,
+            });
         }
         match self.fed {
             Ok(()) => Ok(output),
@@ -272,6 +337,7 @@ fn clean(program: &Path) -> Command {
 /// kernel's; unlike the tools it creates no table when asked.
 fn legacy_tables_exist() -> bool {
     ["ip_tables_names", "ip6_tables_names"].iter().any(|file| {
-        std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).is_ok_and(|names| !names.trim().is_empty())
+        std::fs::read_to_string(format!("/proc/thread-self/net/{file}"))
+            .is_ok_and(|names| !names.trim().is_empty())
     })
 }

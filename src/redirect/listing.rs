@@ -22,13 +22,34 @@ pub struct ListedChain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
     Missing,
-    MissingChain { chain: String },
-    ExtraChain { chain: String },
-    Hook { chain: String, wanted: String, found: String },
+    MissingChain {
+        chain: String,
+    },
+    ExtraChain {
+        chain: String,
+    },
+    Hook {
+        chain: String,
+        wanted: String,
+        found: String,
+    },
     /// `number` counts from 1.
-    Rule { chain: String, number: usize, wanted: String, found: String },
-    MissingRule { chain: String, number: usize, wanted: String },
-    ExtraRule { chain: String, number: usize, found: String },
+    Rule {
+        chain: String,
+        number: usize,
+        wanted: String,
+        found: String,
+    },
+    MissingRule {
+        chain: String,
+        number: usize,
+        wanted: String,
+    },
+    ExtraRule {
+        chain: String,
+        number: usize,
+        found: String,
+    },
 }
 
 impl Listing {
@@ -39,12 +60,19 @@ impl Listing {
             return Some(Difference::Missing);
         }
         let chain_difference = |wanted: &ListedChain| match found.chain(&wanted.name) {
-            None => Some(Difference::MissingChain { chain: wanted.name.clone() }),
+            None => Some(Difference::MissingChain {
+                chain: wanted.name.clone(),
+            }),
             Some(found) => wanted.first_difference(found),
         };
         let extra = || {
-            let extra = found.0.iter().find(|chain| self.chain(&chain.name).is_none())?;
-            Some(Difference::ExtraChain { chain: extra.name.clone() })
+            let extra = found
+                .0
+                .iter()
+                .find(|chain| self.chain(&chain.name).is_none())?;
+            Some(Difference::ExtraChain {
+                chain: extra.name.clone(),
+            })
         };
         self.0.iter().find_map(chain_difference).or_else(extra)
     }
@@ -58,17 +86,35 @@ impl ListedChain {
     fn first_difference(&self, found: &Self) -> Option<Difference> {
         let chain = self.name.clone();
         if self.hook != found.hook {
-            return Some(Difference::Hook { chain, wanted: self.hook.clone(), found: found.hook.clone() });
+            return Some(Difference::Hook {
+                chain,
+                wanted: self.hook.clone(),
+                found: found.hook.clone(),
+            });
         }
         let length = self.rules.len().max(found.rules.len());
         (0..length).find_map(|index| {
             let (chain, number) = (chain.clone(), index + 1);
-            match (self.rules.get(index).cloned(), found.rules.get(index).cloned()) {
-                (Some(wanted), Some(found)) if wanted != found => {
-                    Some(Difference::Rule { chain, number, wanted, found })
-                }
-                (Some(wanted), None) => Some(Difference::MissingRule { chain, number, wanted }),
-                (None, Some(found)) => Some(Difference::ExtraRule { chain, number, found }),
+            match (
+                self.rules.get(index).cloned(),
+                found.rules.get(index).cloned(),
+            ) {
+                (Some(wanted), Some(found)) if wanted != found => Some(Difference::Rule {
+                    chain,
+                    number,
+                    wanted,
+                    found,
+                }),
+                (Some(wanted), None) => Some(Difference::MissingRule {
+                    chain,
+                    number,
+                    wanted,
+                }),
+                (None, Some(found)) => Some(Difference::ExtraRule {
+                    chain,
+                    number,
+                    found,
+                }),
                 _ => None,
             }
         })
@@ -81,17 +127,43 @@ impl fmt::Display for Difference {
             Self::Missing => write!(f, "there is no redirect at all"),
             Self::MissingChain { chain } => write!(f, "chain {chain} is missing"),
             Self::ExtraChain { chain } => write!(f, "chain {chain} should not be there"),
-            Self::Hook { chain, wanted, found } => {
-                write!(f, "chain {chain} is attached as `{found}` instead of `{wanted}`")
+            Self::Hook {
+                chain,
+                wanted,
+                found,
+            } => {
+                write!(
+                    f,
+                    "chain {chain} is attached as `{found}` instead of `{wanted}`"
+                )
             }
-            Self::Rule { chain, number, wanted, found } => {
-                write!(f, "rule {number} of chain {chain} is `{found}` instead of `{wanted}`")
+            Self::Rule {
+                chain,
+                number,
+                wanted,
+                found,
+            } => {
+                write!(
+                    f,
+                    "rule {number} of chain {chain} is `{found}` instead of `{wanted}`"
+                )
             }
-            Self::MissingRule { chain, number, wanted } => {
+            Self::MissingRule {
+                chain,
+                number,
+                wanted,
+            } => {
                 write!(f, "rule {number} of chain {chain} is missing: `{wanted}`")
             }
-            Self::ExtraRule { chain, number, found } => {
-                write!(f, "rule {number} of chain {chain} should not be there: `{found}`")
+            Self::ExtraRule {
+                chain,
+                number,
+                found,
+            } => {
+                write!(
+                    f,
+                    "rule {number} of chain {chain} should not be there: `{found}`"
+                )
             }
         }
     }
@@ -103,7 +175,11 @@ mod tests {
 
     fn listing(rules: &[&str]) -> Listing {
         let rules = rules.iter().map(|rule| (*rule).to_owned()).collect();
-        Listing(vec![ListedChain { name: "output".into(), hook: "nat".into(), rules }])
+        Listing(vec![ListedChain {
+            name: "output".into(),
+            hook: "nat".into(),
+            rules,
+        }])
     }
 
     #[test]
@@ -111,18 +187,34 @@ mod tests {
         let wanted = listing(&["a", "b", "c"]);
         for (found, sentence) in [
             (Listing::default(), "there is no redirect at all"),
-            (listing(&["a", "c"]), "rule 2 of chain output is `c` instead of `b`"),
-            (listing(&["b", "a", "c"]), "rule 1 of chain output is `b` instead of `a`"),
-            (listing(&["a", "b"]), "rule 3 of chain output is missing: `c`"),
-            (listing(&["a", "b", "c", "d"]), "rule 4 of chain output should not be there: `d`"),
+            (
+                listing(&["a", "c"]),
+                "rule 2 of chain output is `c` instead of `b`",
+            ),
+            (
+                listing(&["b", "a", "c"]),
+                "rule 1 of chain output is `b` instead of `a`",
+            ),
+            (
+                listing(&["a", "b"]),
+                "rule 3 of chain output is missing: `c`",
+            ),
+            (
+                listing(&["a", "b", "c", "d"]),
+                "rule 4 of chain output should not be there: `d`",
+            ),
         ] {
-            let difference = wanted.first_difference(&found).map(|difference| difference.to_string());
+            let difference = wanted
+                .first_difference(&found)
+                .map(|difference| difference.to_string());
             assert_eq!(difference.as_deref(), Some(sentence));
         }
         assert_eq!(wanted.first_difference(&wanted), None);
         assert_eq!(
             Listing::default().first_difference(&wanted),
-            Some(Difference::ExtraChain { chain: "output".into() })
+            Some(Difference::ExtraChain {
+                chain: "output".into()
+            })
         );
     }
 }

@@ -16,10 +16,12 @@ mod rules;
 mod script;
 mod value;
 
+use std::fmt;
+
 pub use listing::Difference;
 pub use netns::{Error as NetnsError, Netns};
 pub use rules::Redirect;
-pub use value::{Backend, Cidr, Ipv6Mode, ParseError, Port, Uid};
+pub use value::{Backend, Ipv6Mode};
 
 /// Why a redirect could not be written, read or removed.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +38,11 @@ impl Error {
     pub const fn is_unsupported(&self) -> bool {
         matches!(
             self,
-            Self::Nftables { source: nft::Error::Unsupported { .. } }
-                | Self::Iptables { source: iptables::Error::NoTool }
+            Self::Nftables {
+                source: nft::Error::Unsupported { .. }
+            } | Self::Iptables {
+                source: iptables::Error::NoTool
+            }
         )
     }
 }
@@ -51,6 +56,16 @@ pub enum Change {
     Created,
     /// There was something else of ours before.
     Replaced,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "it was already",
+            Self::Created => "its rules are new",
+            Self::Replaced => "its rules were replaced",
+        })
+    }
 }
 
 /// Brings the calling thread's namespace to hold exactly the rules of `redirect`, by that
@@ -79,6 +94,21 @@ fn apply_iptables(redirect: &Redirect) -> Result<Change, Error> {
     let change = iptables::apply(redirect).map_err(|source| Error::Iptables { source })?;
     remove_nftables()?;
     Ok(change)
+}
+
+/// Whether that backend could be used on this node at all; changes nothing.
+pub fn check_backend(backend: Backend) -> Result<(), Error> {
+    let nftables = || {
+        nft::exists()
+            .map(drop)
+            .map_err(|source| Error::Nftables { source })
+    };
+    let iptables = || iptables::check_tools().map_err(|source| Error::Iptables { source });
+    match backend {
+        Backend::Nftables => nftables(),
+        Backend::Iptables => iptables(),
+        Backend::Auto => nftables().or_else(|_| iptables()),
+    }
 }
 
 /// The first difference between what the calling thread's namespace holds and `redirect`;

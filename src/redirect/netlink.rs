@@ -52,7 +52,10 @@ pub enum Error {
     Interrupted,
     /// `request` counts from 0; `None`: the batch as a whole.
     #[error("nf_tables refused")]
-    Refused { request: Option<usize>, source: Errno },
+    Refused {
+        request: Option<usize>,
+        source: Errno,
+    },
 }
 
 /// A message to nf_tables, growing attribute by attribute.
@@ -66,7 +69,12 @@ pub struct Message {
 
 impl Message {
     pub fn new(kind: u8, family: u8, flags: u16) -> Self {
-        Self { kind, flags, family, attributes: Attributes::default() }
+        Self {
+            kind,
+            flags,
+            family,
+            attributes: Attributes::default(),
+        }
     }
 
     pub fn with(mut self, write: impl FnOnce(&mut Attributes)) -> Self {
@@ -76,7 +84,17 @@ impl Message {
 
     fn frame(&self, frame: &mut Vec<u8>, sequence: u32, flags: u16) {
         let kind = u16::from_be_bytes([NFNL_SUBSYS_NFTABLES, self.kind]);
-        push_frame(frame, Header { kind, flags: self.flags | flags, sequence }, self.family, 0, &self.attributes.0);
+        push_frame(
+            frame,
+            Header {
+                kind,
+                flags: self.flags | flags,
+                sequence,
+            },
+            self.family,
+            0,
+            &self.attributes.0,
+        );
     }
 }
 
@@ -129,14 +147,18 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
         let length = usize::from(u16_at(rest, 0)?);
         let kind = u16_at(rest, 2)? & NLA_TYPE_MASK;
         let value = rest.get(4..length)?;
-        rest = rest.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
+        rest = rest
+            .get(length.next_multiple_of(ALIGN)..)
+            .unwrap_or_default();
         Some(Attribute { kind, value })
     })
 }
 
 /// The value of the first attribute of that kind.
 pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes).find(|attribute| attribute.kind == kind).map(|attribute| attribute.value)
+    attributes(bytes)
+        .find(|attribute| attribute.kind == kind)
+        .map(|attribute| attribute.value)
 }
 
 impl<'a> Attribute<'a> {
@@ -155,16 +177,31 @@ pub struct Socket(OwnedFd);
 
 impl Socket {
     pub fn open() -> Result<Self, Error> {
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)
-            .map_err(|errno| Error::Socket { source: errno.into() })?;
-        setsockopt(&fd, ReceiveTimeout, &TimeVal::seconds(RECEIVE_TIMEOUT_SECONDS))
-            .map_err(|errno| Error::Socket { source: errno.into() })?;
+        let fd = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkNetFilter,
+        )
+        .map_err(|errno| Error::Socket {
+            source: errno.into(),
+        })?;
+        setsockopt(
+            &fd,
+            ReceiveTimeout,
+            &TimeVal::seconds(RECEIVE_TIMEOUT_SECONDS),
+        )
+        .map_err(|errno| Error::Socket {
+            source: errno.into(),
+        })?;
         Ok(Self(fd))
     }
 
     /// Sends all messages as one transaction: the kernel takes all or nothing.
     pub fn transact(&self, messages: &[Message]) -> Result<(), Error> {
-        let Some(last) = messages.len().checked_sub(1) else { return Ok(()) };
+        let Some(last) = messages.len().checked_sub(1) else {
+            return Ok(());
+        };
         let mut batch = Vec::with_capacity(4096);
         push_mark(&mut batch, NFNL_MSG_BATCH_BEGIN, 0);
         for (index, message) in messages.iter().enumerate() {
@@ -185,8 +222,16 @@ impl Socket {
         loop {
             let mut buffer = Vec::new();
             for reply in self.receive(&mut buffer)? {
-                let Reply::Status { sequence: answered, errno } = reply? else { continue };
-                let request = usize::try_from(answered).ok().and_then(|number| number.checked_sub(1));
+                let Reply::Status {
+                    sequence: answered,
+                    errno,
+                } = reply?
+                else {
+                    continue;
+                };
+                let request = usize::try_from(answered)
+                    .ok()
+                    .and_then(|number| number.checked_sub(1));
                 if let Some(source) = errno {
                     refusal.get_or_insert(Error::Refused { request, source });
                 }
@@ -202,7 +247,10 @@ impl Socket {
     pub fn get(&self, message: &Message) -> Result<Option<Vec<u8>>, Error> {
         match self.ask(message, 0) {
             Ok(mut answers) => Ok(answers.pop()),
-            Err(Error::Refused { source: Errno::ENOENT, .. }) => Ok(None),
+            Err(Error::Refused {
+                source: Errno::ENOENT,
+                ..
+            }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -228,17 +276,28 @@ impl Socket {
             let mut buffer = Vec::new();
             for reply in self.receive(&mut buffer)? {
                 match reply? {
-                    Reply::Object { attributes, interrupted: changed } => {
+                    Reply::Object {
+                        attributes,
+                        interrupted: changed,
+                    } => {
                         interrupted |= changed;
                         objects.push(attributes.to_vec());
                         if flags == 0 {
                             return Ok(objects);
                         }
                     }
-                    Reply::Status { errno: Some(source), .. } => {
-                        return Err(Error::Refused { request: Some(0), source });
+                    Reply::Status {
+                        errno: Some(source),
+                        ..
+                    } => {
+                        return Err(Error::Refused {
+                            request: Some(0),
+                            source,
+                        });
                     }
-                    Reply::Status { errno: None, .. } if interrupted => return Err(Error::Interrupted),
+                    Reply::Status { errno: None, .. } if interrupted => {
+                        return Err(Error::Interrupted);
+                    }
                     Reply::Status { errno: None, .. } => return Ok(objects),
                 }
             }
@@ -246,19 +305,33 @@ impl Socket {
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Error> {
-        let bytes_sent = send(self.0.as_raw_fd(), bytes, MsgFlags::empty())
-            .map_err(|errno| Error::Send { bytes: bytes.len(), source: errno.into() })?;
-        if bytes_sent == bytes.len() { Ok(()) } else { Err(Error::Malformed) }
+        let bytes_sent =
+            send(self.0.as_raw_fd(), bytes, MsgFlags::empty()).map_err(|errno| Error::Send {
+                bytes: bytes.len(),
+                source: errno.into(),
+            })?;
+        if bytes_sent == bytes.len() {
+            Ok(())
+        } else {
+            Err(Error::Malformed)
+        }
     }
 
-    fn receive<'a>(&self, buffer: &'a mut Vec<u8>) -> Result<impl Iterator<Item = Result<Reply<'a>, Error>> + use<'a>, Error> {
+    fn receive<'a>(
+        &self,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<impl Iterator<Item = Result<Reply<'a>, Error>> + use<'a>, Error> {
         buffer.resize(RECEIVE_BYTES, 0);
         let length = loop {
             match recv(self.0.as_raw_fd(), buffer, MsgFlags::empty()) {
                 Err(Errno::EINTR) => {}
                 Ok(0) => return Err(Error::Malformed),
                 Ok(length) => break length,
-                Err(errno) => return Err(Error::Receive { source: errno.into() }),
+                Err(errno) => {
+                    return Err(Error::Receive {
+                        source: errno.into(),
+                    });
+                }
             }
         };
         Ok(replies(buffer.get(..length).unwrap_or_default()))
@@ -268,7 +341,10 @@ impl Socket {
 /// One message from the kernel.
 #[derive(Debug, PartialEq, Eq)]
 enum Reply<'a> {
-    Object { attributes: &'a [u8], interrupted: bool },
+    Object {
+        attributes: &'a [u8],
+        interrupted: bool,
+    },
     /// An acknowledgement, a refusal, or the end of a listing.
     Status { sequence: u32, errno: Option<Errno> },
 }
@@ -291,10 +367,14 @@ fn split_reply(bytes: &[u8]) -> Option<(Reply<'_>, &[u8])> {
     let flags = u16_at(bytes, 6)?;
     let sequence = u32_at(bytes, 8)?;
     let payload = bytes.get(HEADER..length)?;
-    let behind = bytes.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
+    let behind = bytes
+        .get(length.next_multiple_of(ALIGN)..)
+        .unwrap_or_default();
     let reply = match kind {
         NLMSG_ERROR | NLMSG_DONE => {
-            let code = payload.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
+            let code = payload
+                .first_chunk::<4>()
+                .map_or(0, |code| i32::from_ne_bytes(*code));
             let errno = (code != 0).then(|| Errno::from_raw(code.wrapping_neg()));
             Reply::Status { sequence, errno }
         }
@@ -318,7 +398,17 @@ fn sequence(index: usize) -> u32 {
 }
 
 fn push_mark(frame: &mut Vec<u8>, kind: u16, sequence: u32) {
-    push_frame(frame, Header { kind, flags: 0, sequence }, 0, NFNL_SUBSYS_NFTABLES, &[]);
+    push_frame(
+        frame,
+        Header {
+            kind,
+            flags: 0,
+            sequence,
+        },
+        0,
+        NFNL_SUBSYS_NFTABLES,
+        &[],
+    );
 }
 
 fn push_frame(frame: &mut Vec<u8>, header: Header, family: u8, resource: u8, attributes: &[u8]) {
@@ -338,11 +428,17 @@ fn pad(bytes: &mut Vec<u8>) {
 }
 
 fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes.get(offset..)?.first_chunk().map(|chunk| u16::from_ne_bytes(*chunk))
+    bytes
+        .get(offset..)?
+        .first_chunk()
+        .map(|chunk| u16::from_ne_bytes(*chunk))
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes.get(offset..)?.first_chunk().map(|chunk| u32::from_ne_bytes(*chunk))
+    bytes
+        .get(offset..)?
+        .first_chunk()
+        .map(|chunk| u32::from_ne_bytes(*chunk))
 }
 
 #[cfg(test)]
@@ -363,7 +459,12 @@ mod tests {
         assert_eq!(read[0].string(), Some("msm_cni"));
         assert_eq!(read[1].kind, 4);
         assert_eq!(attribute(read[1].value, 2), Some(&[1, 2, 3][..]));
-        assert_eq!(attributes(read[1].value).next().and_then(|hook| hook.be32()), Some(3));
+        assert_eq!(
+            attributes(read[1].value)
+                .next()
+                .and_then(|hook| hook.be32()),
+            Some(3)
+        );
     }
 
     #[test]
@@ -374,18 +475,31 @@ mod tests {
         let bytes = written.into_bytes();
         for length in 0..bytes.len() {
             let whole = length / 8;
-            assert_eq!(attributes(&bytes[..length]).count(), whole, "{length} bytes");
+            assert_eq!(
+                attributes(&bytes[..length]).count(),
+                whole,
+                "{length} bytes"
+            );
         }
-        assert_eq!(attributes(&[3, 0, 1, 0]).count(), 0, "shorter than its own header");
+        assert_eq!(
+            attributes(&[3, 0, 1, 0]).count(),
+            0,
+            "shorter than its own header"
+        );
     }
 
     #[test]
     fn a_reply_cut_short_is_an_error_and_no_panic() {
         let mut frame = Vec::new();
-        Message::new(0, 2, 0).with(|table| table.string(1, "t")).frame(&mut frame, 5, 0);
+        Message::new(0, 2, 0)
+            .with(|table| table.string(1, "t"))
+            .frame(&mut frame, 5, 0);
         for length in 1..frame.len() {
             let read: Vec<_> = replies(&frame[..length]).collect();
-            assert!(matches!(read.as_slice(), [Err(Error::Malformed)]), "{length} bytes: {read:?}");
+            assert!(
+                matches!(read.as_slice(), [Err(Error::Malformed)]),
+                "{length} bytes: {read:?}"
+            );
         }
         assert_eq!(replies(&frame).count(), 1);
     }

@@ -3,8 +3,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -39,26 +39,45 @@ impl Netns {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let io = |errno: nix::Error| match errno {
             nix::Error::ENOENT | nix::Error::ENOTDIR => Error::Gone { path: path.into() },
-            errno => Error::Open { path: path.into(), source: errno.into() },
+            errno => Error::Open {
+                path: path.into(),
+                source: errno.into(),
+            },
         };
         // Asked before it is opened: to open a FIFO or a device can block or have effects.
         let filesystem = statfs(path).map_err(io)?.filesystem_type();
         if filesystem != NSFS_MAGIC {
-            return Err(Error::NotANetns { path: path.into(), kind: None });
+            return Err(Error::NotANetns {
+                path: path.into(),
+                kind: None,
+            });
         }
         let file = File::options()
             .read(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())
             .open(path)
-            .map_err(|source| Error::Open { path: path.into(), source })?;
+            .map_err(|source| Error::Open {
+                path: path.into(),
+                source,
+            })?;
         // The kernel's own name of the file, such as `net:[4026531840]`.
-        let kind = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
-            .map_err(|source| Error::Open { path: path.into(), source })?;
+        let kind = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(
+            |source| Error::Open {
+                path: path.into(),
+                source,
+            },
+        )?;
         if !kind.as_os_str().as_encoded_bytes().starts_with(b"net:[") {
             let kind = Some(kind.to_string_lossy().into_owned());
-            return Err(Error::NotANetns { path: path.into(), kind });
+            return Err(Error::NotANetns {
+                path: path.into(),
+                kind,
+            });
         }
-        Ok(Self { path: path.into(), file })
+        Ok(Self {
+            path: path.into(),
+            file,
+        })
     }
 
     /// Opens the calling thread's own namespace.
@@ -69,7 +88,10 @@ impl Netns {
     /// Whether both are the same namespace, by whatever paths.
     pub fn is(&self, other: &Self) -> Result<bool, Error> {
         let inode = |netns: &Self| {
-            let metadata = netns.file.metadata().map_err(|source| Error::Open { path: netns.path.clone(), source })?;
+            let metadata = netns.file.metadata().map_err(|source| Error::Open {
+                path: netns.path.clone(),
+                source,
+            })?;
             Ok::<_, Error>((metadata.dev(), metadata.ino()))
         };
         Ok(inode(self)? == inode(other)?)
@@ -85,7 +107,9 @@ impl Netns {
     }
 
     fn enter(&self) -> Result<(), Error> {
-        setns(&self.file, CloneFlags::CLONE_NEWNET)
-            .map_err(|errno| Error::Enter { path: self.path.clone(), source: errno.into() })
+        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Enter {
+            path: self.path.clone(),
+            source: errno.into(),
+        })
     }
 }

@@ -4,12 +4,14 @@
 
 use nix::errno::Errno;
 
+use super::Change;
 use super::expression::{compile, decode, decompile, encode};
 use super::listing::{Difference, ListedChain, Listing};
-use super::netlink::{self, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Socket, attribute, attributes};
+use super::netlink::{
+    self, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Socket, attribute, attributes,
+};
 use super::rules::{Chain, Redirect, Role, Rule, RuleSet, Scope};
 use super::value::Family;
-use super::Change;
 use crate::names::TABLE;
 
 const NEW_TABLE: u8 = 0;
@@ -39,10 +41,16 @@ const HOOKS: [&str; 5] = ["prerouting", "input", "forward", "output", "postrouti
 /// Why the rules are not in the kernel, or cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("this kernel offers no nftables NAT in the pod's network namespace; load nf_tables and nft_chain_nat, or set interceptName to iptables")]
+    #[error(
+        "this kernel offers no nftables NAT in the pod's network namespace; load nf_tables and nft_chain_nat, or set interceptName to iptables"
+    )]
     Unsupported { source: netlink::Error },
     #[error("the kernel refused {what} of nftables table {table}")]
-    Refused { what: String, table: String, source: Errno },
+    Refused {
+        what: String,
+        table: String,
+        source: Errno,
+    },
     #[error("talking to nftables")]
     Netlink { source: netlink::Error },
 }
@@ -65,7 +73,11 @@ impl Layout {
     }
 }
 
-const EVERY_SCOPE: [Scope; 3] = [Scope::Inet, Scope::Only(Family::Ipv4), Scope::Only(Family::Ipv6)];
+const EVERY_SCOPE: [Scope; 3] = [
+    Scope::Inet,
+    Scope::Only(Family::Ipv4),
+    Scope::Only(Family::Ipv6),
+];
 
 /// Brings the calling thread's namespace to hold exactly the rules of `redirect`.
 pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
@@ -79,7 +91,8 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
 /// The first difference between the kernel's listing and `redirect`.
 pub fn check(redirect: &Redirect) -> Result<Option<Difference>, Error> {
     let socket = open()?;
-    let split = !table_exists(&socket, Scope::Inet)? && table_exists(&socket, Scope::Only(Family::Ipv4))?;
+    let split =
+        !table_exists(&socket, Scope::Inet)? && table_exists(&socket, Scope::Only(Family::Ipv4))?;
     let layout = if split { Layout::Split } else { Layout::Inet };
     Ok(wanted(redirect, layout).first_difference(&found(&socket, layout)?))
 }
@@ -125,7 +138,10 @@ fn open() -> Result<Socket, Error> {
 
 fn asking(source: netlink::Error) -> Error {
     match source {
-        netlink::Error::Refused { source: Errno::EOPNOTSUPP | Errno::EINVAL, .. } => Error::Unsupported { source },
+        netlink::Error::Refused {
+            source: Errno::EOPNOTSUPP | Errno::EINVAL,
+            ..
+        } => Error::Unsupported { source },
         source => Error::Netlink { source },
     }
 }
@@ -133,19 +149,33 @@ fn asking(source: netlink::Error) -> Error {
 /// Creates first: on the fresh path nothing is read, and nothing deleted, for which the
 /// kernel would make us wait.
 fn apply_as(socket: &Socket, redirect: &Redirect, layout: Layout) -> Result<Change, Error> {
-    let sets = || layout.scopes().iter().filter_map(|scope| RuleSet::new(redirect, *scope));
+    let sets = || {
+        layout
+            .scopes()
+            .iter()
+            .filter_map(|scope| RuleSet::new(redirect, *scope))
+    };
     let mut fresh = Batch::default();
     sets().for_each(|set| fresh.create(&set, NLM_F_CREATE | NLM_F_EXCL));
     match fresh.commit(socket) {
         Ok(()) => return Ok(Change::Created),
-        Err(Error::Refused { source: Errno::EEXIST, .. }) => {}
+        Err(Error::Refused {
+            source: Errno::EEXIST,
+            ..
+        }) => {}
         Err(error) => return Err(error),
     }
-    if wanted(redirect, layout).first_difference(&found(socket, layout)?).is_none() {
+    if wanted(redirect, layout)
+        .first_difference(&found(socket, layout)?)
+        .is_none()
+    {
         return Ok(Change::None);
     }
     let mut replacement = Batch::default();
-    layout.scopes().iter().for_each(|scope| replacement.remove(*scope));
+    layout
+        .scopes()
+        .iter()
+        .for_each(|scope| replacement.remove(*scope));
     sets().for_each(|set| replacement.create(&set, NLM_F_CREATE));
     replacement.commit(socket)?;
     Ok(Change::Replaced)
@@ -173,31 +203,56 @@ impl Batch {
 
     fn create(&mut self, set: &RuleSet, flags: u16) {
         let scope = set.scope;
-        self.push(scope, Subject::Table, table_message(NEW_TABLE, scope, flags));
+        self.push(
+            scope,
+            Subject::Table,
+            table_message(NEW_TABLE, scope, flags),
+        );
         for chain in &set.chains {
-            self.push(scope, Subject::Chain(chain.role), chain_message(scope, chain));
+            self.push(
+                scope,
+                Subject::Chain(chain.role),
+                chain_message(scope, chain),
+            );
             for (index, rule) in chain.rules.iter().enumerate() {
-                self.push(scope, Subject::Rule(chain.role, index + 1), rule_message(scope, chain.role, rule));
+                self.push(
+                    scope,
+                    Subject::Rule(chain.role, index + 1),
+                    rule_message(scope, chain.role, rule),
+                );
             }
         }
     }
 
     /// Created before it is deleted, so that it need not exist.
     fn remove(&mut self, scope: Scope) {
-        self.push(scope, Subject::Table, table_message(NEW_TABLE, scope, NLM_F_CREATE));
+        self.push(
+            scope,
+            Subject::Table,
+            table_message(NEW_TABLE, scope, NLM_F_CREATE),
+        );
         self.push(scope, Subject::Table, table_message(DELETE_TABLE, scope, 0));
     }
 
     fn commit(&self, socket: &Socket) -> Result<(), Error> {
-        socket.transact(&self.messages).map_err(|source| self.explain(source))
+        socket
+            .transact(&self.messages)
+            .map_err(|source| self.explain(source))
     }
 
     fn explain(&self, source: netlink::Error) -> Error {
-        let netlink::Error::Refused { request, source: errno } = source else {
+        let netlink::Error::Refused {
+            request,
+            source: errno,
+        } = source
+        else {
             return Error::Netlink { source };
         };
         // No such chain type, expression or family: compiled out, or its module missing.
-        let unsupported = matches!(errno, Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT);
+        let unsupported = matches!(
+            errno,
+            Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT
+        );
         if unsupported {
             return Error::Unsupported { source };
         }
@@ -205,10 +260,16 @@ impl Batch {
         let (what, scope) = match subject {
             Some((scope, Subject::Table)) => ("the creation".to_owned(), *scope),
             Some((scope, Subject::Chain(role))) => (format!("chain {}", role.name()), *scope),
-            Some((scope, Subject::Rule(role, number))) => (format!("rule {number} of chain {}", role.name()), *scope),
+            Some((scope, Subject::Rule(role, number))) => {
+                (format!("rule {number} of chain {}", role.name()), *scope)
+            }
             None => ("the transaction".to_owned(), Scope::Inet),
         };
-        Error::Refused { what, table: table_name(scope), source: errno }
+        Error::Refused {
+            what,
+            table: table_name(scope),
+            source: errno,
+        }
     }
 }
 
@@ -219,7 +280,10 @@ fn table_message(kind: u8, scope: Scope, flags: u16) -> Message {
 fn chain_message(scope: Scope, chain: &Chain) -> Message {
     Message::new(NEW_CHAIN, number(scope), NLM_F_CREATE).with(|attributes| {
         let role = chain.role;
-        let hook = HOOKS.iter().zip(0u32..).find(|(name, _)| **name == role.hook());
+        let hook = HOOKS
+            .iter()
+            .zip(0u32..)
+            .find(|(name, _)| **name == role.hook());
         attributes.string(CHAIN_TABLE, TABLE);
         attributes.string(CHAIN_NAME, role.name());
         attributes.nest(CHAIN_HOOK, |nested| {
@@ -253,24 +317,41 @@ fn table_name(scope: Scope) -> String {
 }
 
 fn table_exists(socket: &Socket, scope: Scope) -> Result<bool, Error> {
-    Ok(socket.get(&table_message(GET_TABLE, scope, 0)).map_err(asking)?.is_some())
+    Ok(socket
+        .get(&table_message(GET_TABLE, scope, 0))
+        .map_err(asking)?
+        .is_some())
 }
 
 fn wanted(redirect: &Redirect, layout: Layout) -> Listing {
-    let sets = layout.scopes().iter().filter_map(|scope| RuleSet::new(redirect, *scope));
+    let sets = layout
+        .scopes()
+        .iter()
+        .filter_map(|scope| RuleSet::new(redirect, *scope));
     let listed = |scope: Scope, chain: &Chain| ListedChain {
         name: format!("{} {}", table_name(scope), chain.role.name()),
         hook: chain.role.to_string(),
         rules: chain.rules.iter().map(Rule::to_string).collect(),
     };
-    Listing(sets.flat_map(|set| set.chains.iter().map(|chain| listed(set.scope, chain)).collect::<Vec<_>>()).collect())
+    Listing(
+        sets.flat_map(|set| {
+            set.chains
+                .iter()
+                .map(|chain| listed(set.scope, chain))
+                .collect::<Vec<_>>()
+        })
+        .collect(),
+    )
 }
 
 /// What the kernel holds in our tables of that layout.
 fn found(socket: &Socket, layout: Layout) -> Result<Listing, Error> {
     let mut listing = Listing::default();
     for scope in layout.scopes() {
-        if let Some(table) = socket.get(&table_message(GET_TABLE, *scope, 0)).map_err(asking)? {
+        if let Some(table) = socket
+            .get(&table_message(GET_TABLE, *scope, 0))
+            .map_err(asking)?
+        {
             listing.0.extend(chains(socket, *scope, &table)?);
         }
     }
@@ -290,7 +371,11 @@ fn chains(socket: &Socket, scope: Scope, table: &[u8]) -> Result<Vec<ListedChain
                 0 => hook(chain),
                 _ => "switched off: the table is dormant".into(),
             },
-            rules: rules.iter().filter(|(chain, _)| chain == name).map(|(_, rule)| rule.clone()).collect(),
+            rules: rules
+                .iter()
+                .filter(|(chain, _)| chain == name)
+                .map(|(_, rule)| rule.clone())
+                .collect(),
         })
     };
     Ok(chains.iter().filter_map(listed).collect())
@@ -298,14 +383,21 @@ fn chains(socket: &Socket, scope: Scope, table: &[u8]) -> Result<Vec<ListedChain
 
 /// Every rule of our table as its chain's name and its text.
 fn rules(socket: &Socket, scope: Scope) -> Result<Vec<(String, String)>, Error> {
-    let question = Message::new(GET_RULE, number(scope), 0).with(|attributes| attributes.string(RULE_TABLE, TABLE));
+    let question = Message::new(GET_RULE, number(scope), 0)
+        .with(|attributes| attributes.string(RULE_TABLE, TABLE));
     let rules = socket.list(&question).map_err(asking)?;
     let listed = |rule: &Vec<u8>| {
         // Older kernels do not filter for us.
         let ours = text_in(rule, RULE_TABLE)? == TABLE;
         let expressions = decode(attribute(rule, RULE_EXPRESSIONS).unwrap_or_default());
         let text = decompile(&expressions, scope).map_or_else(
-            || expressions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            || {
+                expressions
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            },
             |rule| rule.to_string(),
         );
         ours.then_some((text_in(rule, RULE_CHAIN)?.to_owned(), text))
@@ -319,16 +411,27 @@ fn hook(chain: &[u8]) -> String {
         let hook = attribute(chain, CHAIN_HOOK)?;
         let name = HOOKS.get(usize::try_from(number_in(hook, HOOK_NUMBER)?).ok()?)?;
         let priority = number_in(hook, HOOK_PRIORITY)?.cast_signed();
-        let policy = if number_in(chain, CHAIN_POLICY)? == POLICY_ACCEPT { "accept" } else { "drop" };
-        Some(format!("type {} hook {name} priority {priority}; policy {policy};", text_in(chain, CHAIN_TYPE)?))
+        let policy = if number_in(chain, CHAIN_POLICY)? == POLICY_ACCEPT {
+            "accept"
+        } else {
+            "drop"
+        };
+        Some(format!(
+            "type {} hook {name} priority {priority}; policy {policy};",
+            text_in(chain, CHAIN_TYPE)?
+        ))
     };
     heading().unwrap_or_else(|| "not attached to any hook".into())
 }
 
 fn number_in(bytes: &[u8], kind: u16) -> Option<u32> {
-    attributes(bytes).find(|attribute| attribute.kind == kind)?.be32()
+    attributes(bytes)
+        .find(|attribute| attribute.kind == kind)?
+        .be32()
 }
 
 fn text_in(bytes: &[u8], kind: u16) -> Option<&str> {
-    attributes(bytes).find(|attribute| attribute.kind == kind)?.string()
+    attributes(bytes)
+        .find(|attribute| attribute.kind == kind)?
+        .string()
 }

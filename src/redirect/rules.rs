@@ -149,13 +149,22 @@ fn redirect_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
 
     let mut output: Vec<Rule> = guard.clone().into_iter().collect();
     output.extend(excluded);
-    output.push(Rule { matches: vec![Match::Uid(redirect.proxy_uid)], action: Action::Return });
+    output.push(Rule {
+        matches: vec![Match::Uid(redirect.proxy_uid)],
+        action: Action::Return,
+    });
     output.extend(to_stub(&redirect.ports));
-    let mut chains = vec![Chain { role: Role::Output, rules: output }];
+    let mut chains = vec![Chain {
+        role: Role::Output,
+        rules: output,
+    }];
     if !redirect.inbound_ports.is_empty() {
         let mut inbound: Vec<Rule> = guard.into_iter().collect();
         inbound.extend(to_stub(&redirect.inbound_ports));
-        chains.push(Chain { role: Role::Prerouting, rules: inbound });
+        chains.push(Chain {
+            role: Role::Prerouting,
+            rules: inbound,
+        });
     }
     chains
 }
@@ -172,14 +181,26 @@ fn reject_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
 
     let mut output: Vec<Rule> = guard.clone().into_iter().collect();
     output.extend(exclusions(redirect, Scope::Only(Family::Ipv6)));
-    output.push(Rule { matches: vec![Match::Uid(redirect.proxy_uid)], action: Action::Return });
+    output.push(Rule {
+        matches: vec![Match::Uid(redirect.proxy_uid)],
+        action: Action::Return,
+    });
     output.extend(refuse(&redirect.ports));
-    let mut chains = vec![Chain { role: Role::RejectOutput, rules: output }];
+    let mut chains = vec![Chain {
+        role: Role::RejectOutput,
+        rules: output,
+    }];
     if !redirect.inbound_ports.is_empty() {
         let mut inbound: Vec<Rule> = guard.into_iter().collect();
-        inbound.push(Rule { matches: vec![Match::Loopback], action: Action::Return });
+        inbound.push(Rule {
+            matches: vec![Match::Loopback],
+            action: Action::Return,
+        });
         inbound.extend(refuse(&redirect.inbound_ports));
-        chains.push(Chain { role: Role::RejectInput, rules: inbound });
+        chains.push(Chain {
+            role: Role::RejectInput,
+            rules: inbound,
+        });
     }
     chains
 }
@@ -202,11 +223,19 @@ fn exclusions(redirect: &Redirect, scope: Scope) -> impl Iterator<Item = Rule> {
         .copied()
         .chain(loopback6)
         .filter(move |cidr| scope == Scope::Inet || scope == Scope::Only(cidr.family()))
-        .map(|cidr| Rule { matches: vec![Match::Destination(cidr)], action: Action::Return })
+        .map(|cidr| Rule {
+            matches: vec![Match::Destination(cidr)],
+            action: Action::Return,
+        })
 }
 
 impl Role {
-    pub const ALL: [Self; 4] = [Self::Output, Self::Prerouting, Self::RejectOutput, Self::RejectInput];
+    pub const ALL: [Self; 4] = [
+        Self::Output,
+        Self::Prerouting,
+        Self::RejectOutput,
+        Self::RejectInput,
+    ];
 
     /// The chain's name in nftables.
     pub const fn name(self) -> &'static str {
@@ -262,7 +291,12 @@ impl fmt::Display for RuleSet {
         writeln!(f, "table {} {} {{", self.scope.name(), names::TABLE)?;
         for (index, chain) in self.chains.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
-            writeln!(f, "{separator}\tchain {} {{\n\t\t{}", chain.role.name(), chain.role)?;
+            writeln!(
+                f,
+                "{separator}\tchain {} {{\n\t\t{}",
+                chain.role.name(),
+                chain.role
+            )?;
             for rule in &chain.rules {
                 writeln!(f, "\t\t{rule}")?;
             }
@@ -275,7 +309,10 @@ impl fmt::Display for RuleSet {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let (kind, hook, priority) = (self.kind(), self.hook(), self.priority());
-        write!(f, "type {kind} hook {hook} priority {priority}; policy accept;")
+        write!(
+            f,
+            "type {kind} hook {hook} priority {priority}; policy accept;"
+        )
     }
 }
 

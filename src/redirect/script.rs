@@ -14,7 +14,10 @@ const PREFIX: &str = "MSM_CNI_";
 const TABLES: [&str; 2] = ["nat", "filter"];
 
 /// The chains of ours that tell whether iptables holds a redirect: table and name.
-pub const FIRST_CHAINS: [(&str, &str); 2] = [("nat", "MSM_CNI_OUTPUT"), ("filter", "MSM_CNI_REJECT_OUTPUT")];
+pub const FIRST_CHAINS: [(&str, &str); 2] = [
+    ("nat", "MSM_CNI_OUTPUT"),
+    ("filter", "MSM_CNI_REJECT_OUTPUT"),
+];
 
 /// What `iptables-save` says of our chains, for one family.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,7 +35,11 @@ pub struct Saved {
 pub fn create(set: &RuleSet) -> String {
     let mut script = String::new();
     for table in TABLES {
-        let chains: Vec<&Chain> = set.chains.iter().filter(|chain| chain.role.kind() == table).collect();
+        let chains: Vec<&Chain> = set
+            .chains
+            .iter()
+            .filter(|chain| chain.role.kind() == table)
+            .collect();
         if chains.is_empty() {
             continue;
         }
@@ -51,14 +58,26 @@ pub fn create(set: &RuleSet) -> String {
 pub fn replace(set: Option<&RuleSet>, saved: &Saved) -> String {
     let mut script = String::new();
     for table in TABLES {
-        let chains: Vec<&Chain> = set.iter().flat_map(|set| &set.chains).filter(|chain| chain.role.kind() == table).collect();
-        let old: Vec<&str> = saved.chains.iter().filter(|(of, _)| of == table).map(|(_, name)| name.as_str()).collect();
+        let chains: Vec<&Chain> = set
+            .iter()
+            .flat_map(|set| &set.chains)
+            .filter(|chain| chain.role.kind() == table)
+            .collect();
+        let old: Vec<&str> = saved
+            .chains
+            .iter()
+            .filter(|(of, _)| of == table)
+            .map(|(_, name)| name.as_str())
+            .collect();
         if chains.is_empty() && old.is_empty() {
             continue;
         }
         let _ = writeln!(script, "*{table}");
         // A declaration creates a chain or empties it.
-        let new = chains.iter().map(|chain| name(chain.role)).filter(|name| !old.contains(name));
+        let new = chains
+            .iter()
+            .map(|chain| name(chain.role))
+            .filter(|name| !old.contains(name));
         for name in old.iter().copied().chain(new) {
             let _ = writeln!(script, ":{name} - [0:0]");
         }
@@ -66,7 +85,10 @@ pub fn replace(set: Option<&RuleSet>, saved: &Saved) -> String {
             let _ = writeln!(script, "{}", jump.replacen("-A", "-D", 1));
         }
         fill(&mut script, &chains);
-        for name in old.iter().filter(|old| !chains.iter().any(|chain| name(chain.role) == **old)) {
+        for name in old
+            .iter()
+            .filter(|old| !chains.iter().any(|chain| name(chain.role) == **old))
+        {
             let _ = writeln!(script, "-X {name}");
         }
         script.push_str("COMMIT\n");
@@ -83,7 +105,12 @@ fn fill(script: &mut String, chains: &[&Chain]) {
     // Last, so that no packet meets a chain half filled; first in its chain, so that ours
     // comes before other translations.
     for chain in chains {
-        let _ = writeln!(script, "-I {} 1 -j {}", builtin(chain.role), name(chain.role));
+        let _ = writeln!(
+            script,
+            "-I {} 1 -j {}",
+            builtin(chain.role),
+            name(chain.role)
+        );
     }
 }
 
@@ -92,7 +119,11 @@ pub fn wanted(set: &RuleSet) -> Listing {
     let listed = |chain: &Chain| ListedChain {
         name: listed_name(set.scope, chain.role.kind(), name(chain.role)),
         hook: format!("-A {} -j {}", builtin(chain.role), name(chain.role)),
-        rules: chain.rules.iter().map(|rule| line(chain.role, rule)).collect(),
+        rules: chain
+            .rules
+            .iter()
+            .map(|rule| line(chain.role, rule))
+            .collect(),
     };
     Listing(set.chains.iter().map(listed).collect())
 }
@@ -110,7 +141,10 @@ impl Saved {
                 if name.starts_with(PREFIX) {
                     saved.chains.push((table.clone(), name.to_owned()));
                 }
-            } else if text.strip_prefix("-A ").is_some_and(|rule| rule.starts_with(PREFIX)) {
+            } else if text
+                .strip_prefix("-A ")
+                .is_some_and(|rule| rule.starts_with(PREFIX))
+            {
                 saved.rules.push((table.clone(), normal(text)));
             } else if text.contains(&format!(" {PREFIX}")) {
                 saved.jumps.push((table.clone(), text.to_owned()));
@@ -126,13 +160,25 @@ impl Saved {
 
     /// Our chains, to be compared with `wanted`.
     pub fn listing(&self, scope: Scope) -> Listing {
-        let of = |lines: &[(String, String)], table: &str, belongs: &dyn Fn(&str) -> bool| -> Vec<String> {
-            lines.iter().filter(|(of, line)| of == table && belongs(line)).map(|(_, line)| line.clone()).collect()
+        let of = |lines: &[(String, String)],
+                  table: &str,
+                  belongs: &dyn Fn(&str) -> bool|
+         -> Vec<String> {
+            lines
+                .iter()
+                .filter(|(of, line)| of == table && belongs(line))
+                .map(|(_, line)| line.clone())
+                .collect()
         };
         let listed = |(table, name): &(String, String)| ListedChain {
             name: listed_name(scope, table, name),
-            hook: of(&self.jumps, table, &|jump| jump.ends_with(&format!(" {name}"))).join("` and `"),
-            rules: of(&self.rules, table, &|rule| rule.starts_with(&format!("-A {name} "))),
+            hook: of(&self.jumps, table, &|jump| {
+                jump.ends_with(&format!(" {name}"))
+            })
+            .join("` and `"),
+            rules: of(&self.rules, table, &|rule| {
+                rule.starts_with(&format!("-A {name} "))
+            }),
         };
         Listing(self.chains.iter().map(listed).collect())
     }
@@ -218,11 +264,23 @@ mod tests {
 
     #[test]
     fn what_was_saved_is_what_was_wanted() {
-        let redirect = Redirect { ipv6: Ipv6Mode::Reject, inbound_ports: vec!["322".parse().unwrap()], ..Redirect::default() };
+        let redirect = Redirect {
+            ipv6: Ipv6Mode::Reject,
+            inbound_ports: vec!["322".parse().unwrap()],
+            ..Redirect::default()
+        };
         for scope in [IPV4, IPV6] {
             let set = RuleSet::new(&redirect, scope).unwrap();
-            let script = create(&set).replace("-N", ":").replace(": ", ":").replace("-I OUTPUT 1", "-A OUTPUT").replace("-I INPUT 1", "-A INPUT").replace("-I PREROUTING 1", "-A PREROUTING");
-            assert_eq!(wanted(&set).first_difference(&Saved::parse(&script).listing(scope)), None);
+            let script = create(&set)
+                .replace("-N", ":")
+                .replace(": ", ":")
+                .replace("-I OUTPUT 1", "-A OUTPUT")
+                .replace("-I INPUT 1", "-A INPUT")
+                .replace("-I PREROUTING 1", "-A PREROUTING");
+            assert_eq!(
+                wanted(&set).first_difference(&Saved::parse(&script).listing(scope)),
+                None
+            );
         }
     }
 
@@ -243,12 +301,18 @@ mod tests {
         let script = replace(Some(&set), &saved);
         assert!(script.contains("-X MSM_CNI_PREROUTING\nCOMMIT"), "{script}");
         assert!(!script.contains("-X MSM_CNI_OUTPUT"), "{script}");
-        assert_eq!(script.matches("-I OUTPUT 1 -j MSM_CNI_OUTPUT").count(), 1, "{script}");
+        assert_eq!(
+            script.matches("-I OUTPUT 1 -j MSM_CNI_OUTPUT").count(),
+            1,
+            "{script}"
+        );
     }
 
     #[test]
     fn others_rules_are_not_ours() {
-        let saved = Saved::parse("*nat\n:ISTIO_OUTPUT - [0:0]\n-A OUTPUT -j ISTIO_OUTPUT\n-A ISTIO_OUTPUT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n");
+        let saved = Saved::parse(
+            "*nat\n:ISTIO_OUTPUT - [0:0]\n-A OUTPUT -j ISTIO_OUTPUT\n-A ISTIO_OUTPUT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n",
+        );
         assert!(saved.is_empty());
         assert_eq!(replace(None, &saved), "");
     }

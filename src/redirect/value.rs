@@ -63,7 +63,11 @@ pub struct Uid(u32);
 impl Uid {
     /// `None` for 4294967295, which the kernel reserves for "no user".
     pub const fn new(uid: u32) -> Option<Self> {
-        if uid == u32::MAX { None } else { Some(Self(uid)) }
+        if uid == u32::MAX {
+            None
+        } else {
+            Some(Self(uid))
+        }
     }
 
     pub const fn get(self) -> u32 {
@@ -90,7 +94,9 @@ impl fmt::Display for Uid {
 
 /// Rust's integer parser takes a leading `+`; ports and user IDs have none.
 fn digits(text: &str) -> Option<&str> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then_some(text)
 }
 
 /// An address range. Bits behind the prefix are zero, a bare address is a range of one,
@@ -103,9 +109,15 @@ pub struct Cidr {
 
 impl Cidr {
     /// What an application says to itself is not for the stub.
-    pub const LOOPBACK: Self = Self { network: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), prefix: 8 };
+    pub const LOOPBACK: Self = Self {
+        network: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)),
+        prefix: 8,
+    };
     /// The same over IPv6.
-    pub const LOOPBACK6: Self = Self { network: IpAddr::V6(Ipv6Addr::LOCALHOST), prefix: 128 };
+    pub const LOOPBACK6: Self = Self {
+        network: IpAddr::V6(Ipv6Addr::LOCALHOST),
+        prefix: 128,
+    };
 
     /// The range `network/prefix`, host bits cleared; `None` when the prefix is too long.
     pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
@@ -151,7 +163,12 @@ impl Cidr {
 
     /// The range of an address and its netmask, both in network order.
     pub fn from_octets(address: &[u8], mask: &[u8]) -> Option<Self> {
-        let prefix = mask.iter().map(|byte| byte.count_ones()).sum::<u32>().try_into().ok()?;
+        let prefix = mask
+            .iter()
+            .map(|byte| byte.count_ones())
+            .sum::<u32>()
+            .try_into()
+            .ok()?;
         let address = match address.len() {
             4 => IpAddr::from(<[u8; 4]>::try_from(address).ok()?),
             _ => IpAddr::from(<[u8; 16]>::try_from(address).ok()?),
@@ -263,7 +280,9 @@ mod tests {
         for (text, port) in [("1", 1), ("554", 554), ("65535", 65535), ("00554", 554)] {
             assert_eq!(text.parse::<Port>().map(Port::get), Ok(port), "{text}");
         }
-        for text in ["", "0", "65536", "-1", "+1", " 1", "1 ", "0x1", "rtsp", "1,2"] {
+        for text in [
+            "", "0", "65536", "-1", "+1", " 1", "1 ", "0x1", "rtsp", "1,2",
+        ] {
             assert!(text.parse::<Port>().is_err(), "{text:?}");
         }
     }
@@ -291,7 +310,18 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Cidr>().unwrap().to_string(), normal, "{text}");
         }
-        for text in ["", "/8", "10/8", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/+8", "a", "10.0.0.0/8/8", " ::1"] {
+        for text in [
+            "",
+            "/8",
+            "10/8",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "a",
+            "10.0.0.0/8/8",
+            " ::1",
+        ] {
             assert!(text.parse::<Cidr>().is_err(), "{text:?}");
         }
     }

@@ -1,0 +1,218 @@
+//! Which applet a process is: by argv[0], as a symlink names it, or by the first argument
+//! of `msm`. A name that is none of them is a usage error, never a default.
+
+use std::ffi::OsString;
+use std::io::{Write, stderr, stdin, stdout};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::names::{CNI_APPLET, INSTALLER_ALIAS, INSTALLER_APPLET, IPTABLES_APPLET};
+use crate::process::Process;
+use crate::{cni, redirect};
+
+/// The executable's own name.
+const EXECUTABLE: &str = "msm";
+const USAGE_ERROR: u8 = 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Applet {
+    Cni,
+    Iptables,
+    Installer,
+}
+
+/// What argv asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Call {
+    Applet { applet: Applet, args: Vec<OsString> },
+    Help,
+    Version,
+    Unknown { name: String },
+}
+
+/// Runs this process as the applet that its arguments name.
+pub fn run() -> ExitCode {
+    let call = Call::from_args(std::env::args_os());
+    let mut process = Process {
+        vars: std::env::vars_os().collect(),
+        stdin: &mut stdin(),
+        stdout: &mut stdout(),
+        stderr: &mut stderr(),
+    };
+    match call {
+        Call::Applet {
+            applet: Applet::Cni,
+            ..
+        } => cni::run(&mut process),
+        Call::Applet {
+            applet: Applet::Iptables,
+            args,
+        } => run_iptables(args, &mut process),
+        Call::Applet {
+            applet: Applet::Installer,
+            ..
+        } => say(
+            process.stderr,
+            "installer: not there yet: this version has only msm-cni and msm-iptables\n",
+            1,
+        ),
+        Call::Help => say(process.stdout, &help(), 0),
+        Call::Version => say(
+            process.stdout,
+            concat!("msm ", env!("CARGO_PKG_VERSION"), "\n"),
+            0,
+        ),
+        Call::Unknown { name } => {
+            let text = format!(
+                "{EXECUTABLE}: {name:?} is no applet of this program\n\n{}",
+                help()
+            );
+            say(process.stderr, &text, USAGE_ERROR)
+        }
+    }
+}
+
+fn run_iptables(args: Vec<OsString>, process: &mut Process) -> ExitCode {
+    let args = std::iter::once(IPTABLES_APPLET.into()).chain(args);
+    let parsed = redirect::cli::Cli::command()
+        .try_get_matches_from(args)
+        .and_then(|matches| redirect::cli::Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => redirect::cli::run(&cli, process),
+        Err(error) if error.use_stderr() => {
+            say(process.stderr, &error.render().to_string(), USAGE_ERROR)
+        }
+        Err(help) => say(process.stdout, &help.render().to_string(), 0),
+    }
+}
+
+/// Writes a text; a text that nobody takes is a failure.
+fn say(stream: &mut dyn Write, text: &str, code: u8) -> ExitCode {
+    match stream
+        .write_all(text.as_bytes())
+        .and_then(|()| stream.flush())
+    {
+        Ok(()) => code.into(),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn help() -> String {
+    format!(
+        "Media Streaming Mesh on a node: one executable, by the name it is called.\n\n\
+         Usage: {EXECUTABLE} APPLET [ARGUMENTS], or a symlink of the applet's name\n\n\
+         Applets:\n  \
+         {CNI_APPLET:<14}chained CNI plugin, run by the container runtime\n  \
+         {IPTABLES_APPLET:<14}sets, checks, prints or removes a redirect by hand\n  \
+         {INSTALLER_APPLET:<14}puts the plugin on the node (also {INSTALLER_ALIAS}); not there yet\n\n\
+         Options:\n  -h, --help     print this\n  -V, --version  print the version\n"
+    )
+}
+
+impl Applet {
+    fn from_name(name: &str) -> Option<Self> {
+        match name {
+            CNI_APPLET => Some(Self::Cni),
+            IPTABLES_APPLET => Some(Self::Iptables),
+            INSTALLER_APPLET | INSTALLER_ALIAS => Some(Self::Installer),
+            _ => None,
+        }
+    }
+}
+
+impl Call {
+    fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
+        let mut args = args.into_iter();
+        let called = args.next().unwrap_or_default();
+        let name = Path::new(&called)
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if let Some(applet) = Applet::from_name(&name) {
+            return Self::Applet {
+                applet,
+                args: args.collect(),
+            };
+        }
+        if name != EXECUTABLE {
+            return Self::Unknown { name };
+        }
+        let name = args
+            .next()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        match (Applet::from_name(&name), name.as_str()) {
+            (Some(applet), _) => Self::Applet {
+                applet,
+                args: args.collect(),
+            },
+            (None, "-h" | "--help" | "help") => Self::Help,
+            (None, "-V" | "--version") => Self::Version,
+            (None, _) => Self::Unknown { name },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(args: &[&str]) -> Call {
+        Call::from_args(args.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn the_name_chooses_the_applet() {
+        for (args, applet) in [
+            (&["msm-cni"][..], Applet::Cni),
+            (&["/opt/cni/bin/msm-cni"], Applet::Cni),
+            (&["msm", "msm-cni"], Applet::Cni),
+            (&["./msm-iptables"], Applet::Iptables),
+            (&["installer"], Applet::Installer),
+            (&["install-cni"], Applet::Installer),
+            (&["/usr/local/bin/msm", "install-cni"], Applet::Installer),
+        ] {
+            assert_eq!(
+                call(args),
+                Call::Applet {
+                    applet,
+                    args: Vec::new()
+                },
+                "{args:?}"
+            );
+        }
+        let args = vec!["--check".into()];
+        assert_eq!(
+            call(&["msm", "msm-iptables", "--check"]),
+            Call::Applet {
+                applet: Applet::Iptables,
+                args
+            }
+        );
+    }
+
+    #[test]
+    fn another_name_is_unknown_and_no_default() {
+        for args in [
+            &[][..],
+            &[""],
+            &["msm"],
+            &["msm", ""],
+            &["sh"],
+            &["msm-cni2"],
+            &["MSM-CNI"],
+            &["msm", "msm"],
+            &["msm", "sh"],
+        ] {
+            assert!(matches!(call(args), Call::Unknown { .. }), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        redirect::cli::Cli::command().debug_assert();
+    }
+}

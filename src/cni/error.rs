@@ -1,0 +1,109 @@
+//! Everything that can end a request, and the one place that gives it a CNI code.
+//! Codes below 100 are the specification's; 100 and up are documented in the README.
+
+use std::io;
+
+use super::{config, decision, reply, request};
+use crate::redirect::Difference;
+use crate::{kube, redirect};
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Request(#[from] request::Error),
+    #[error("reading the network configuration from standard input")]
+    Stdin { source: io::Error },
+    #[error("the network configuration on standard input is larger than {limit} bytes")]
+    StdinTooLarge { limit: u64 },
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(
+        "unknown CNI_COMMAND {command:?}; this plugin knows ADD, DEL, CHECK, GC, STATUS and VERSION"
+    )]
+    UnknownVerb { command: String },
+    #[error("the configuration's CNI version {version} has no {verb}; it came with {since}")]
+    VerbTooNew {
+        verb: &'static str,
+        version: &'static str,
+        since: &'static str,
+    },
+    #[error(transparent)]
+    Reply(#[from] reply::Error),
+    #[error("CNI_NETNS cannot be used")]
+    Netns { source: redirect::NetnsError },
+    #[error(
+        "CNI_NETNS {path} is this plugin's own network namespace; a redirect there would be the node's"
+    )]
+    OwnNetns { path: String },
+    #[error("whether pod {pod} is to be redirected cannot be found out")]
+    Lookup { pod: String, source: kube::Error },
+    #[error("pod {pod} cannot be redirected as its annotations say")]
+    Annotation {
+        pod: String,
+        source: decision::InvalidAnnotation,
+    },
+    #[error("the redirect of pod {pod} cannot be set")]
+    Apply {
+        pod: String,
+        source: redirect::Error,
+    },
+    #[error("the redirect of pod {pod} cannot be read")]
+    Read {
+        pod: String,
+        source: redirect::Error,
+    },
+    #[error(
+        "the redirect of pod {pod} is not as it should be: {difference}; delete the pod, or mend it with msm-iptables"
+    )]
+    Differs { pod: String, difference: Difference },
+    #[error("no pod could be added now: the kubeconfig cannot be used")]
+    NoKubeconfig { source: kube::Error },
+    #[error("no pod could be added now: rules cannot be written on this node")]
+    NoBackend { source: redirect::Error },
+}
+
+impl Error {
+    pub const fn code(&self) -> u32 {
+        match self {
+            Self::Config(config::Error::Version { .. })
+            | Self::VerbTooNew { .. }
+            | Self::Reply(reply::Error::Version { .. }) => 1,
+            Self::Request(_) | Self::UnknownVerb { .. } => 4,
+            Self::Stdin { .. } => 5,
+            Self::StdinTooLarge { .. }
+            | Self::Config(config::Error::Decode { .. } | config::Error::Type { .. })
+            | Self::Reply(reply::Error::Decode { .. }) => 6,
+            Self::Config(config::Error::Missing { .. } | config::Error::Value { .. })
+            | Self::Reply(reply::Error::Missing { .. })
+            | Self::Annotation { .. } => 7,
+            Self::Netns { .. } | Self::OwnNetns { .. } => 8,
+            Self::Lookup { source, .. } => lookup_code(source),
+            Self::NoKubeconfig { .. } | Self::NoBackend { .. } => 50,
+            Self::Apply { source, .. } | Self::Read { source, .. } => redirect_code(source),
+            Self::Differs { .. } => 113,
+        }
+    }
+}
+
+const fn lookup_code(error: &kube::Error) -> u32 {
+    match error {
+        kube::Error::Overloaded { .. } => 11,
+        kube::Error::Unreachable { .. } => 100,
+        kube::Error::Untrusted { .. } => 101,
+        kube::Error::Unauthorized { .. } => 102,
+        kube::Error::Forbidden { .. } => 103,
+        kube::Error::NotFound { .. } => 104,
+        kube::Error::Replaced { .. } => 105,
+        kube::Error::BadAnswer { .. } => 106,
+        kube::Error::Kubeconfig { .. } => 107,
+    }
+}
+
+const fn redirect_code(error: &redirect::Error) -> u32 {
+    match error {
+        error if error.is_unsupported() => 111,
+        redirect::Error::Nftables { .. } => 110,
+        redirect::Error::Iptables { .. } => 112,
+    }
+}

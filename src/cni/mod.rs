@@ -1,0 +1,283 @@
+//! The CNI plugin: one request from the runtime, one document back. This file is the only
+//! writer of the plugin's standard output, and writes once, as the last thing.
+//!
+//! stdin + environment → `request`, `config` → `decision` → redirect → `reply`
+
+mod config;
+mod decision;
+mod error;
+mod json;
+mod reply;
+mod request;
+mod version;
+
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use config::{Network, Settings};
+use decision::{Decision, Precheck, Reason, Stub};
+use error::Error;
+use request::{Request, Verb};
+use version::Version;
+
+use crate::kube::{self, PodRef};
+use crate::process::{Process, chain};
+use crate::redirect::{self, Netns, Redirect};
+use crate::{logging, names};
+
+/// More than any runtime sends: etcd, where configurations may come from, ends at 1.5 MiB.
+const STDIN_LIMIT: u64 = 16 << 20;
+/// Code of a mistake of ours.
+const PANIC_CODE: u32 = 999;
+
+/// Answers one request.
+pub fn run(process: &mut Process) -> ExitCode {
+    let Some(command) = process.vars.get("CNI_COMMAND").map(ToOwned::to_owned) else {
+        let about = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+        let said = writeln!(
+            process.stderr,
+            "{about}: a CNI plugin, to be run by a container runtime\nCNI versions supported: {}",
+            Version::list()
+        );
+        return if said.is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+    };
+    answer_panics();
+    let mut stdin = Vec::new();
+    let answer = Request::from_vars(&command, &process.vars)
+        .map_err(Error::from)
+        .and_then(|request| answer(&request, process.stdin, &mut stdin));
+    let (document, code) = match answer {
+        Ok(document) => (document, ExitCode::SUCCESS),
+        Err(error) => {
+            let version = config::version(&stdin).unwrap_or(Version::LATEST);
+            (error_document(version, &error), ExitCode::FAILURE)
+        }
+    };
+    match write(process.stdout, &document) {
+        Ok(()) => code,
+        Err(error) => {
+            // Nothing is left to tell it to when this fails too; the exit code remains.
+            let _ = writeln!(
+                process.stderr,
+                "{}: writing the answer to standard output: {error}",
+                names::CNI_APPLET
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn error_document(version: Version, error: &Error) -> String {
+    let details = std::error::Error::source(error)
+        .map(chain)
+        .unwrap_or_default();
+    reply::error(version, error.code(), &error.to_string(), &details)
+}
+
+fn write(stdout: &mut dyn Write, document: &str) -> io::Result<()> {
+    if document.is_empty() {
+        return Ok(());
+    }
+    stdout.write_all(format!("{document}\n").as_bytes())?;
+    stdout.flush()
+}
+
+/// A mistake of ours is told as any other error: the runtime must not take silence for
+/// success.
+fn answer_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let document = reply::error(
+            Version::LATEST,
+            PANIC_CODE,
+            "this is a mistake in msm-cni; please report it with the details",
+            &format!("panic at {place}"),
+        );
+        let _ = write(&mut io::stdout(), &document);
+        #[expect(clippy::exit, reason = "nothing may run on after a panic")]
+        std::process::exit(1);
+    }));
+}
+
+/// Checks come before effects: the environment has been checked, then standard input,
+/// the network's name and version, the verb, and the namespace.
+fn answer(request: &Request, stdin: &mut dyn Read, bytes: &mut Vec<u8>) -> Result<String, Error> {
+    if request.verb == Ok(Verb::Version) {
+        return Ok(reply::versions());
+    }
+    stdin
+        .take(STDIN_LIMIT + 1)
+        .read_to_end(bytes)
+        .map_err(|source| Error::Stdin { source })?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > STDIN_LIMIT) {
+        return Err(Error::StdinTooLarge { limit: STDIN_LIMIT });
+    }
+    let network = Network::parse(bytes)?;
+    let since = |verb, since: Version| {
+        let version = network.version;
+        let too_new = Error::VerbTooNew {
+            verb,
+            version: version.name(),
+            since: since.name(),
+        };
+        if version < since {
+            Err(too_new)
+        } else {
+            Ok(())
+        }
+    };
+    match &request.verb {
+        Ok(Verb::Add) => add(request, &network),
+        // The rules live and die with the pod's namespace. To remove them earlier would
+        // open a way around the stub for whatever still runs there.
+        Ok(Verb::Del | Verb::Version) => Ok(String::new()),
+        Ok(Verb::Check) => {
+            since("CHECK", Version::WITH_CHECK)?;
+            check(request, &network).map(|()| String::new())
+        }
+        Ok(Verb::Gc) => since("GC", Version::WITH_GC_AND_STATUS).map(|()| String::new()),
+        Ok(Verb::Status) => {
+            since("STATUS", Version::WITH_GC_AND_STATUS)?;
+            status(&network.settings()?).map(|()| String::new())
+        }
+        Err(command) => Err(Error::UnknownVerb {
+            command: command.clone(),
+        }),
+    }
+}
+
+fn add(request: &Request, network: &Network) -> Result<String, Error> {
+    let settings = network.settings()?;
+    let result = reply::result(network)?;
+    logging::start(settings.log_level);
+    let wanted = match wanted(request, &settings)? {
+        Wanted::Nothing => return Ok(result),
+        Wanted::Redirect(wanted) => wanted,
+    };
+    let pod = wanted.pod;
+    let change = wanted
+        .netns
+        .run(|| redirect::apply(&wanted.redirect, settings.backend))
+        .map_err(|source| Error::Netns { source })?
+        .map_err(|source| Error::Apply {
+            pod: pod.clone(),
+            source,
+        })?;
+    log::info!(
+        "pod {pod} is redirected to port {}: {change}",
+        wanted.redirect.proxy_port
+    );
+    Ok(result)
+}
+
+fn check(request: &Request, network: &Network) -> Result<(), Error> {
+    let settings = network.settings()?;
+    logging::start(settings.log_level);
+    let Wanted::Redirect(wanted) = wanted(request, &settings)? else {
+        return Ok(());
+    };
+    let pod = wanted.pod;
+    let difference = wanted
+        .netns
+        .run(|| redirect::check(&wanted.redirect, settings.backend))
+        .map_err(|source| Error::Netns { source })?
+        .map_err(|source| Error::Read {
+            pod: pod.clone(),
+            source,
+        })?;
+    difference.map_or(Ok(()), |difference| Err(Error::Differs { pod, difference }))
+}
+
+fn status(settings: &Settings) -> Result<(), Error> {
+    logging::start(settings.log_level);
+    kube::check_access(&settings.kubeconfig, settings.server.as_deref())
+        .map_err(|source| Error::NoKubeconfig { source })?;
+    redirect::check_backend(settings.backend).map_err(|source| Error::NoBackend { source })
+}
+
+/// What a pod's namespace should hold.
+enum Wanted {
+    Nothing,
+    Redirect(Box<PodRedirect>),
+}
+
+struct PodRedirect {
+    /// Namespace and name.
+    pod: String,
+    netns: Netns,
+    redirect: Redirect,
+}
+
+fn wanted(request: &Request, settings: &Settings) -> Result<Wanted, Error> {
+    let pod = match decision::precheck(request.pod.as_ref(), &settings.exclude_namespaces) {
+        Precheck::PassThrough(reason) => return Ok(pass_through(request.pod.as_ref(), &reason)),
+        Precheck::Ask(pod) => pod,
+    };
+    let netns = open_netns(request)?;
+    let lookup = kube::Lookup {
+        kubeconfig: &settings.kubeconfig,
+        server: settings.server.as_deref(),
+        pod,
+        timeout: settings.lookup_timeout,
+    };
+    let found = kube::fetch_pod(&lookup).map_err(|source| Error::Lookup {
+        pod: name(pod),
+        source,
+    })?;
+    match decision::decide(&found, &settings.redirect).map_err(|source| Error::Annotation {
+        pod: name(pod),
+        source,
+    })? {
+        Decision::PassThrough(reason) => Ok(pass_through(Some(pod), &reason)),
+        Decision::Redirect { redirect, stub } => {
+            if stub == Stub::NotSeen {
+                log::warn!(
+                    "pod {}: no container has port {} or runs as user {}: is its stub missing? its redirected connections will be refused",
+                    name(pod),
+                    redirect.proxy_port,
+                    redirect.proxy_uid
+                );
+            }
+            Ok(Wanted::Redirect(Box::new(PodRedirect {
+                pod: name(pod),
+                netns,
+                redirect,
+            })))
+        }
+    }
+}
+
+fn pass_through(pod: Option<&PodRef>, reason: &Reason) -> Wanted {
+    let pod = pod.map_or_else(
+        || "the container".to_owned(),
+        |pod| format!("pod {}", name(pod)),
+    );
+    log::info!("{pod} is not redirected: {reason}");
+    Wanted::Nothing
+}
+
+fn open_netns(request: &Request) -> Result<Netns, Error> {
+    let path = request.netns.clone().unwrap_or_default();
+    let wrong = |source| Error::Netns { source };
+    let netns = Netns::open(&path).map_err(wrong)?;
+    let own = Netns::current()
+        .and_then(|own| own.is(&netns))
+        .map_err(wrong)?;
+    if own && !request.netns_override {
+        return Err(Error::OwnNetns {
+            path: path.display().to_string(),
+        });
+    }
+    Ok(netns)
+}
+
+fn name(pod: &PodRef) -> String {
+    format!("{}/{}", pod.namespace, pod.name)
+}

@@ -1,0 +1,317 @@
+//! What the runtime asks by environment variables: verb, container, namespace, pod. Pure.
+//! Source: CNI specification 1.1.0, "Parameters"; names by the rules of the reference `skel`.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use crate::kube::{InvalidPodRef, PodRef};
+use crate::process::Vars;
+
+const VERBS: [(&str, Verb); 6] = [
+    ("ADD", Verb::Add),
+    ("DEL", Verb::Del),
+    ("CHECK", Verb::Check),
+    ("GC", Verb::Gc),
+    ("STATUS", Verb::Status),
+    ("VERSION", Verb::Version),
+];
+/// The kernel's IFNAMSIZ without its final zero.
+const INTERFACE_NAME_BYTES: usize = 15;
+
+/// `CNI_COMMAND`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Add,
+    Del,
+    Check,
+    Gc,
+    Status,
+    Version,
+}
+
+/// A request whose variables are all there and well formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// `Err`: what `CNI_COMMAND` says instead of a verb.
+    pub verb: Result<Verb, String>,
+    /// `CNI_NETNS`; there for ADD and CHECK.
+    pub netns: Option<PathBuf>,
+    /// Whether the namespace may be our own.
+    pub netns_override: bool,
+    /// The pod of `CNI_ARGS`; read for ADD and CHECK only, so that nothing in it can stop a DEL.
+    pub pod: Option<PodRef>,
+}
+
+/// Which variables are missing or bad, all at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the environment is not what {command} needs: {}", .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct Error {
+    command: String,
+    problems: Vec<Problem>,
+}
+
+/// What is wrong with one variable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("{variable} is missing")]
+    Missing { variable: &'static str },
+    #[error("{variable} is not UTF-8")]
+    NotUtf8 { variable: &'static str },
+    #[error(
+        "CNI_CONTAINERID {value:?} does not begin with a letter or digit and go on with letters, digits, dots, dashes and underscores"
+    )]
+    ContainerId { value: String },
+    #[error(
+        "CNI_IFNAME {value:?} is not an interface name: 1 to {INTERFACE_NAME_BYTES} bytes, no slash, colon or space, not . or .."
+    )]
+    InterfaceName { value: String },
+    #[error("CNI_ARGS holds {pair:?}, which is not KEY=VALUE")]
+    Argument { pair: String },
+    #[error("CNI_ARGS: {reason}")]
+    Pod { reason: InvalidPodRef },
+}
+
+impl Request {
+    /// Reads the variables that `command`, the value of `CNI_COMMAND`, needs.
+    pub fn from_vars(command: &OsStr, vars: &Vars) -> Result<Self, Error> {
+        let command = command.to_string_lossy().into_owned();
+        let verb = VERBS
+            .iter()
+            .find(|(name, _)| *name == command)
+            .map(|(_, verb)| *verb)
+            .ok_or_else(|| command.clone());
+        let mut reader = Reader {
+            vars,
+            problems: Vec::new(),
+        };
+        let with_container = matches!(verb, Ok(Verb::Add | Verb::Del | Verb::Check));
+        let with_pod = matches!(verb, Ok(Verb::Add | Verb::Check));
+        if with_container {
+            reader.text(
+                "CNI_CONTAINERID",
+                |value| is_identifier(value),
+                |value| Problem::ContainerId { value },
+            );
+            reader.text(
+                "CNI_IFNAME",
+                |value| is_interface_name(value),
+                |value| Problem::InterfaceName { value },
+            );
+            reader.required("CNI_PATH");
+        }
+        let netns = if with_pod {
+            reader.required("CNI_NETNS")
+        } else {
+            vars.get("CNI_NETNS")
+        };
+        let pod = if with_pod { reader.pod() } else { None };
+        if !reader.problems.is_empty() {
+            return Err(Error {
+                command,
+                problems: reader.problems,
+            });
+        }
+        let netns_override = vars
+            .get("CNI_NETNS_OVERRIDE")
+            .is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("true"));
+        Ok(Self {
+            verb,
+            netns: netns.map(PathBuf::from),
+            netns_override,
+            pod,
+        })
+    }
+}
+
+struct Reader<'a> {
+    vars: &'a Vars,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    fn required(&mut self, variable: &'static str) -> Option<&'a OsStr> {
+        let value = self.vars.get(variable);
+        if value.is_none() {
+            self.problems.push(Problem::Missing { variable });
+        }
+        value
+    }
+
+    fn text(
+        &mut self,
+        variable: &'static str,
+        valid: impl Fn(&str) -> bool,
+        problem: impl Fn(String) -> Problem,
+    ) {
+        let Some(value) = self.required(variable) else {
+            return;
+        };
+        match value.to_str() {
+            None => self.problems.push(Problem::NotUtf8 { variable }),
+            Some(value) if valid(value) => {}
+            Some(value) => self.problems.push(problem(excerpt(value))),
+        }
+    }
+
+    /// `None` without both of a pod's names: not a Kubernetes pod.
+    fn pod(&mut self) -> Option<PodRef> {
+        let args = self.vars.get("CNI_ARGS")?;
+        let Some(args) = args.to_str() else {
+            self.problems.push(Problem::NotUtf8 {
+                variable: "CNI_ARGS",
+            });
+            return None;
+        };
+        let (mut namespace, mut name, mut uid) = ("", "", "");
+        for pair in args.split(';').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("K8S_POD_NAMESPACE", value)) => namespace = value,
+                Some(("K8S_POD_NAME", value)) => name = value,
+                Some(("K8S_POD_UID", value)) => uid = value,
+                Some(("", _)) | None => self.problems.push(Problem::Argument {
+                    pair: excerpt(pair),
+                }),
+                Some(_) => {}
+            }
+        }
+        if namespace.is_empty() || name.is_empty() {
+            return None;
+        }
+        let pod = PodRef::new(namespace, name, Some(uid).filter(|uid| !uid.is_empty()));
+        pod.map_err(|reason| self.problems.push(Problem::Pod { reason }))
+            .ok()
+    }
+}
+
+/// The rule for container IDs and network names.
+pub fn is_identifier(text: &str) -> bool {
+    let ordinary = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    text.as_bytes()
+        .first()
+        .is_some_and(u8::is_ascii_alphanumeric)
+        && text.bytes().all(ordinary)
+}
+
+fn is_interface_name(name: &str) -> bool {
+    (1..=INTERFACE_NAME_BYTES).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name
+            .chars()
+            .any(|letter| letter == '/' || letter == ':' || letter.is_whitespace())
+}
+
+/// As much of a foreign text as fits an error message.
+pub fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(64) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPLETE: [(&str, &str); 5] = [
+        ("CNI_CONTAINERID", "0a1b"),
+        ("CNI_NETNS", "/run/netns/a"),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/opt/cni/bin"),
+        (
+            "CNI_ARGS",
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=camera;K8S_POD_UID=1-2",
+        ),
+    ];
+
+    fn request(command: &str, change: &[(&str, &str)]) -> Result<Request, Error> {
+        let vars = COMPLETE.iter().chain(change).copied().collect();
+        Request::from_vars(OsStr::new(command), &vars)
+    }
+
+    #[test]
+    fn every_missing_variable_is_named_at_once() {
+        for (command, expected) in [
+            (
+                "ADD",
+                "CNI_CONTAINERID is missing; CNI_IFNAME is missing; CNI_PATH is missing; CNI_NETNS is missing",
+            ),
+            (
+                "CHECK",
+                "CNI_CONTAINERID is missing; CNI_IFNAME is missing; CNI_PATH is missing; CNI_NETNS is missing",
+            ),
+            (
+                "DEL",
+                "CNI_CONTAINERID is missing; CNI_IFNAME is missing; CNI_PATH is missing",
+            ),
+        ] {
+            let error = Request::from_vars(OsStr::new(command), &Vars::default())
+                .unwrap_err()
+                .to_string();
+            assert!(error.ends_with(expected), "{error}");
+        }
+        for command in ["GC", "STATUS", "VERSION", "add", "NEW"] {
+            assert!(
+                Request::from_vars(OsStr::new(command), &Vars::default()).is_ok(),
+                "{command}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_follow_the_reference() {
+        for name in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a:b",
+            "a b",
+            "a\u{2003}b",
+            "0123456789abcdef",
+            "ääääääää",
+        ] {
+            assert!(!is_interface_name(name), "{name:?}");
+        }
+        assert!(is_interface_name("0123456789abcde"));
+        for id in ["", "-a", ".a", "a b", "a/b", "ä"] {
+            assert!(!is_identifier(id), "{id:?}");
+        }
+        assert!(is_identifier(&"a".repeat(4096)));
+    }
+
+    #[test]
+    fn the_pod_is_read_from_the_arguments() {
+        let pod = request("ADD", &[]).unwrap().pod.unwrap();
+        assert_eq!(
+            (
+                pod.namespace.as_str(),
+                pod.name.as_str(),
+                pod.uid.as_deref()
+            ),
+            ("default", "camera", Some("1-2"))
+        );
+        for args in [
+            "",
+            "K8S_POD_NAME=a",
+            "K8S_POD_NAMESPACE=a;K8S_POD_NAME=",
+            ";;A=b",
+        ] {
+            assert_eq!(
+                request("ADD", &[("CNI_ARGS", args)]).unwrap().pod,
+                None,
+                "{args}"
+            );
+        }
+        for args in [
+            "K8S_POD_NAME",
+            "a=b;c",
+            "=b",
+            "K8S_POD_NAMESPACE=..;K8S_POD_NAME=a",
+            "K8S_POD_NAMESPACE=a;K8S_POD_NAME=a/b",
+        ] {
+            assert!(request("ADD", &[("CNI_ARGS", args)]).is_err(), "{args}");
+            assert!(request("DEL", &[("CNI_ARGS", args)]).is_ok(), "{args}");
+        }
+    }
+}
