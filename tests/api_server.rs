@@ -64,6 +64,16 @@ fn one_connection_and_one_get_of_the_cache_do() {
 }
 
 #[test]
+fn a_pod_of_any_size_that_etcd_takes_is_read() {
+    let cluster = Cluster::new(KeyKind::Ecdsa);
+    let mut pod = pod_value(&[], UID);
+    pod["metadata"]["annotations"] = json!({"big": "x".repeat(3 << 19)});
+    let server = cluster.serve(vec![object(&pod)]);
+    let outcome = cluster.node(&server.url()).add();
+    outcome.passes_the_previous_result_on();
+}
+
+#[test]
 fn every_kind_of_key_and_tls_version_works() {
     for kind in [KeyKind::Ecdsa, KeyKind::Rsa] {
         let cluster = Cluster::new(kind);
@@ -379,6 +389,7 @@ fn answers_that_are_no_pod_are_error_106_at_once() {
             body: body.to_vec(),
         })
     };
+    let long_head = Answer::object(&pod_value(&[], UID)).header("X-Long", &"x".repeat(1 << 20));
     let mut other = pod_value(&[], UID);
     other["metadata"]["name"] = json!("another");
     let mut huge = pod_value(&[], UID);
@@ -386,6 +397,7 @@ fn answers_that_are_no_pod_are_error_106_at_once() {
     let table = [
         (Behaviour::Garbage, "does not speak HTTP"),
         (Behaviour::Endless, "larger than"),
+        (Behaviour::Answer(long_head), "does not speak HTTP"),
         (object(&huge), "larger than"),
         (text(b"<html>Welcome</html>"), "not a pod in JSON"),
         (text(b"\xff\xfe\x00"), "not a pod in JSON"),
@@ -613,10 +625,7 @@ fn an_unusable_kubeconfig_is_error_107_at_once() {
         ),
         (swap(&token, "tokenFile: nowhere"), "nowhere"),
         (swap(&token, "tokenFile: /"), "not a regular file"),
-        (
-            swap(&token, "token: \"a b\""),
-            "token is empty or has characters",
-        ),
+        (swap(&token, "token: \"a b\""), "its token is empty, longer"),
         (
             swap(
                 "certificate-authority-data: \"",

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use super::kubeconfig::{InvalidKubeconfig, Kubeconfig, MAX_SIZE, Material, Trust};
 use super::server::{Host, InvalidServer, Server};
 
+/// In bytes. Service accounts' have some 1,000; a request's head must hold it.
+const MAX_TOKEN: usize = 16 << 10;
+
 /// Everything a connection needs. Two equal ones would be answered alike.
 #[derive(PartialEq, Eq)]
 pub struct Access {
@@ -51,7 +54,9 @@ pub enum Unusable {
         source: InvalidServer,
     },
     /// Empty, or not what fits into a header.
-    #[error("its token is empty or has characters that no token has")]
+    #[error(
+        "its token is empty, longer than {MAX_TOKEN} bytes or has characters that no token has"
+    )]
     Token,
     /// A bundle without a certificate that TLS can use.
     #[error("its certificate-authority holds no usable certificate ({refused} refused)")]
@@ -116,17 +121,20 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Unusable> {
         source,
     };
     // Asked before opening: opening a pipe waits for somebody to write.
-    if !path.metadata().map_err(failed)?.is_file() {
+    let metadata = path.metadata().map_err(failed)?;
+    if !metadata.is_file() {
         return Err(Unusable::NotAFile {
             path: path.to_owned(),
         });
     }
-    let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_SIZE)
         .unwrap_or(u64::MAX)
         .saturating_add(1);
-    let mut file = File::open(path).map_err(failed)?.take(limit);
-    file.read_to_end(&mut bytes).map_err(failed)?;
+    // One more than its size, so that the first read finds the end as well.
+    let size = metadata.len().saturating_add(1).min(limit);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+    let file = File::open(path).map_err(failed)?;
+    file.take(limit).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > MAX_SIZE {
         return Err(InvalidKubeconfig::TooLarge.into());
     }
@@ -137,7 +145,8 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Unusable> {
 fn token(bytes: Vec<u8>) -> Result<String, Unusable> {
     let text = String::from_utf8(bytes).map_err(|_| Unusable::Token)?;
     let token = text.trim();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !(1..=MAX_TOKEN).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic())
+    {
         return Err(Unusable::Token);
     }
     Ok(token.to_owned())
@@ -149,8 +158,9 @@ mod tests {
 
     #[test]
     fn tokens_are_trimmed_and_fit_a_header() {
+        let long = [b'a'; MAX_TOKEN + 1];
         assert_eq!(token(b" sesame\n".to_vec()).unwrap(), "sesame");
-        for bytes in [&b""[..], b" \n", b"a b", b"a\r\nHost: b", b"\xff"] {
+        for bytes in [&b""[..], b" \n", b"a b", b"a\r\nHost: b", b"\xff", &long] {
             let error = token(bytes.to_vec()).unwrap_err();
             assert!(matches!(error, Unusable::Token), "{bytes:?}");
         }

@@ -40,7 +40,10 @@ pub fn fetch_pod(lookup: &Lookup) -> Result<Pod, Error> {
     let mut client = Client::new(lookup)?;
     loop {
         let failure = match client.attempt() {
-            Ok(pod) => return Ok(pod),
+            Ok(pod) => {
+                log::debug!("{}: the pod with the UID {}", client.tried(), pod.uid);
+                return Ok(pod);
+            }
             Err(failure) => failure,
         };
         log::debug!("{}: {}", client.tried(), chain(&failure));

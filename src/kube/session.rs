@@ -27,6 +27,9 @@ use super::server::{Host, Server};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// For the answer's head, and once more for its body.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Twice a TLS record, and more than a request with the longest token. ureq's own are so
+/// large that each costs a system call to get and one to give back.
+const BUFFER: usize = 32 << 10;
 /// An object in etcd has at most 1.5 MiB; as JSON it is somewhat larger.
 const MAX_BODY: u64 = 4 << 20;
 /// Of a Status object that comes with an error.
@@ -60,6 +63,9 @@ impl Session {
             .http_status_as_error(false)
             .user_agent(concat!("msm-cni/", env!("CARGO_PKG_VERSION")))
             .accept("application/json")
+            .input_buffer_size(BUFFER)
+            .max_response_header_size(BUFFER / 2)
+            .output_buffer_size(BUFFER)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .timeout_recv_body(Some(ANSWER_TIMEOUT))
