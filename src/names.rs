@@ -33,10 +33,5 @@ pub const RTSP_PORT: u16 = 554;
 pub const PROXY_PORT: u16 = 8554;
 /// User ID that the stub runs as.
 pub const PROXY_UID: u32 = 1337;
-/// What an application says to itself is not for the stub.
-pub const LOOPBACK_CIDR: &str = "127.0.0.0/8";
-/// The same for IPv6.
-pub const LOOPBACK_CIDR6: &str = "::1/128";
-
 /// Our nftables table.
 pub const TABLE: &str = "msm_cni";

@@ -1,9 +1,18 @@
-//! The client.
+//! Fetches the pod: decides what is asked, what is tried again, with which pauses, and
+//! when to stop. One deadline holds for everything.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use super::access::{Access, Unusable};
+use super::error::{Error, Failure, Tried, Verdict};
+use super::session::Session;
 use super::{Pod, PodRef};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What to ask, of whom, and how long.
 pub struct Lookup<'a> {
@@ -17,11 +26,218 @@ pub struct Lookup<'a> {
     pub timeout: Duration,
 }
 
-/// Why a pod could not be fetched.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {}
+/// Fetches the pod. Blocks for `timeout` at most.
+pub fn fetch_pod(lookup: &Lookup) -> Result<Pod, Error> {
+    let mut client = Client::new(lookup)?;
+    loop {
+        let failure = match client.attempt() {
+            Ok(pod) => return Ok(pod),
+            Err(failure) => failure,
+        };
+        log::debug!("{}: {}", client.tried(), chain(&failure));
+        if let Err(failure) = client.recover(failure)? {
+            return Err(failure.after(client.tried()));
+        }
+    }
+}
 
-/// Fetches the pod.
-pub fn fetch_pod(_lookup: &Lookup) -> Result<Pod, Error> {
-    Ok(Pod::default())
+/// Where the pod is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The API server's cache (`resourceVersion=0`): no load on etcd, but it may be late.
+    Cache,
+    /// etcd.
+    Storage,
+}
+
+struct Client<'a> {
+    lookup: &'a Lookup<'a>,
+    access: Access,
+    session: Session,
+    source: Source,
+    pauses: Pauses,
+    started: Instant,
+    attempts: u32,
+    /// What was wrong before the deadline cut an attempt short.
+    last: Option<Failure>,
+}
+
+impl<'a> Client<'a> {
+    fn new(lookup: &'a Lookup) -> Result<Self, Error> {
+        let started = Instant::now();
+        let access = read(lookup)?;
+        Ok(Self {
+            session: Session::new(&access).map_err(|source| unusable(lookup, source))?,
+            lookup,
+            access,
+            source: Source::Cache,
+            pauses: Pauses::default(),
+            started,
+            attempts: 0,
+            last: None,
+        })
+    }
+
+    fn attempt(&mut self) -> Result<Pod, Failure> {
+        self.attempts += 1;
+        let body = self.session.get(&self.path(), self.remaining())?;
+        let wanted = self.lookup.pod;
+        let pod = Pod::from_json(&body, wanted)?;
+        match &wanted.uid {
+            Some(uid) if !wanted.is(&pod) => Err(Failure::Replaced {
+                found: pod.uid,
+                wanted: uid.clone(),
+            }),
+            _ => Ok(pod),
+        }
+    }
+
+    /// Gets ready for the next attempt, or gives the failure back as the last one.
+    fn recover(&mut self, failure: Failure) -> Result<Result<(), Failure>, Error> {
+        let pause = match (failure.verdict(), self.source) {
+            (Verdict::GiveUp, _) => return Ok(Err(failure)),
+            (Verdict::Missing, Source::Cache) => {
+                self.source = Source::Storage;
+                return Ok(Ok(()));
+            }
+            // Storage has no older truth: another pod has the name for good.
+            (Verdict::Missing, Source::Storage) if matches!(failure, Failure::Replaced { .. }) => {
+                return Ok(Err(failure));
+            }
+            (Verdict::Unauthorized, _) if self.renew_access()? => return Ok(Ok(())),
+            (Verdict::Missing | Verdict::Unauthorized | Verdict::Retry, _) => {
+                self.pauses.next(&failure)
+            }
+        };
+        if self.remaining().is_zero() {
+            return Ok(Err(self.more_telling(failure)));
+        }
+        if pause >= self.remaining() {
+            return Ok(Err(failure));
+        }
+        self.last = Some(failure);
+        thread::sleep(pause);
+        Ok(Ok(()))
+    }
+
+    /// Reads the kubeconfig again; true when it says something new.
+    fn renew_access(&mut self) -> Result<bool, Error> {
+        let access = read(self.lookup)?;
+        if access == self.access {
+            return Ok(false);
+        }
+        let session = Session::new(&access);
+        self.session = session.map_err(|source| unusable(self.lookup, source))?;
+        self.access = access;
+        Ok(true)
+    }
+
+    /// That our own deadline cut the last attempt short says less than the one before.
+    fn more_telling(&mut self, failure: Failure) -> Failure {
+        match (failure, self.last.take()) {
+            (Failure::Timeout { .. }, Some(last)) => last,
+            (failure, _) => failure,
+        }
+    }
+
+    fn path(&self) -> String {
+        let PodRef {
+            namespace, name, ..
+        } = self.lookup.pod;
+        let query = match self.source {
+            Source::Cache => "?resourceVersion=0",
+            Source::Storage => "",
+        };
+        format!("/api/v1/namespaces/{namespace}/pods/{name}{query}")
+    }
+
+    fn remaining(&self) -> Duration {
+        self.lookup.timeout.saturating_sub(self.started.elapsed())
+    }
+
+    fn tried(&self) -> Tried {
+        Tried {
+            url: self.session.url(&self.path()),
+            attempts: self.attempts,
+            elapsed: self.started.elapsed(),
+        }
+    }
+}
+
+fn read(lookup: &Lookup) -> Result<Access, Error> {
+    Access::read(lookup.kubeconfig, lookup.server).map_err(|source| unusable(lookup, source))
+}
+
+fn unusable(lookup: &Lookup, source: Unusable) -> Error {
+    Error::Kubeconfig {
+        path: lookup.kubeconfig.to_owned(),
+        source,
+    }
+}
+
+/// A failure with its causes, for the log.
+fn chain(failure: &Failure) -> String {
+    let mut text = failure.to_string();
+    let mut cause = std::error::Error::source(failure);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Pauses that double, each shortened by a random part, so that the pods of a node that
+/// start together do not ask together.
+#[derive(Default)]
+struct Pauses {
+    taken: u32,
+    random: RandomState,
+}
+
+impl Pauses {
+    fn next(&mut self, failure: &Failure) -> Duration {
+        let doubled = FIRST_PAUSE.saturating_mul(1 << self.taken.min(8));
+        let half = doubled.min(LONGEST_PAUSE) / 2;
+        self.taken += 1;
+        // Its keys are the one source of randomness that the standard library offers.
+        let part = u32::try_from(self.random.hash_one(self.taken) % 1000).unwrap_or(0);
+        let pause = half + half * part / 1000;
+        match failure {
+            Failure::Status {
+                retry_after: Some(asked),
+                ..
+            } => pause.max(*asked),
+            _ => pause,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(retry_after: Option<u64>) -> Failure {
+        Failure::Status {
+            code: 429,
+            message: None,
+            retry_after: retry_after.map(Duration::from_secs),
+        }
+    }
+
+    #[test]
+    fn pauses_grow_up_to_a_limit() {
+        let mut pauses = Pauses::default();
+        let mut full = FIRST_PAUSE;
+        for _ in 0..20 {
+            let pause = pauses.next(&status(None));
+            assert!(pause >= full / 2 && pause <= full, "{pause:?} of {full:?}");
+            full = (full * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    #[test]
+    fn the_servers_own_wish_is_heeded() {
+        let pause = Pauses::default().next(&status(Some(7)));
+        assert_eq!(pause, Duration::from_secs(7));
+    }
 }

@@ -1,10 +1,16 @@
 //! One GET of one pod: read a kubeconfig, ask the API server over HTTPS, keep the few
 //! fields that a decision needs. Knows nothing of CNI or of redirects.
 
-mod client;
-mod kubeconfig;
-mod pod;
+mod access; // a kubeconfig with the files it names
+mod client; // fetch_pod: what is tried again, and until when
+mod error; // why no pod came back
+mod kubeconfig; // its text, read or refused
+mod pod; // which pod, and what of it counts
+mod server; // an API server's address
+mod session; // one connection, one GET
+mod yaml; // YAML text as a JSON value
 
-pub use client::{Error, Lookup, fetch_pod};
-pub use kubeconfig::Kubeconfig;
-pub use pod::{Container, Pod, PodRef};
+pub use client::{Lookup, fetch_pod};
+pub use error::{Error, Tried};
+pub use kubeconfig::{InvalidKubeconfig, Kubeconfig};
+pub use pod::{Container, InvalidPodRef, Pod, PodRef};

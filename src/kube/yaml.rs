@@ -1,0 +1,159 @@
+//! YAML text as a JSON value, as far as kubeconfigs go: one document, no aliases (they
+//! make bombs), no merge keys. A plain scalar is null, a boolean or text: no field of a
+//! kubeconfig is a number. No error quotes the text, which holds secrets.
+
+use std::borrow::Cow;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
+use serde_json::{Map, Value};
+
+/// A kubeconfig nests four levels deep; `extensions` may hold more.
+const MAX_DEPTH: u32 = 64;
+
+/// Why a text is not read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {reason}")]
+pub struct InvalidYaml {
+    /// Counted from 1.
+    line: usize,
+    reason: Cow<'static, str>,
+}
+
+/// Reads the one document of `text`; an empty one is null.
+pub fn parse(text: &str) -> Result<Value, InvalidYaml> {
+    let mut events = Events(Parser::new_from_str(text));
+    let mut document = Value::Null;
+    let mut documents = 0_u32;
+    loop {
+        let (event, span) = events.next()?;
+        match event {
+            Event::StreamEnd => return Ok(document),
+            Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
+            Event::DocumentStart(_) if documents > 0 => {
+                return Err(refused(span, "a second document begins"));
+            }
+            Event::DocumentStart(_) => documents += 1,
+            content => document = events.node(content, span, MAX_DEPTH)?,
+        }
+    }
+}
+
+struct Events<'a>(Parser<'a, StrInput<'a>>);
+
+impl<'a> Events<'a> {
+    fn next(&mut self) -> Result<(Event<'a>, Span), InvalidYaml> {
+        match self.0.next_event() {
+            Some(event) => event.map_err(|error| syntax(&error)),
+            None => Ok((Event::StreamEnd, Span::default())),
+        }
+    }
+
+    fn node(&mut self, event: Event<'a>, span: Span, depth: u32) -> Result<Value, InvalidYaml> {
+        let Some(depth) = depth.checked_sub(1) else {
+            return Err(refused(span, "it nests too deep"));
+        };
+        match event {
+            Event::Scalar(text, style, ..) => Ok(scalar(text, style)),
+            Event::SequenceStart(..) => self.sequence(depth),
+            Event::MappingStart(..) => self.mapping(depth),
+            Event::Alias(_) => Err(refused(span, "aliases are not supported here")),
+            _ => Err(refused(span, "a value is expected")),
+        }
+    }
+
+    fn sequence(&mut self, depth: u32) -> Result<Value, InvalidYaml> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Value::Array(items)),
+                (event, span) => items.push(self.node(event, span, depth)?),
+            }
+        }
+    }
+
+    fn mapping(&mut self, depth: u32) -> Result<Value, InvalidYaml> {
+        let mut fields = Map::new();
+        loop {
+            let (key, span) = match self.next()? {
+                (Event::MappingEnd, _) => return Ok(Value::Object(fields)),
+                (Event::Scalar(key, ..), span) => (key.into_owned(), span),
+                (_, span) => return Err(refused(span, "a key is not plain text")),
+            };
+            let (event, value_span) = self.next()?;
+            let value = self.node(event, value_span, depth)?;
+            if fields.insert(key, value).is_some() {
+                return Err(refused(span, "a key is there twice"));
+            }
+        }
+    }
+}
+
+fn scalar(text: Cow<str>, style: ScalarStyle) -> Value {
+    match (style, &*text) {
+        (ScalarStyle::Plain, "" | "~" | "null" | "Null" | "NULL") => Value::Null,
+        (ScalarStyle::Plain, "true" | "True" | "TRUE") => Value::Bool(true),
+        (ScalarStyle::Plain, "false" | "False" | "FALSE") => Value::Bool(false),
+        _ => Value::String(text.into_owned()),
+    }
+}
+
+fn refused(span: Span, reason: &'static str) -> InvalidYaml {
+    InvalidYaml {
+        line: span.start.line(),
+        reason: reason.into(),
+    }
+}
+
+/// The parser's messages name at most one character of the text.
+fn syntax(error: &ScanError) -> InvalidYaml {
+    InvalidYaml {
+        line: error.marker().line(),
+        reason: error.info().to_owned().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn reads_what_kubeconfigs_are_made_of() {
+        let text = "# comment\na:\n- name: 'x'\n  on: true\n  none:\n  \"port\": 443\nb: {c: [d, \"true\"]}\ncert: |\n  one\n  two\n";
+        assert_eq!(
+            parse(text).unwrap(),
+            json!({
+                "a": [{"name": "x", "on": true, "none": null, "port": "443"}],
+                "b": {"c": ["d", "true"]},
+                "cert": "one\ntwo\n",
+            })
+        );
+    }
+
+    #[test]
+    fn an_empty_text_is_null() {
+        for text in ["", "\n\n", "# only a comment\n", "---\n"] {
+            assert_eq!(parse(text).unwrap(), Value::Null, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_with_the_line_and_without_the_text() {
+        let deep = "[".repeat(10_000);
+        let table = [
+            ("a: 1\nb: *x\n", 2),
+            ("a: &x [1]\nb: *x\n", 2),
+            ("a: 1\n---\nb: 2\n", 2),
+            ("a: 1\na: 2\n", 2),
+            ("? [a]\n: b\n", 1),
+            ("token: 'secret\n", 1),
+            ("a: secret\n secret: x\n  - secret", 2),
+            (deep.as_str(), 1),
+        ];
+        for (text, line) in table {
+            let error = parse(text).unwrap_err();
+            assert_eq!(error.line, line, "{text:.40}: {error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+}

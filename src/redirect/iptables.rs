@@ -1,0 +1,277 @@
+//! The iptables backend: finds the host's tools and runs them, both families at the same
+//! time, on standard input and in a clean environment. What to tell them is `script`'s.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use super::listing::{Difference, Listing};
+use super::rules::{Redirect, RuleSet, Scope};
+use super::script::{self, Saved};
+use super::value::Family;
+use super::{Change, nft};
+
+/// Where a host may have them; no `PATH` is asked, the kubelet's is anybody's guess.
+const DIRECTORIES: [&str; 5] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin"];
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+/// How long a tool may wait for a lock that nobody else should hold.
+const LOCK_SECONDS: &str = "5";
+
+/// Why iptables holds no redirect.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no iptables-restore in {}; install iptables on the node, or use nftables", DIRECTORIES.join(", "))]
+    NoTool,
+    #[error("starting {program:?}")]
+    Start { program: PathBuf, source: io::Error },
+    #[error("writing rules to {program:?}")]
+    Feed { program: PathBuf, source: io::Error },
+    #[error("{program:?} ended with {status}: {output}")]
+    Failed { program: PathBuf, status: std::process::ExitStatus, output: String },
+    #[error("asking nftables for the rules of iptables-nft")]
+    Nftables { source: nft::Error },
+}
+
+/// By which of the kernel's two tables iptables works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    Nft,
+    Legacy,
+}
+
+/// The installed tools of one variant.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    variant: Variant,
+    directory: &'static str,
+    /// `-nft`, `-legacy`, or nothing where a host has one variant only.
+    infix: &'static str,
+}
+
+/// Brings the calling thread's namespace to hold exactly the rules of `redirect`.
+pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
+    let tools = Tools::choose()?;
+    let sets = rule_sets(redirect);
+    let scripts = [0, 1].map(|family: usize| sets.get(family).and_then(Option::as_ref).map(script::create));
+    let change = match tools.restore(&scripts) {
+        Ok(()) => Change::Created,
+        // Either the chains exist, or nothing can be written at all.
+        Err(error) => tools.mend(&sets, error)?,
+    };
+    // Only one variant may hold a redirect.
+    for other in Tools::installed().filter(|other| other.variant != tools.variant) {
+        other.remove()?;
+    }
+    Ok(change)
+}
+
+/// The first difference between what is there and `redirect`.
+pub fn check(redirect: &Redirect) -> Result<Option<Difference>, Error> {
+    let tools = match in_place()? {
+        Some(tools) => tools,
+        None => Tools::choose()?,
+    };
+    Ok(wanted(&rule_sets(redirect)).first_difference(&listing(&tools.save()?)))
+}
+
+/// The tools of the variant that holds chains of ours.
+pub fn in_place() -> Result<Option<Tools>, Error> {
+    for tools in Tools::installed() {
+        if tools.holds_redirect()? {
+            return Ok(Some(tools));
+        }
+    }
+    Ok(None)
+}
+
+/// Removes everything of ours from both variants; says whether there was anything.
+pub fn remove() -> Result<bool, Error> {
+    let mut removed = false;
+    for tools in Tools::installed() {
+        removed |= tools.remove()?;
+    }
+    Ok(removed)
+}
+
+fn rule_sets(redirect: &Redirect) -> [Option<RuleSet>; 2] {
+    FAMILIES.map(|family| RuleSet::new(redirect, Scope::Only(family)))
+}
+
+fn wanted(sets: &[Option<RuleSet>; 2]) -> Listing {
+    Listing(sets.iter().flatten().flat_map(|set| script::wanted(set).0).collect())
+}
+
+fn listing(saved: &[Saved; 2]) -> Listing {
+    let listings = saved.iter().zip(FAMILIES).flat_map(|(saved, family)| saved.listing(Scope::Only(family)).0);
+    Listing(listings.collect())
+}
+
+impl Tools {
+    /// The variant in use in this namespace, else nft, else legacy.
+    fn choose() -> Result<Self, Error> {
+        let installed: Vec<Self> = Self::installed().collect();
+        let in_use = installed.iter().find(|tools| tools.variant == Variant::Legacy && legacy_tables_exist());
+        in_use.or(installed.first()).cloned().ok_or(Error::NoTool)
+    }
+
+    /// Both variants as far as they are there, nft first.
+    fn installed() -> impl Iterator<Item = Self> {
+        let named = [(Variant::Nft, "-nft"), (Variant::Legacy, "-legacy")]
+            .into_iter()
+            .filter_map(|(variant, infix)| Self::find(variant, infix));
+        let mut named = named.peekable();
+        let plain = if named.peek().is_none() { Self::find_plain() } else { None };
+        named.chain(plain)
+    }
+
+    fn find(variant: Variant, infix: &'static str) -> Option<Self> {
+        DIRECTORIES
+            .into_iter()
+            .map(|directory| Self { variant, directory, infix })
+            .find(|tools| tools.program(Family::Ipv4, "restore").exists())
+    }
+
+    /// Hosts with one variant only may name it plainly; it says itself which one it is.
+    fn find_plain() -> Option<Self> {
+        let mut tools = Self::find(Variant::Legacy, "")?;
+        let version = clean(&tools.program(Family::Ipv4, "restore")).arg("--version").output().ok()?;
+        if String::from_utf8_lossy(&version.stdout).contains("nf_tables") {
+            tools.variant = Variant::Nft;
+        }
+        Some(tools)
+    }
+
+    fn program(&self, family: Family, verb: &str) -> PathBuf {
+        let name = match family {
+            Family::Ipv4 => "iptables",
+            Family::Ipv6 => "ip6tables",
+        };
+        Path::new(self.directory).join(format!("{name}{}-{verb}", self.infix))
+    }
+
+    /// Asks without creating the tables that the tools would create by being asked.
+    fn holds_redirect(&self) -> Result<bool, Error> {
+        match self.variant {
+            Variant::Legacy => Ok(legacy_tables_exist() && self.save()?.iter().any(|saved| !saved.is_empty())),
+            Variant::Nft => {
+                for (family, (table, chain)) in FAMILIES.into_iter().flat_map(|family| script::FIRST_CHAINS.map(|chain| (family, chain))) {
+                    match nft::chain_exists(family, table, chain) {
+                        Ok(true) => return Ok(true),
+                        Ok(false) => {}
+                        Err(nft::Error::Unsupported { .. }) => return Ok(false),
+                        Err(source) => return Err(Error::Nftables { source }),
+                    }
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn remove(&self) -> Result<bool, Error> {
+        if !self.holds_redirect()? {
+            return Ok(false);
+        }
+        let saved = self.save()?;
+        self.restore(&saved.each_ref().map(|saved| Some(script::replace(None, saved))))?;
+        Ok(true)
+    }
+
+    /// After `create` failed: nothing to do, replace, or give up with its error.
+    fn mend(&self, sets: &[Option<RuleSet>; 2], error: Error) -> Result<Change, Error> {
+        let saved = self.save()?;
+        if saved.iter().all(Saved::is_empty) {
+            return Err(error);
+        }
+        if wanted(sets).first_difference(&listing(&saved)).is_none() {
+            return Ok(Change::None);
+        }
+        let [set4, set6] = sets.each_ref().map(Option::as_ref);
+        let [saved4, saved6] = &saved;
+        self.restore(&[Some(script::replace(set4, saved4)), Some(script::replace(set6, saved6))])?;
+        Ok(Change::Replaced)
+    }
+
+    /// Runs `iptables-restore` and `ip6tables-restore` at the same time.
+    fn restore(&self, scripts: &[Option<String>; 2]) -> Result<(), Error> {
+        let started = FAMILIES.into_iter().zip(scripts).filter_map(|(family, script)| {
+            let script = script.as_deref().filter(|script| !script.is_empty())?;
+            let mut command = clean(&self.program(family, "restore"));
+            command.args(["--noflush", "-w", LOCK_SECONDS]);
+            Some(Running::start(command, script))
+        });
+        let started: Vec<Result<Running, Error>> = started.collect();
+        let ended: Vec<Result<Output, Error>> = started.into_iter().map(|running| running?.end()).collect();
+        ended.into_iter().try_for_each(|output| output.map(drop))
+    }
+
+    /// Runs `iptables-save` and `ip6tables-save` at the same time.
+    fn save(&self) -> Result<[Saved; 2], Error> {
+        let [ipv4, ipv6] = FAMILIES.map(|family| Running::start(clean(&self.program(family, "save")), ""));
+        let saved = |running: Result<Running, Error>| {
+            let output = running?.end()?;
+            Ok::<_, Error>(Saved::parse(&String::from_utf8_lossy(&output.stdout)))
+        };
+        let (ipv4, ipv6) = (saved(ipv4), saved(ipv6));
+        Ok([ipv4?, ipv6?])
+    }
+}
+
+/// A tool at work.
+struct Running {
+    program: PathBuf,
+    child: Child,
+    fed: io::Result<()>,
+}
+
+impl Running {
+    fn start(mut command: Command, input: &str) -> Result<Self, Error> {
+        let program = PathBuf::from(command.get_program());
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(source) => return Err(Error::Start { program, source }),
+        };
+        // A script fits a pipe's buffer, so that this does not wait for the tool.
+        let fed = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
+        Ok(Self { program, child, fed })
+    }
+
+    fn end(self) -> Result<Output, Error> {
+        let program = self.program;
+        let output = match self.child.wait_with_output() {
+            Ok(output) => output,
+            Err(source) => return Err(Error::Start { program, source }),
+        };
+        if !output.status.success() {
+            let said = [output.stderr.as_slice(), output.stdout.as_slice()].concat();
+            let output_text = String::from_utf8_lossy(&said).split_whitespace().collect::<Vec<_>>().join(" ");
+            return Err(Error::Failed { program, status: output.status, output: output_text });
+        }
+        match self.fed {
+            Ok(()) => Ok(output),
+            Err(source) => Err(Error::Feed { program, source }),
+        }
+    }
+}
+
+/// A command with nothing of our environment, whose output is ours to read.
+fn clean(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        // Legacy tools serialise over all namespaces of the host by one lock file. Ours
+        // lock something that nobody else has: the pipe that they read.
+        .env("XTABLES_LOCKFILE", "/proc/self/fd/0")
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Whether legacy iptables is in use in the calling thread's namespace. The file is the
+/// kernel's; unlike the tools it creates no table when asked.
+fn legacy_tables_exist() -> bool {
+    ["ip_tables_names", "ip6_tables_names"].iter().any(|file| {
+        std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).is_ok_and(|names| !names.trim().is_empty())
+    })
+}

@@ -1,0 +1,91 @@
+//! A network namespace that is known to be one, and running code inside it: `setns` in
+//! our own process, no helper. Knows nothing of rules or pods.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
+
+/// The calling thread's own namespace.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// Why a namespace cannot be entered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("network namespace {path:?} does not exist: the pod's sandbox is gone")]
+    Gone { path: PathBuf },
+    #[error("opening the network namespace {path:?}")]
+    Open { path: PathBuf, source: io::Error },
+    #[error("{path:?} is not a network namespace{}", .kind.as_deref().map(|kind| format!(" but {kind}")).unwrap_or_default())]
+    NotANetns { path: PathBuf, kind: Option<String> },
+    #[error("entering the network namespace {path:?}: it needs CAP_SYS_ADMIN there")]
+    Enter { path: PathBuf, source: io::Error },
+}
+
+/// An open network namespace; stays alive as long as this value does.
+#[derive(Debug)]
+pub struct Netns {
+    path: PathBuf,
+    file: File,
+}
+
+impl Netns {
+    /// Opens the namespace bound at `path`.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let io = |errno: nix::Error| match errno {
+            nix::Error::ENOENT | nix::Error::ENOTDIR => Error::Gone { path: path.into() },
+            errno => Error::Open { path: path.into(), source: errno.into() },
+        };
+        // Asked before it is opened: to open a FIFO or a device can block or have effects.
+        let filesystem = statfs(path).map_err(io)?.filesystem_type();
+        if filesystem != NSFS_MAGIC {
+            return Err(Error::NotANetns { path: path.into(), kind: None });
+        }
+        let file = File::options()
+            .read(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(path)
+            .map_err(|source| Error::Open { path: path.into(), source })?;
+        // The kernel's own name of the file, such as `net:[4026531840]`.
+        let kind = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
+            .map_err(|source| Error::Open { path: path.into(), source })?;
+        if !kind.as_os_str().as_encoded_bytes().starts_with(b"net:[") {
+            let kind = Some(kind.to_string_lossy().into_owned());
+            return Err(Error::NotANetns { path: path.into(), kind });
+        }
+        Ok(Self { path: path.into(), file })
+    }
+
+    /// Opens the calling thread's own namespace.
+    pub fn current() -> Result<Self, Error> {
+        Self::open(Path::new(OWN))
+    }
+
+    /// Whether both are the same namespace, by whatever paths.
+    pub fn is(&self, other: &Self) -> Result<bool, Error> {
+        let inode = |netns: &Self| {
+            let metadata = netns.file.metadata().map_err(|source| Error::Open { path: netns.path.clone(), source })?;
+            Ok::<_, Error>((metadata.dev(), metadata.ino()))
+        };
+        Ok(inode(self)? == inode(other)?)
+    }
+
+    /// Runs `work` with the calling thread inside this namespace, and comes back.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
+        let home = Self::current()?;
+        self.enter()?;
+        let result = work();
+        home.enter()?;
+        Ok(result)
+    }
+
+    fn enter(&self) -> Result<(), Error> {
+        setns(&self.file, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| Error::Enter { path: self.path.clone(), source: errno.into() })
+    }
+}

@@ -1,0 +1,665 @@
+//! An HTTPS server that speaks as a Kubernetes API server, or as badly as it is told to:
+//! real sockets, real TLS, certificates of its own making. It binds in the thread (and so
+//! in the network namespace) that starts it, records what it is asked, and stops when
+//! dropped. It knows nothing of the executable under test.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, date_time_ymd,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use serde_json::{Value, json};
+
+/// What certificates are signed with.
+#[derive(Debug, Clone, Copy)]
+pub enum KeyKind {
+    Ecdsa,
+    Rsa,
+}
+
+impl KeyKind {
+    fn generate(self) -> KeyPair {
+        match self {
+            Self::Ecdsa => KeyPair::generate().unwrap(),
+            Self::Rsa => rsa_key(),
+        }
+    }
+}
+
+/// ring, which signs here, makes no RSA keys.
+fn rsa_key() -> KeyPair {
+    let output = Command::new("openssl")
+        .args([
+            "genpkey",
+            "-quiet",
+            "-algorithm",
+            "RSA",
+            "-pkeyopt",
+            "rsa_keygen_bits:2048",
+        ])
+        .output()
+        .expect("openssl makes an RSA key");
+    assert!(output.status.success(), "openssl genpkey: {output:?}");
+    let pem = String::from_utf8(output.stdout).unwrap();
+    KeyPair::from_pkcs8_pem_and_sign_algo(&pem, &PKCS_RSA_SHA256).unwrap()
+}
+
+/// A cluster's certificate authority.
+pub struct Authority {
+    kind: KeyKind,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A certificate and its key.
+pub struct Identity {
+    pub certificate_pem: String,
+    pub key_pem: String,
+}
+
+impl Authority {
+    pub fn new(kind: KeyKind) -> Self {
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "kubernetes");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
+        let issuer = CertifiedIssuer::self_signed(params, kind.generate()).unwrap();
+        Self { kind, issuer }
+    }
+
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A server's certificate for `names`, which are addresses or DNS names.
+    pub fn server(&self, names: &[&str]) -> Identity {
+        self.sign(&server_params(names))
+    }
+
+    /// One that was good until 2001.
+    pub fn expired_server(&self, names: &[&str]) -> Identity {
+        let mut params = server_params(names);
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(2001, 1, 1);
+        self.sign(&params)
+    }
+
+    pub fn client(&self, name: &str) -> Identity {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&params)
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Identity {
+        let key = self.kind.generate();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Identity {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        }
+    }
+}
+
+impl Identity {
+    /// A server's certificate that nobody vouches for.
+    pub fn self_signed(names: &[&str]) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let certificate = server_params(names).self_signed(&key).unwrap();
+        Self {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        }
+    }
+}
+
+fn server_params(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "kube-apiserver");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params
+}
+
+/// Which versions the server offers.
+#[derive(Debug, Clone, Copy)]
+pub enum Tls {
+    Both,
+    Only12,
+    Only13,
+}
+
+/// What a new connection meets.
+#[derive(Debug, Clone, Copy)]
+pub enum Greeting {
+    /// TLS.
+    Handshake,
+    /// Nothing, ever.
+    Silence,
+    /// Bytes that are not TLS.
+    Garbage,
+    /// Its end, the first time; then TLS.
+    CloseOnce,
+}
+
+/// How the server listens.
+pub struct Options {
+    /// Port 0 chooses one.
+    pub address: SocketAddr,
+    pub identity: Identity,
+    pub tls: Tls,
+    pub greeting: Greeting,
+    /// PEM of the authority whose client certificates are demanded.
+    pub client_authority: Option<String>,
+}
+
+impl Options {
+    /// On a free port of 127.0.0.1, behaving well.
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            address: ([127, 0, 0, 1], 0).into(),
+            identity,
+            tls: Tls::Both,
+            greeting: Greeting::Handshake,
+            client_authority: None,
+        }
+    }
+
+    fn tls_config(&self) -> ServerConfig {
+        let versions: &[_] = match self.tls {
+            Tls::Both => rustls::ALL_VERSIONS,
+            Tls::Only12 => &[&rustls::version::TLS12],
+            Tls::Only13 => &[&rustls::version::TLS13],
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions)
+            .unwrap();
+        let chain = CertificateDer::pem_slice_iter(self.identity.certificate_pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let key = PrivateKeyDer::from_pem_slice(self.identity.key_pem.as_bytes()).unwrap();
+        match &self.client_authority {
+            None => builder.with_no_client_auth(),
+            Some(pem) => {
+                let mut roots = RootCertStore::empty();
+                roots
+                    .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
+                    .unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        }
+        .with_single_cert(chain, key)
+        .unwrap()
+    }
+}
+
+/// One request as it came.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub query: String,
+    /// Names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// Which connection it came over, counted from 1.
+    pub connection: usize,
+}
+
+/// What follows a request.
+#[derive(Debug, Clone)]
+pub enum Behaviour {
+    Answer(Answer),
+    /// Nothing, while the connection stays open.
+    Silence,
+    /// The answer's head, then its body one byte a second.
+    Drip(Answer),
+    /// A body that never ends.
+    Endless,
+    /// The answer, cut off in the middle of its body.
+    CutOff(Answer),
+    /// Bytes that are not HTTP.
+    Garbage,
+    Close,
+}
+
+/// An HTTP answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// 200 and an object.
+    pub fn object(object: &Value) -> Self {
+        Self {
+            status: 200,
+            headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
+            body: object.to_string().into_bytes(),
+        }
+    }
+
+    /// An error as an API server words it.
+    pub fn error(code: u16, message: &str) -> Self {
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": message, "code": code,
+        });
+        Self {
+            status: code,
+            ..Self::object(&status)
+        }
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn head(&self) -> Vec<u8> {
+        let length = ("Content-Length".to_owned(), self.body.len().to_string());
+        let fields = self.headers.iter().chain([&length]);
+        let lines: Vec<_> = fields
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let head = format!(
+            "HTTP/1.1 {} Scripted\r\n{}\r\n",
+            self.status,
+            lines.concat()
+        );
+        head.into_bytes()
+    }
+}
+
+/// A handler that goes through `steps` and then repeats the last one.
+pub fn script(steps: Vec<Behaviour>) -> impl Fn(&Request) -> Behaviour + Send + Sync + 'static {
+    let next = AtomicUsize::new(0);
+    move |_| {
+        let step = next.fetch_add(1, Ordering::SeqCst);
+        steps[step.min(steps.len() - 1)].clone()
+    }
+}
+
+type Handler = dyn Fn(&Request) -> Behaviour + Send + Sync;
+
+/// A running server.
+pub struct ApiServer {
+    address: SocketAddr,
+    listener: Arc<TcpListener>,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    requests: Mutex<Vec<Request>>,
+    connections: Mutex<Vec<TcpStream>>,
+    stopped: Mutex<bool>,
+    stopping: Condvar,
+}
+
+impl ApiServer {
+    /// Binds in the calling thread's network namespace, then serves from threads.
+    pub fn start(
+        options: &Options,
+        handler: impl Fn(&Request) -> Behaviour + Send + Sync + 'static,
+    ) -> Self {
+        let listener = Arc::new(TcpListener::bind(options.address).unwrap());
+        let shared = Arc::<Shared>::default();
+        let tls = Arc::new(options.tls_config());
+        let greeting = options.greeting;
+        let handler: Arc<Handler> = Arc::new(handler);
+        let acceptor = thread::spawn({
+            let (listener, shared) = (listener.clone(), shared.clone());
+            move || accept(&listener, &shared, &tls, greeting, &handler)
+        });
+        Self {
+            address: listener.local_addr().unwrap(),
+            listener,
+            shared,
+            acceptor: Some(acceptor),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// What came so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.shared.requests.lock().unwrap().clone()
+    }
+
+    /// How many connections came so far, with or without a request.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.lock().unwrap().len()
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        *self.shared.stopped.lock().unwrap() = true;
+        self.shared.stopping.notify_all();
+        // Wakes accept(2), without a connection that would need the right namespace.
+        let _ =
+            nix::sys::socket::shutdown(self.listener.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+        let _ = self.acceptor.take().map(JoinHandle::join);
+    }
+}
+
+fn accept(
+    listener: &TcpListener,
+    shared: &Arc<Shared>,
+    tls: &Arc<ServerConfig>,
+    greeting: Greeting,
+    handler: &Arc<Handler>,
+) {
+    let mut workers = Vec::new();
+    while let Ok((stream, _)) = listener.accept() {
+        let number = {
+            let mut connections = shared.connections.lock().unwrap();
+            connections.push(stream.try_clone().unwrap());
+            connections.len()
+        };
+        let (shared, tls, handler) = (shared.clone(), tls.clone(), handler.clone());
+        workers.push(thread::spawn(move || {
+            // The peer's leaving is no error of ours.
+            let _ = greet(stream, number, greeting, &shared, tls, &*handler);
+        }));
+    }
+    for stream in shared.connections.lock().unwrap().iter() {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+    for worker in workers {
+        let _ = worker.join();
+    }
+}
+
+fn greet(
+    mut stream: TcpStream,
+    number: usize,
+    greeting: Greeting,
+    shared: &Shared,
+    tls: Arc<ServerConfig>,
+    handler: &Handler,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let result = match greeting {
+        Greeting::Silence => {
+            shared.wait(Duration::MAX);
+            Ok(())
+        }
+        Greeting::Garbage => stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n"),
+        Greeting::CloseOnce if number == 1 => Ok(()),
+        Greeting::Handshake | Greeting::CloseOnce => {
+            let connection = ServerConnection::new(tls).map_err(io::Error::other)?;
+            let mut secured = StreamOwned::new(connection, stream.try_clone()?);
+            serve(&mut secured, number, shared, handler)
+        }
+    };
+    // The clone among the connections would keep it open. What the peer still sends is
+    // read: left unread it would turn the end into a reset, and a TLS alert got lost.
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = io::copy(&mut stream, &mut io::sink());
+    result
+}
+
+fn serve(
+    stream: &mut StreamOwned<ServerConnection, TcpStream>,
+    number: usize,
+    shared: &Shared,
+    handler: &Handler,
+) -> io::Result<()> {
+    while let Some(request) = read_request(stream, number)? {
+        let behaviour = handler(&request);
+        shared.requests.lock().unwrap().push(request);
+        match behaviour {
+            Behaviour::Answer(answer) => {
+                stream.write_all(&[answer.head(), answer.body].concat())?;
+            }
+            Behaviour::Silence => shared.wait(Duration::MAX),
+            Behaviour::Drip(answer) => {
+                stream.write_all(&answer.head())?;
+                for byte in answer.body {
+                    shared.wait(Duration::from_secs(1));
+                    stream.write_all(&[byte])?;
+                }
+            }
+            Behaviour::Endless => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[")?;
+                while !*shared.stopped.lock().unwrap() {
+                    stream.write_all(&[b' '; 16 << 10])?;
+                }
+            }
+            Behaviour::CutOff(answer) => {
+                let half = answer.body.len() / 2;
+                stream.write_all(&[&answer.head(), &answer.body[..half]].concat())?;
+                return Ok(());
+            }
+            Behaviour::Garbage => return stream.write_all(b"\x00\x01garbage\xff\r\n\r\n"),
+            Behaviour::Close => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+impl Shared {
+    /// Until the server is stopped, at most for `limit`.
+    fn wait(&self, limit: Duration) {
+        let stopped = self.stopped.lock().unwrap();
+        let limit = limit.min(Duration::from_secs(600));
+        drop(
+            self.stopping
+                .wait_timeout_while(stopped, limit, |stopped| !*stopped),
+        );
+    }
+}
+
+fn read_request(stream: &mut impl Read, connection: usize) -> io::Result<Option<Request>> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte)? == 0 {
+            return Ok(None);
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let mut lines = head.lines();
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    let mut word = || words.next().unwrap_or_default().to_owned();
+    let (method, target) = (word(), word());
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    Ok(Some(Request {
+        method,
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers: lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect(),
+        connection,
+    }))
+}
+
+/// Who a kubeconfig's user is.
+pub enum Credentials<'a> {
+    Token(&'a str),
+    TokenFile(&'a str),
+    Client(&'a Identity),
+}
+
+/// What a kubeconfig says.
+pub struct Kubeconfig<'a> {
+    pub server: &'a str,
+    /// PEM; without one the server's certificate is not verified.
+    pub authority: Option<&'a str>,
+    pub tls_server_name: Option<&'a str>,
+    pub credentials: Credentials<'a>,
+}
+
+impl Kubeconfig<'_> {
+    /// As YAML, in the shape that the installers write.
+    pub fn yaml(&self) -> String {
+        let base64 = |pem: &str| STANDARD.encode(pem);
+        let trust = match self.authority {
+            Some(pem) => format!("certificate-authority-data: \"{}\"", base64(pem)),
+            None => "insecure-skip-tls-verify: true".to_owned(),
+        };
+        let name = match self.tls_server_name {
+            Some(name) => format!("\n    tls-server-name: {name}"),
+            None => String::new(),
+        };
+        let user = match self.credentials {
+            Credentials::Token(token) => format!("token: \"{token}\""),
+            Credentials::TokenFile(path) => format!("tokenFile: {path}"),
+            Credentials::Client(identity) => format!(
+                "client-certificate-data: {}\n    client-key-data: {}",
+                base64(&identity.certificate_pem),
+                base64(&identity.key_pem),
+            ),
+        };
+        let server = self.server;
+        format!(
+            "# Kubeconfig file for MSM CNI plugin.\napiVersion: v1\nkind: Config\n\
+             clusters:\n- name: local\n  cluster:\n    server: {server}\n    {trust}{name}\n\
+             users:\n- name: msm-cni\n  user:\n    {user}\n\
+             contexts:\n- name: msm-cni-context\n  context:\n    cluster: local\n    user: msm-cni\n\
+             current-context: msm-cni-context\n"
+        )
+    }
+
+    /// By way of a temporary name, so that nobody reads half of it.
+    pub fn write(&self, path: &Path) {
+        let temporary = path.with_extension("new");
+        fs::write(&temporary, self.yaml()).unwrap();
+        fs::rename(&temporary, path).unwrap();
+    }
+}
+
+/// What a pod is asked about.
+#[derive(Debug, Clone)]
+pub struct PodSpec<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub uid: &'a str,
+    pub labels: &'a [(&'a str, &'a str)],
+    pub annotations: &'a [(&'a str, &'a str)],
+}
+
+/// A pod as an API server shows it between its scheduling and its start: an application,
+/// the stub beside it, and all that admission and the scheduler add. About 8 kB.
+pub fn pod_json(pod: &PodSpec) -> Value {
+    let map = |pairs: &[(&str, &str)]| -> Value {
+        pairs
+            .iter()
+            .map(|&(key, value)| (key.to_owned(), json!(value)))
+            .collect()
+    };
+    json!({
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "metadata": {
+            "name": pod.name, "namespace": pod.namespace, "uid": pod.uid,
+            "generateName": format!("{}-", pod.name),
+            "resourceVersion": "184467", "generation": 1,
+            "creationTimestamp": "2026-01-05T09:30:00Z",
+            "labels": map(pod.labels), "annotations": map(pod.annotations),
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "camera-7d9c5b6f4",
+                "uid": "9a3c8f5e-4a1b-4f0e-9d55-0e6f0c7d2b11",
+                "controller": true, "blockOwnerDeletion": true,
+            }],
+            "managedFields": managed_fields(),
+        },
+        "spec": {
+            "volumes": [{"name": "kube-api-access-x7k2p", "projected": {"defaultMode": 420, "sources": [
+                {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
+            ]}}],
+            "containers": [container("camera", 9554, 1000), container("msm-stub", 8554, 1337)],
+            "restartPolicy": "Always", "terminationGracePeriodSeconds": 30,
+            "dnsPolicy": "ClusterFirst", "serviceAccountName": "default", "serviceAccount": "default",
+            "nodeName": "node-1", "securityContext": {}, "schedulerName": "default-scheduler",
+            "tolerations": [
+                {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
+                {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
+            ],
+            "priority": 0, "enableServiceLinks": true, "preemptionPolicy": "PreemptLowerPriority",
+        },
+        "status": {
+            "phase": "Pending", "qosClass": "Burstable",
+            "conditions": [{"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": "2026-01-05T09:30:00Z"}],
+        },
+    })
+}
+
+fn container(name: &str, port: u16, user: u32) -> Value {
+    json!({
+        "name": name, "image": format!("registry.example/{name}:1.4.2"),
+        "ports": [{"name": "rtsp", "containerPort": port, "protocol": "TCP"}],
+        "env": (0..12).map(|n| json!({"name": format!("SETTING_{n}"), "value": "x".repeat(40)})).collect::<Value>(),
+        "resources": {"limits": {"cpu": "500m", "memory": "256Mi"}, "requests": {"cpu": "100m", "memory": "64Mi"}},
+        "volumeMounts": [{"name": "kube-api-access-x7k2p", "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}],
+        "livenessProbe": {"tcpSocket": {"port": port}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3},
+        "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+        "imagePullPolicy": "IfNotPresent",
+        "securityContext": {"runAsUser": user, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+    })
+}
+
+fn managed_fields() -> Value {
+    let fields: Value = ["camera", "msm-stub"]
+        .into_iter()
+        .map(|name| {
+            let env: Value = (0..12)
+                .map(|n| {
+                    let key = format!("k:{{\"name\":\"SETTING_{n}\"}}");
+                    (key, json!({".": {}, "f:name": {}, "f:value": {}}))
+                })
+                .collect();
+            let fields = json!({
+                ".": {}, "f:env": env, "f:image": {}, "f:imagePullPolicy": {}, "f:name": {},
+                "f:ports": {".": {}, "k:{\"containerPort\":8554,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}, "f:protocol": {}}},
+                "f:resources": {".": {}, "f:limits": {".": {}, "f:cpu": {}, "f:memory": {}}},
+            });
+            (format!("k:{{\"name\":\"{name}\"}}"), fields)
+        })
+        .collect();
+    json!([{
+        "manager": "kube-controller-manager", "operation": "Update", "apiVersion": "v1",
+        "time": "2026-01-05T09:30:00Z", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:metadata": {"f:labels": {".": {}, "f:app": {}}}, "f:spec": {"f:containers": fields}},
+    }])
+}
