@@ -51,10 +51,11 @@ impl Netns {
             .custom_flags(OFlag::O_NONBLOCK.bits())
             .open(path)
             .map_err(|source| Error::Open { path: path.into(), source })?;
-        // The kernel's own name of the file, such as `net:[4026531840]`.
+        // The kernel's own name of the file, such as `net:[4026531840]`; for a bind mount,
+        // which is what runtimes hand out, it is the path instead, and setns tells the kind.
         let kind = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
             .map_err(|source| Error::Open { path: path.into(), source })?;
-        if !kind.as_os_str().as_encoded_bytes().starts_with(b"net:[") {
+        if !kind.is_absolute() && !kind.as_os_str().as_encoded_bytes().starts_with(b"net:[") {
             let kind = Some(kind.to_string_lossy().into_owned());
             return Err(Error::NotANetns { path: path.into(), kind });
         }
@@ -85,7 +86,9 @@ impl Netns {
     }
 
     fn enter(&self) -> Result<(), Error> {
-        setns(&self.file, CloneFlags::CLONE_NEWNET)
-            .map_err(|errno| Error::Enter { path: self.path.clone(), source: errno.into() })
+        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
+            nix::Error::EINVAL => Error::NotANetns { path: self.path.clone(), kind: None },
+            errno => Error::Enter { path: self.path.clone(), source: errno.into() },
+        })
     }
 }
