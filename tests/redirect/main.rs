@@ -9,6 +9,8 @@ mod command_line;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod namespaces;
+#[cfg(test)]
 mod neighbours;
 #[cfg(test)]
 mod repeat;

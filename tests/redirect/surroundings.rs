@@ -1,19 +1,12 @@
 //! Hosts and pods out of the ordinary: no tools, no `nf_tables` in the kernel, a pod with
-//! users of its own, and paths that are no network namespace.
+//! users of its own, a caller without privilege.
 
-use std::fs::{self, File};
-use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixListener;
 use std::process::Command;
-
-use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
 
 use crate::backend::{Backend, msm_iptables};
 use crate::support::command::{Outcome, run};
 use crate::support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID};
-use crate::support::scratch::Scratch;
-use crate::support::{applet, cannot_run, executable, find_tool};
+use crate::support::{cannot_run, executable, find_tool};
 
 #[test]
 fn a_pod_with_its_own_users_is_redirected_by_nftables() {
@@ -75,48 +68,6 @@ fn a_pod_with_its_own_users_refuses_iptables_and_is_left_as_it_was() {
     assert_eq!(
         pod.connect(&format!("{FAR}:554")),
         format!("server@554 from {POD}")
-    );
-}
-
-#[test]
-fn the_current_namespace_is_the_default() {
-    if cannot_run(&["ip", "nft"]) {
-        return;
-    }
-    let pod = Pod::new();
-    pod.inside.command(&mut applet("msm-iptables")).succeeded();
-    assert_eq!(
-        pod.connect(&format!("{FAR}:554")),
-        format!("stub@8554 from {POD}")
-    );
-    pod.inside
-        .command(applet("msm-iptables").arg("--check"))
-        .succeeded();
-    pod.inside
-        .command(applet("msm-iptables").args(["--netns", "/proc/self/ns/net", "--check"]))
-        .succeeded();
-    pod.inside
-        .command(applet("msm-iptables").arg("--cleanup"))
-        .succeeded();
-    assert_eq!(pod.inside.nft_rules(), "");
-}
-
-#[test]
-fn the_callers_own_namespace_is_left_as_it_was() {
-    if cannot_run(&["ip", "nft"]) {
-        return;
-    }
-    let (caller, pod) = (Pod::new(), Pod::new());
-    let before = caller.inside.rules();
-    let mut apply = applet("msm-iptables");
-    caller
-        .inside
-        .command(apply.arg("--netns").arg(pod.inside.path()))
-        .succeeded();
-    assert_eq!(caller.inside.rules(), before);
-    assert_eq!(
-        pod.connect(&format!("{FAR}:554")),
-        format!("stub@8554 from {POD}")
     );
 }
 
@@ -290,77 +241,6 @@ fn strace(pod: &Pod, options: &[&str], args: &[&str]) -> Outcome {
         .arg(pod.inside.path())
         .args(args)
         .env_clear())
-}
-
-#[test]
-fn what_is_no_network_namespace_is_refused_by_name() {
-    let scratch = Scratch::new();
-    let own = |name: &str| scratch.path().join(name);
-    fs::write(own("file"), "").unwrap();
-    fs::create_dir(own("directory")).unwrap();
-    mkfifo(&own("fifo"), Mode::S_IRWXU).unwrap();
-    let _socket = UnixListener::bind(own("socket")).unwrap();
-    symlink(own("nowhere"), own("dangling")).unwrap();
-    symlink(own("loop"), own("loop")).unwrap();
-    symlink("/proc/self/ns/uts", own("link-to-uts")).unwrap();
-
-    let names = [
-        "missing",
-        "file",
-        "directory",
-        "fifo",
-        "socket",
-        "dangling",
-        "loop",
-        "link-to-uts",
-        "file/below",
-    ];
-    let paths = names.map(|name| own(name).into_os_string().into_string().unwrap());
-    let elsewhere = [
-        "/dev/null",
-        "/proc/self/ns/mnt",
-        "/proc/self/ns/user",
-        "/proc/self/mem",
-    ];
-    for path in paths.iter().map(String::as_str).chain(elsewhere) {
-        for verb in [&[][..], &["--check"], &["--cleanup"]] {
-            let outcome = run(applet("msm-iptables").args(["--netns", path]).args(verb));
-            outcome
-                .exited(1)
-                .complains_about(path)
-                .complains_about("network namespace");
-        }
-    }
-    let empty = run(applet("msm-iptables").args(["--netns", ""]));
-    assert_ne!(
-        empty.code,
-        Some(0),
-        "an empty path was taken for the current namespace\n{empty}"
-    );
-}
-
-#[test]
-fn a_bind_mounted_namespace_is_taken() {
-    if cannot_run(&["ip", "nft", "unshare", "mount", "sh"]) {
-        return;
-    }
-    let pod = Pod::new();
-    let scratch = Scratch::new();
-    let file = scratch.path().join("netns");
-    File::create(&file).unwrap();
-    // Runtimes hand out such a file, not a descriptor of a process.
-    let script = r#"mount --bind "$1" "$2" && shift && exec "$2" msm-iptables --netns "$1""#;
-    let mut command = Command::new("/usr/bin/unshare");
-    command.args(["--mount", "--", "/bin/sh", "-c", script, "sh"]);
-    command
-        .args([&pod.inside.path(), &file, &executable()])
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin");
-    run(&mut command).succeeded();
-    assert_eq!(
-        pod.connect(&format!("{FAR}:554")),
-        format!("stub@8554 from {POD}")
-    );
 }
 
 #[test]
