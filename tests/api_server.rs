@@ -12,6 +12,7 @@
 
 #[path = "support/api_server.rs"]
 mod api_server;
+#[expect(dead_code, reason = "the lookup needs neither namespaces nor traffic")]
 mod support;
 
 use std::fs;

@@ -60,14 +60,15 @@ impl Netns {
                 path: path.into(),
                 source,
             })?;
-        // The kernel's own name of the file, such as `net:[4026531840]`.
+        // The kernel's own name of the file, such as `net:[4026531840]`; for a bind mount,
+        // which is what runtimes hand out, it is the path instead, and setns tells the kind.
         let kind = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(
             |source| Error::Open {
                 path: path.into(),
                 source,
             },
         )?;
-        if !kind.as_os_str().as_encoded_bytes().starts_with(b"net:[") {
+        if !kind.is_absolute() && !kind.as_os_str().as_encoded_bytes().starts_with(b"net:[") {
             let kind = Some(kind.to_string_lossy().into_owned());
             return Err(Error::NotANetns {
                 path: path.into(),
@@ -97,19 +98,24 @@ impl Netns {
         Ok(inode(self)? == inode(other)?)
     }
 
-    /// Runs `work` with the calling thread inside this namespace, and comes back.
+    /// Runs `work` with the calling thread inside this namespace, where it stays: the way
+    /// back would need privilege over the namespace that it came from, which an ordinary
+    /// user's runtime does not have.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
-        let home = Self::current()?;
         self.enter()?;
-        let result = work();
-        home.enter()?;
-        Ok(result)
+        Ok(work())
     }
 
     fn enter(&self) -> Result<(), Error> {
-        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Enter {
-            path: self.path.clone(),
-            source: errno.into(),
+        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
+            nix::Error::EINVAL => Error::NotANetns {
+                path: self.path.clone(),
+                kind: None,
+            },
+            errno => Error::Enter {
+                path: self.path.clone(),
+                source: errno.into(),
+            },
         })
     }
 }

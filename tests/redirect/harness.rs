@@ -52,7 +52,7 @@ fn rules_and_users_make_the_difference() {
 
 #[test]
 fn users_of_a_user_namespaced_pod_are_its_own() {
-    if cannot_run(&["ip", "nft", "unshare"]) {
+    if cannot_run(&["ip", "nft", "unshare", "nsenter"]) {
         return;
     }
     let pod = Pod::in_user_namespace();

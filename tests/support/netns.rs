@@ -30,8 +30,8 @@ const SAVE_TOOLS: [&str; 4] = [
 /// A network namespace, alive as long as this value.
 pub struct Namespace {
     handle: File,
-    /// The process whose user namespace owns it, if that is not the tests' own.
-    owner: Option<Child>,
+    /// Which user of the tests' its user 0 is.
+    uid_shift: u32,
 }
 
 /// Why this machine does not let us make network namespaces, if it does not.
@@ -48,36 +48,33 @@ impl Namespace {
             unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace");
             File::open("/proc/thread-self/ns/net").expect("open the new network namespace")
         });
-        Self::with_loopback(handle, None)
+        Self::with_loopback(handle, 0)
     }
 
     /// A new one that is owned by a user namespace of its own, in which user N is user
-    /// `UID_SHIFT` + N of the tests': what a pod with `hostUsers: false` gets.
+    /// `UID_SHIFT` + N of the tests': what a pod with `hostUsers: false` gets, made in the
+    /// order in which a runtime makes it.
     pub fn in_user_namespace() -> Self {
-        // cat ends when its standard input does: at the latest with the tests themselves.
-        let mut owner = Command::new("/usr/bin/unshare")
-            .args(["--user", "--net", "/bin/sh", "-c", "echo made; exec cat"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("start unshare");
-        let mut line = String::new();
-        BufReader::new(owner.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        assert_eq!(line, "made\n", "unshare --user --net made no namespaces");
-
-        let process = PathBuf::from(format!("/proc/{}", owner.id()));
+        let users = Placeholder::start("unshare", &["--user"]);
         for file in ["uid_map", "gid_map"] {
-            std::fs::write(process.join(file), format!("0 {UID_SHIFT} {UID_COUNT}\n"))
+            std::fs::write(users.file(file), format!("0 {UID_SHIFT} {UID_COUNT}\n"))
                 .unwrap_or_else(|error| panic!("write {file}: {error}"));
         }
-        let handle = File::open(process.join("ns/net")).expect("open the pod's network namespace");
-        Self::with_loopback(handle, Some(owner))
+        let user_namespace = format!("--user={}", users.file("ns/user").display());
+        let as_its_root = [
+            &user_namespace,
+            "--setuid=0",
+            "--setgid=0",
+            "unshare",
+            "--net",
+        ];
+        let network = Placeholder::start("nsenter", &as_its_root);
+        let handle = File::open(network.file("ns/net")).expect("open the pod's network namespace");
+        Self::with_loopback(handle, UID_SHIFT)
     }
 
-    fn with_loopback(handle: File, owner: Option<Child>) -> Self {
-        let namespace = Self { handle, owner };
+    fn with_loopback(handle: File, uid_shift: u32) -> Self {
+        let namespace = Self { handle, uid_shift };
         namespace.ip("link set lo up");
         namespace
     }
@@ -103,8 +100,7 @@ impl Namespace {
 
     /// The same with every socket belonging to user `uid` of the pod.
     pub fn run_as<T: Send>(&self, uid: u32, work: impl FnOnce() -> T + Send) -> T {
-        let shift = self.owner.as_ref().map_or(0, |_| UID_SHIFT);
-        let user = Uid::from_raw(shift + uid);
+        let user = Uid::from_raw(self.uid_shift + uid);
         self.run(|| {
             // `meta skuid` and `-m owner` look at the file system UID of whoever opened the
             // socket, and that is a thread's own. It reports failure only by being the old
@@ -167,12 +163,38 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
+/// A process in new namespaces that does nothing, so that they can be opened.
+struct Placeholder(Child);
+
+impl Placeholder {
+    /// Starts `tool` and waits until it has made its namespaces.
+    fn start(tool: &str, args: &[&str]) -> Self {
+        // cat ends when its standard input does: at the latest with the tests themselves.
+        let mut child = tool_command(&find_tool(tool).unwrap())
+            .args(args)
+            .args(["/bin/sh", "-c", "echo made; exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {tool}: {error}"));
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "made\n", "{tool} {args:?} made no namespace");
+        Self(child)
+    }
+
+    /// One of the process's files in /proc.
+    fn file(&self, name: &str) -> PathBuf {
+        format!("/proc/{}/{name}", self.0.id()).into()
+    }
+}
+
+impl Drop for Placeholder {
     fn drop(&mut self) {
-        if let Some(owner) = &mut self.owner {
-            let _ = owner.kill();
-            let _ = owner.wait();
-        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

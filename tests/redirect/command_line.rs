@@ -1,0 +1,107 @@
+//! What `msm-iptables` says to its caller: exit codes, usage errors, help.
+
+use crate::support::applet;
+use crate::support::command::{Outcome, run};
+
+fn msm_iptables(args: &[&str]) -> Outcome {
+    run(applet("msm-iptables").args(args))
+}
+
+#[test]
+fn bad_values_are_usage_errors_that_name_them() {
+    for args in [
+        ["-p", "0"],
+        ["-p", "65536"],
+        ["-p", "+554"],
+        ["-p", ""],
+        ["-p", "rtsp"],
+        ["-u", "-1"],
+        ["-u", "4294967295"],
+        ["-u", "root"],
+        ["-d", "10.0.0.0/33"],
+        ["-d", "10.0.0"],
+        ["-d", "fd00::/129"],
+        ["-d", "localhost"],
+        ["-d", ""],
+        ["--redirect-ports", "554,"],
+        ["--redirect-ports", "554,0"],
+        ["--redirect-ports", ""],
+        ["--inbound-ports", "http"],
+        ["--ipv6", "maybe"],
+        ["--backend", "ebtables"],
+        ["-m", "TPROXY"],
+        ["--frobnicate", "1"],
+    ] {
+        // --dry-run, so that a value taken after all changes nothing.
+        let joined = format!("{}={}", args[0], args[1]);
+        let outcome = msm_iptables(&["--dry-run", &joined]).exited(2);
+        let value = if args[1].is_empty() { args[0] } else { args[1] };
+        let named = outcome.stderr.contains(value) || outcome.stderr.contains(args[0]);
+        assert!(named, "the message does not name {args:?}\n{outcome}");
+        assert_eq!(outcome.stdout, "", "{outcome}");
+    }
+}
+
+#[test]
+fn only_one_verb_at_a_time() {
+    for verbs in [
+        ["--check", "--cleanup"],
+        ["--dry-run", "--check"],
+        ["--cleanup", "--dry-run"],
+    ] {
+        msm_iptables(&verbs).exited(2);
+    }
+}
+
+#[test]
+fn arguments_without_a_flag_are_usage_errors() {
+    msm_iptables(&["--dry-run", "554"]).exited(2);
+}
+
+#[test]
+fn help_names_every_flag() {
+    let help = msm_iptables(&["--help"]).succeeded().stdout;
+    for flag in [
+        "-p",
+        "--msm-proxy-port",
+        "-u",
+        "--proxy-uid",
+        "-d",
+        "--redir-dest-addr",
+        "-m",
+        "--inbound-intercept-mode",
+        "--redirect-ports",
+        "--inbound-ports",
+        "--ipv6",
+        "--backend",
+        "--netns",
+        "--dry-run",
+        "--check",
+        "--cleanup",
+    ] {
+        assert!(help.contains(flag), "no {flag} in\n{help}");
+    }
+}
+
+#[test]
+fn the_earlier_flags_are_taken_together() {
+    let args = [
+        "--dry-run",
+        "-p",
+        "8555",
+        "-u",
+        "1338",
+        "-d",
+        "127.0.0.1/32",
+        "-m",
+        "REDIRECT",
+    ];
+    let text = msm_iptables(&args).succeeded().stdout;
+    for part in [
+        "redirect to :8555",
+        "skuid 1338",
+        "ip daddr 127.0.0.1 return",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}

@@ -1,0 +1,270 @@
+//! Again: the same redirect twice, another one, the other backend, after damage, and away
+//! with it. The end state is always that of one application in a fresh namespace.
+
+use crate::backend::{Backend, msm_iptables};
+use crate::support::pod::Pod;
+
+/// Flags that use every rule and every chain there is.
+const EVERYTHING: &[&str] = &[
+    "--redirect-ports",
+    "554,1554",
+    "--inbound-ports",
+    "554",
+    "--ipv6",
+    "reject",
+    "-d",
+    "127.0.0.0/8",
+    "-d",
+    "10.9.0.0/16",
+    "-d",
+    "fd09::/16",
+];
+
+/// What somebody might do to our nftables rules.
+const NFT_DAMAGE: [&str; 11] = [
+    "delete table inet msm_cni",
+    "flush table inet msm_cni",
+    "flush chain inet msm_cni output",
+    "delete rule inet msm_cni output handle {first}",
+    "delete rule inet msm_cni output handle {last}",
+    "add rule inet msm_cni output tcp dport 22 return",
+    "insert rule inet msm_cni output tcp dport 554 return",
+    "replace rule inet msm_cni output handle {last} tcp dport 554 counter redirect to :8555",
+    "add chain inet msm_cni output { policy drop; }",
+    "add chain inet msm_cni another",
+    "flush ruleset",
+];
+
+/// The same for iptables.
+const IPTABLES_DAMAGE: [&str; 8] = [
+    "-F OUTPUT",
+    "-F MSM_CNI_OUTPUT",
+    "-D MSM_CNI_OUTPUT 1",
+    "-D MSM_CNI_OUTPUT 3",
+    "-A MSM_CNI_OUTPUT -p tcp -m tcp --dport 22 -j RETURN",
+    "-I MSM_CNI_OUTPUT -p tcp -m tcp --dport 554 -j RETURN",
+    "-R MSM_CNI_OUTPUT 1 -d 128.0.0.0/8 -j RETURN",
+    "-A OUTPUT -p tcp -j MSM_CNI_OUTPUT",
+];
+
+on_every_backend! {
+    applying_twice_is_applying_once,
+    other_parameters_replace_the_first_ones,
+    damage_is_found_and_mended,
+    check_is_right_and_changes_nothing,
+    cleanup_is_complete_and_repeatable,
+    the_other_backends_rules_do_not_stay,
+    cleanup_removes_the_other_backends_rules_too,
+}
+
+fn applying_twice_is_applying_once(backend: Backend) {
+    for args in [&[][..], EVERYTHING] {
+        let pod = backend.redirected_pod(args);
+        let once = pod.inside.rules();
+        backend.apply(&pod, args);
+        assert_eq!(pod.inside.rules(), once);
+    }
+}
+
+fn other_parameters_replace_the_first_ones(backend: Backend) {
+    let fresh = fresh_rules(backend, &[]);
+    let pod = backend.redirected_pod(&[
+        "--redirect-ports",
+        "1554",
+        "-p",
+        "9554",
+        "-u",
+        "7",
+        "-d",
+        "10.0.0.0/8",
+    ]);
+    assert_ne!(pod.inside.rules(), fresh);
+    backend.apply(&pod, &[]);
+    assert_eq!(pod.inside.rules(), fresh);
+
+    backend.apply(&pod, EVERYTHING);
+    assert_eq!(
+        own_rules(&pod),
+        own_rules(&backend.redirected_pod(EVERYTHING))
+    );
+    backend.apply(&pod, &[]);
+    assert_eq!(own_rules(&pod), own_rules(&backend.redirected_pod(&[])));
+}
+
+fn damage_is_found_and_mended(backend: Backend) {
+    match backend {
+        Backend::Nftables => {
+            for damage in NFT_DAMAGE {
+                mends(backend, damage, |pod| {
+                    pod.inside.load(&with_handles(pod, damage));
+                });
+            }
+        }
+        Backend::IptablesNft | Backend::IptablesLegacy => {
+            let [iptables, _] = backend.iptables();
+            for damage in IPTABLES_DAMAGE {
+                let args: Vec<_> = ["-t", "nat"].into_iter().chain(damage.split(' ')).collect();
+                mends(backend, damage, |pod| {
+                    pod.inside.tool(iptables, &args, "").succeeded();
+                });
+            }
+        }
+    }
+}
+
+fn mends(backend: Backend, damage: &str, do_damage: impl Fn(&Pod)) {
+    let pod = backend.redirected_pod(EVERYTHING);
+    let whole = pod.inside.rules();
+    do_damage(&pod);
+    let damaged = pod.inside.rules();
+    assert_ne!(damaged, whole, "{damage} changed nothing");
+
+    let check = backend.run(&pod, &[EVERYTHING, &["--check"]].concat());
+    assert!(
+        check.code == Some(1),
+        "--check overlooked: {damage}\n{check}\n{damaged}"
+    );
+    assert!(
+        check.stderr.trim_end().len() > 30,
+        "no sentence about {damage}\n{check}"
+    );
+    assert_eq!(
+        pod.inside.rules(),
+        damaged,
+        "--check changed something after {damage}"
+    );
+
+    backend.apply(&pod, EVERYTHING);
+    assert_eq!(pod.inside.rules(), whole, "not mended after {damage}");
+    backend
+        .run(&pod, &[EVERYTHING, &["--check"]].concat())
+        .succeeded();
+}
+
+/// Puts rules' handles in: those of the first and of the last rule of our output chain.
+fn with_handles(pod: &Pod, damage: &str) -> String {
+    let args = ["--handle", "list", "chain", "inet", "msm_cni", "output"];
+    let listing = pod.inside.tool("nft", &args, "").succeeded().stdout;
+    let handles: Vec<_> = listing
+        .lines()
+        .filter(|line| !line.contains('{'))
+        .filter_map(|line| line.rsplit_once(" # handle "))
+        .map(|(_, handle)| handle)
+        .collect();
+    damage
+        .replace("{first}", handles.first().unwrap())
+        .replace("{last}", handles.last().unwrap())
+}
+
+fn check_is_right_and_changes_nothing(backend: Backend) {
+    let pod = Pod::new();
+    backend.prepare(&pod);
+    let none = pod.inside.rules();
+    backend.run(&pod, &["--check"]).exited(1);
+    assert_eq!(pod.inside.rules(), none);
+
+    backend.apply(&pod, &[]);
+    let whole = pod.inside.rules();
+    backend.run(&pod, &["--check"]).succeeded();
+    for other in [
+        ["-p", "8555"],
+        ["-u", "1338"],
+        ["-d", "10.0.0.0/8"],
+        ["--redirect-ports", "555"],
+        ["--redirect-ports", "554,555"],
+        ["--inbound-ports", "554"],
+        ["--ipv6", "reject"],
+        ["--ipv6", "redirect"],
+    ] {
+        backend
+            .run(&pod, &[&other[..], &["--check"]].concat())
+            .exited(1);
+    }
+    assert_eq!(pod.inside.rules(), whole);
+}
+
+fn cleanup_is_complete_and_repeatable(backend: Backend) {
+    let pod = backend.redirected_pod(EVERYTHING);
+    for _ in 0..2 {
+        backend.run(&pod, &["--cleanup"]).succeeded();
+        assert_eq!(own_rules(&pod), "");
+    }
+    let untouched = Pod::new();
+    backend.prepare(&untouched);
+    let before = untouched.inside.rules();
+    backend.run(&untouched, &["--cleanup"]).succeeded();
+    assert_eq!(
+        untouched.inside.rules(),
+        before,
+        "nothing to clean up, and yet"
+    );
+}
+
+fn the_other_backends_rules_do_not_stay(backend: Backend) {
+    for second in [
+        Backend::Nftables,
+        Backend::IptablesNft,
+        Backend::IptablesLegacy,
+    ] {
+        if second.name() == backend.name() {
+            continue;
+        }
+        for args in [&[][..], EVERYTHING] {
+            let pod = backend.redirected_pod(args);
+            second.prepare(&pod);
+            second.apply(&pod, args);
+            second.run(&pod, &[args, &["--check"]].concat()).succeeded();
+            let rules = pod.inside.rules();
+            let (stays, goes) = match second {
+                Backend::Nftables => ("table inet msm_cni {", "MSM_CNI_"),
+                Backend::IptablesNft | Backend::IptablesLegacy => {
+                    ("MSM_CNI_", "table inet msm_cni {")
+                }
+            };
+            assert!(
+                rules.contains(stays),
+                "{second:?} after {backend:?} wrote nothing:\n{rules}"
+            );
+            assert!(
+                !rules.contains(goes),
+                "{second:?} left rules of {backend:?}:\n{rules}"
+            );
+        }
+    }
+}
+
+fn cleanup_removes_the_other_backends_rules_too(backend: Backend) {
+    for args in [&["--cleanup"][..], &["--cleanup", "--backend", "auto"]] {
+        let pod = backend.redirected_pod(EVERYTHING);
+        msm_iptables(&pod, args).succeeded();
+        assert_eq!(own_rules(&pod), "", "{args:?}");
+    }
+}
+
+fn fresh_rules(backend: Backend, args: &[&str]) -> String {
+    backend.redirected_pod(args).inside.rules()
+}
+
+/// Every line of the namespace's rules that is ours; without the built-in chains, which
+/// appear with the first use of a table and cannot be removed.
+fn own_rules(pod: &Pod) -> String {
+    let listing = pod
+        .inside
+        .tool("nft", &["--stateless", "list", "tables"], "")
+        .succeeded()
+        .stdout;
+    let mut own = String::new();
+    if listing.contains("inet msm_cni\n") {
+        let args = ["--stateless", "list", "table", "inet", "msm_cni"];
+        own += &pod.inside.tool("nft", &args, "").succeeded().stdout;
+    }
+    for line in pod
+        .inside
+        .iptables_rules()
+        .lines()
+        .filter(|line| line.contains("MSM_CNI"))
+    {
+        own.extend([line, "\n"]);
+    }
+    own
+}

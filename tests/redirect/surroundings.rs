@@ -1,0 +1,289 @@
+//! Hosts and pods out of the ordinary: no tools, no `nf_tables` in the kernel, a pod with
+//! users of its own, a caller without privilege.
+
+use std::process::Command;
+
+use crate::backend::{Backend, msm_iptables};
+use crate::support::command::{Outcome, run};
+use crate::support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID};
+use crate::support::{cannot_run, executable, find_tool};
+
+#[test]
+fn a_pod_with_its_own_users_is_redirected_by_nftables() {
+    if cannot_run(&["ip", "nft", "unshare", "nsenter"]) {
+        return;
+    }
+    let pod = Pod::in_user_namespace();
+    for args in [
+        &["--ipv6", "redirect", "--inbound-ports", "554"][..],
+        &["--ipv6", "redirect"],
+    ] {
+        Backend::Nftables.apply(&pod, args);
+        let rules = pod.inside.rules();
+        assert_eq!(
+            pod.connect(&format!("{FAR}:554")),
+            format!("stub@8554 from {POD}"),
+            "{rules}"
+        );
+        assert_eq!(
+            pod.connect(&format!("[{FAR6}]:554")),
+            format!("stub@8554 from {POD6}"),
+            "{rules}"
+        );
+        let of_stub = pod.connect_as(STUB_UID, &format!("{FAR}:554"));
+        assert_eq!(of_stub, format!("server@554 from {POD}"), "{rules}");
+        msm_iptables(&pod, &[args, &["--check"]].concat()).succeeded();
+    }
+    let from_outside = pod.connect_from_outside(&format!("{POD}:554"));
+    assert_eq!(from_outside, format!("app@554 from {NEAR}"));
+    msm_iptables(&pod, &["--cleanup"]).succeeded();
+    assert_eq!(
+        pod.connect(&format!("{FAR}:554")),
+        format!("server@554 from {POD}")
+    );
+}
+
+/// The kernel's owner match (`owner_check` in `net/netfilter/xt_owner.c`) can only be written
+/// from the user namespace that owns the network namespace.
+#[test]
+fn a_pod_with_its_own_users_refuses_iptables_and_is_left_as_it_was() {
+    let tools = [
+        "ip",
+        "nft",
+        "unshare",
+        "iptables-nft-restore",
+        "ip6tables-nft-restore",
+    ];
+    if cannot_run(&tools) {
+        return;
+    }
+    let pod = Pod::in_user_namespace();
+    let refused = Backend::IptablesNft.run(&pod, &["--ipv6", "redirect"]);
+    refused.exited(1).complains_about("iptables");
+    assert!(
+        !pod.inside.rules().contains("MSM_CNI"),
+        "{}",
+        pod.inside.rules()
+    );
+    assert_eq!(
+        pod.connect(&format!("{FAR}:554")),
+        format!("server@554 from {POD}")
+    );
+}
+
+#[test]
+fn nftables_needs_no_tool_on_the_host() {
+    if cannot_run(&["ip", "nft", "unshare", "mount", "sh"]) {
+        return;
+    }
+    for backend in ["auto", "nftables"] {
+        let pod = Pod::new();
+        without_tools(&pod, &["--backend", backend]).succeeded();
+        assert_eq!(
+            pod.connect(&format!("{FAR}:554")),
+            format!("stub@8554 from {POD}")
+        );
+        without_tools(&pod, &["--backend", backend]).succeeded();
+        without_tools(&pod, &["--check", "--backend", backend]).succeeded();
+        without_tools(&pod, &["--cleanup"]).succeeded();
+        assert_eq!(
+            pod.connect(&format!("{FAR}:554")),
+            format!("server@554 from {POD}")
+        );
+    }
+}
+
+#[test]
+fn iptables_without_its_tools_is_a_clear_error() {
+    if cannot_run(&["ip", "nft", "unshare", "mount", "sh"]) {
+        return;
+    }
+    let pod = Pod::new();
+    without_tools(&pod, &["--backend", "iptables"])
+        .exited(1)
+        .complains_about("iptables-restore")
+        .complains_about("/usr/sbin");
+    assert_eq!(pod.inside.nft_rules(), "");
+}
+
+/// Runs the program where the directories that hold the host's network tools are empty.
+fn without_tools(pod: &Pod, args: &[&str]) -> Outcome {
+    let script = r#"for directory in /usr/sbin /sbin /usr/local/sbin; do
+        test ! -d $directory || /bin/mount -t tmpfs none $directory || exit 99
+    done
+    test ! -e /usr/sbin/nft -a ! -e /sbin/iptables || exit 98
+    exec env -i PATH= "$@""#;
+    let mut command = Command::new("/usr/bin/unshare");
+    command.args(["--mount", "--", "/bin/sh", "-c", script, "sh"]);
+    command
+        .arg(executable())
+        .arg("msm-iptables")
+        .arg("--netns")
+        .arg(pod.inside.path())
+        .args(args);
+    command.env_clear().env("PATH", "/usr/bin:/bin");
+    run(&mut command)
+}
+
+#[test]
+fn nftables_starts_no_process() {
+    if cannot_run(&["ip", "nft", "strace"]) {
+        return;
+    }
+    let pod = Pod::new();
+    for args in [
+        &[][..],
+        &[],
+        &["--ipv6", "reject"],
+        &["--check", "--ipv6", "reject"],
+        &["--cleanup"],
+    ] {
+        let traced = strace(
+            &pod,
+            &["-f", "-e", "trace=execve,fork,vfork,clone,clone3"],
+            args,
+        )
+        .succeeded();
+        let starts = traced.stderr.matches("execve(").count();
+        assert!(
+            starts == 1,
+            "{starts} programs were started with {args:?}\n{traced}"
+        );
+        let is_fork = |line: &str| {
+            FORKS.iter().any(|call| line.contains(call)) && !line.contains("CLONE_THREAD")
+        };
+        assert!(
+            !traced.stderr.lines().any(is_fork),
+            "a process was forked with {args:?}\n{traced}"
+        );
+    }
+}
+
+#[test]
+fn without_nf_tables_auto_takes_iptables() {
+    if cannot_run(&[
+        "ip",
+        "nft",
+        "strace",
+        "iptables-legacy-restore",
+        "ip6tables-legacy-restore",
+    ]) {
+        return;
+    }
+    let pod = Pod::new();
+    Backend::IptablesLegacy.prepare(&pod);
+    without_nf_tables(&pod, &["--backend", "auto"]).succeeded();
+    assert_eq!(
+        pod.connect(&format!("{FAR}:554")),
+        format!("stub@8554 from {POD}")
+    );
+    assert!(
+        pod.inside.iptables_rules().contains("-A MSM_CNI_OUTPUT"),
+        "{}",
+        pod.inside.rules()
+    );
+    assert!(
+        !pod.inside.nft_rules().contains("msm_cni"),
+        "{}",
+        pod.inside.rules()
+    );
+
+    without_nf_tables(&pod, &[]).succeeded();
+    without_nf_tables(&pod, &["--check"]).succeeded();
+    without_nf_tables(&pod, &["--cleanup"]).succeeded();
+    assert_eq!(
+        pod.connect(&format!("{FAR}:554")),
+        format!("server@554 from {POD}")
+    );
+}
+
+#[test]
+fn without_nf_tables_asking_for_nftables_is_a_clear_error() {
+    if cannot_run(&["ip", "nft", "strace"]) {
+        return;
+    }
+    let pod = Pod::new();
+    without_nf_tables(&pod, &["--backend", "nftables"])
+        .exited(1)
+        .complains_about("nftables");
+    assert_eq!(
+        pod.connect(&format!("{FAR}:554")),
+        format!("server@554 from {POD}")
+    );
+}
+
+const FORKS: [&str; 3] = ["fork(", "clone(", "clone3("];
+
+/// Runs the program on a kernel that knows no netfilter netlink sockets. Programs that it
+/// starts are spared: legacy iptables opens other sockets, which would work there.
+fn without_nf_tables(pod: &Pod, args: &[&str]) -> Outcome {
+    strace(
+        pod,
+        &[
+            "-e",
+            "trace=socket",
+            "-e",
+            "inject=socket:error=EPROTONOSUPPORT",
+        ],
+        args,
+    )
+}
+
+fn strace(pod: &Pod, options: &[&str], args: &[&str]) -> Outcome {
+    let mut command = Command::new(find_tool("strace").unwrap());
+    command
+        .args(options)
+        .arg("--")
+        .arg(executable())
+        .arg("msm-iptables");
+    run(command
+        .arg("--netns")
+        .arg(pod.inside.path())
+        .args(args)
+        .env_clear())
+}
+
+#[test]
+fn without_privilege_the_error_says_what_is_missing() {
+    if cannot_run(&["ip", "nft", "setpriv"]) {
+        return;
+    }
+    let pod = Pod::new();
+    for backend in ["auto", "nftables"] {
+        let mut command = Command::new(find_tool("setpriv").unwrap());
+        command.args(["--bounding-set=-all", "--inh-caps=-all", "--"]);
+        command
+            .arg(executable())
+            .args(["msm-iptables", "--backend", backend]);
+        pod.inside
+            .command(command.env_clear())
+            .exited(1)
+            .complains_about("permi");
+    }
+    assert_eq!(pod.inside.rules(), Pod::new().inside.rules());
+}
+
+#[test]
+fn many_at_once_on_one_pod_end_in_one_redirect() {
+    if cannot_run(&["ip", "nft"]) {
+        return;
+    }
+    let pod = Pod::new();
+    let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..16)
+            .map(|_| scope.spawn(|| msm_iptables(&pod, &[])))
+            .collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .collect()
+    });
+    for outcome in outcomes {
+        outcome.succeeded();
+    }
+    msm_iptables(&pod, &["--check"]).succeeded();
+    assert_eq!(
+        pod.inside.rules(),
+        Backend::Nftables.redirected_pod(&[]).inside.rules()
+    );
+}

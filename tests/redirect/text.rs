@@ -1,0 +1,146 @@
+//! The rule set as text: what `--dry-run` prints, and that the kernel lists the same rules
+//! for it, loaded by nft or iptables-restore, as for the program's own batch.
+
+use std::process::Command;
+
+use crate::backend::Backend;
+use crate::support::command::{Outcome, run};
+use crate::support::netns::Namespace;
+use crate::support::{applet, cannot_run, executable, find_tool};
+
+const DEFAULT: &str = "table inet msm_cni {
+	chain output {
+		type nat hook output priority -101; policy accept;
+		meta nfproto ipv6 return
+		ip daddr 127.0.0.0/8 return
+		meta skuid 1337 return
+		tcp dport 554 counter redirect to :8554
+	}
+}
+";
+
+/// Flags whose rule sets differ in kind.
+const VARIANTS: [&[&str]; 9] = [
+    &[],
+    &["--ipv6", "redirect"],
+    &["--ipv6", "reject"],
+    &["--inbound-ports", "554"],
+    &["--inbound-ports", "554,1554", "--ipv6", "redirect"],
+    &["--inbound-ports", "554,65535", "--ipv6", "reject"],
+    &["--redirect-ports", "1,554,65535", "-p", "65535", "-u", "0"],
+    &[
+        "-d",
+        "10.0.0.1",
+        "-d",
+        "10.0.0.0/9",
+        "-d",
+        "192.0.2.128/25",
+        "-d",
+        "172.16.0.0/30",
+    ],
+    &[
+        "--ipv6",
+        "redirect",
+        "-d",
+        "127.0.0.0/8",
+        "-d",
+        "fd00::/8",
+        "-d",
+        "2001:db8::1",
+        "-d",
+        "2001:db8::/45",
+    ],
+];
+
+fn dry_run(args: &[&str]) -> Outcome {
+    run(applet("msm-iptables").arg("--dry-run").args(args)).succeeded()
+}
+
+#[test]
+fn default_rules_read_as_documented() {
+    assert_eq!(dry_run(&[]).stdout, DEFAULT);
+    assert_eq!(dry_run(&["--backend", "nftables"]).stdout, DEFAULT);
+}
+
+#[test]
+fn own_batch_and_nft_make_the_same_rules() {
+    if cannot_run(&["nft"]) {
+        return;
+    }
+    for args in VARIANTS {
+        let text = dry_run(args).stdout;
+        let by_nft = Namespace::new();
+        by_nft.load(&text);
+        let by_us = Namespace::new();
+        let mut apply = applet("msm-iptables");
+        apply.args(["--backend", "nftables"]).args(args);
+        by_us.command(&mut apply).succeeded();
+        assert_eq!(by_us.nft_rules(), by_nft.nft_rules(), "{args:?}");
+    }
+}
+
+#[test]
+fn default_rules_are_listed_as_they_are_printed() {
+    if cannot_run(&["nft"]) {
+        return;
+    }
+    let namespace = Namespace::new();
+    namespace
+        .command(applet("msm-iptables").args(["--backend", "nftables"]))
+        .succeeded();
+    assert_eq!(namespace.nft_rules(), DEFAULT);
+}
+
+#[test]
+fn iptables_text_and_iptables_backend_make_the_same_rules() {
+    for backend in [Backend::IptablesNft, Backend::IptablesLegacy] {
+        backend.test(|backend| {
+            for args in VARIANTS {
+                let pod = backend.redirected_pod(args);
+                let text = dry_run(&[&["--backend", "iptables"], args].concat()).stdout;
+                assert!(text.contains("*nat\n"), "{text}");
+                let applied = pod.inside.iptables_rules();
+                for line in text
+                    .lines()
+                    .filter(|line| line.starts_with("-A MSM_CNI_OUTPUT"))
+                {
+                    assert!(applied.contains(line), "no {line:?} in\n{applied}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn dry_run_needs_no_privilege() {
+    let Some(setpriv) = find_tool("setpriv") else {
+        assert!(!cannot_run(&["setpriv"]));
+        return;
+    };
+    let mut unprivileged = Command::new(setpriv);
+    unprivileged
+        .args([
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            "--no-new-privs",
+            "--",
+        ])
+        .arg(executable())
+        .args(["msm-iptables", "--dry-run"])
+        .env_clear();
+    assert_eq!(run(&mut unprivileged).succeeded().stdout, DEFAULT);
+}
+
+#[test]
+fn dry_run_changes_nothing() {
+    if cannot_run(&["nft"]) {
+        return;
+    }
+    let namespace = Namespace::new();
+    for backend in ["nftables", "iptables", "auto"] {
+        namespace
+            .command(applet("msm-iptables").args(["--dry-run", "--backend", backend]))
+            .succeeded();
+        assert_eq!(namespace.nft_rules(), "");
+    }
+}
