@@ -18,7 +18,10 @@ pub const TOOL_DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin
 /// The executable under test: `MSM_EXECUTABLE` (what ships) or the one cargo built.
 pub fn executable() -> PathBuf {
     std::env::var_os("MSM_EXECUTABLE")
-        .map_or_else(|| env!("CARGO_BIN_EXE_msm").into(), PathBuf::from)
+        .map(PathBuf::from)
+        // Cargo names it to tests, not to the demonstration.
+        .or(option_env!("CARGO_BIN_EXE_msm").map(PathBuf::from))
+        .expect("MSM_EXECUTABLE names the executable")
 }
 
 /// The executable under test as `applet`, with nothing of the tests' environment.
