@@ -33,6 +33,7 @@ enum Call {
 }
 
 /// Runs this process as the applet that its arguments name.
+#[must_use]
 pub fn run() -> ExitCode {
     let call = Call::from_args(std::env::args_os());
     let mut process = Process {

@@ -226,7 +226,7 @@ mod tests {
             let decision = decide(&pod(label, &[]), &Redirect::default()).unwrap();
             match (decision, reason) {
                 (Decision::PassThrough(found), Some(reason)) => {
-                    assert_eq!(found, reason, "{label:?}")
+                    assert_eq!(found, reason, "{label:?}");
                 }
                 (Decision::Redirect { .. }, None) => {}
                 (decision, _) => panic!("{label:?}: {decision:?}"),

@@ -36,8 +36,8 @@ pub enum Error {
         "CNI_NETNS {path} is this plugin's own network namespace; a redirect there would be the node's"
     )]
     OwnNetns { path: String },
-    #[error("whether pod {pod} is to be redirected cannot be found out")]
-    Lookup { pod: String, source: kube::Error },
+    #[error(transparent)]
+    Lookup(#[from] Box<kube::Error>),
     #[error("pod {pod} cannot be redirected as its annotations say")]
     Annotation {
         pod: String,
@@ -58,7 +58,7 @@ pub enum Error {
     )]
     Differs { pod: String, difference: Difference },
     #[error("no pod could be added now: the kubeconfig cannot be used")]
-    NoKubeconfig { source: kube::Error },
+    NoKubeconfig { source: Box<kube::Error> },
     #[error("no pod could be added now: rules cannot be written on this node")]
     NoBackend { source: redirect::Error },
 }
@@ -78,7 +78,7 @@ impl Error {
             | Self::Reply(reply::Error::Missing { .. })
             | Self::Annotation { .. } => 7,
             Self::Netns { .. } | Self::OwnNetns { .. } => 8,
-            Self::Lookup { source, .. } => lookup_code(source),
+            Self::Lookup(source) => lookup_code(source),
             Self::NoKubeconfig { .. } | Self::NoBackend { .. } => 50,
             Self::Apply { source, .. } | Self::Read { source, .. } => redirect_code(source),
             Self::Differs { .. } => 113,

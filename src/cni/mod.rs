@@ -197,8 +197,11 @@ fn check(request: &Request, network: &Network) -> Result<(), Error> {
 
 fn status(settings: &Settings) -> Result<(), Error> {
     logging::start(settings.log_level);
-    kube::check_access(&settings.kubeconfig, settings.server.as_deref())
-        .map_err(|source| Error::NoKubeconfig { source })?;
+    kube::check_access(&settings.kubeconfig, settings.server.as_deref()).map_err(|source| {
+        Error::NoKubeconfig {
+            source: Box::new(source),
+        }
+    })?;
     redirect::check_backend(settings.backend).map_err(|source| Error::NoBackend { source })
 }
 
@@ -227,10 +230,7 @@ fn wanted(request: &Request, settings: &Settings) -> Result<Wanted, Error> {
         pod,
         timeout: settings.lookup_timeout,
     };
-    let found = kube::fetch_pod(&lookup).map_err(|source| Error::Lookup {
-        pod: name(pod),
-        source,
-    })?;
+    let found = kube::fetch_pod(&lookup).map_err(Box::new)?;
     match decision::decide(&found, &settings.redirect).map_err(|source| Error::Annotation {
         pod: name(pod),
         source,

@@ -87,16 +87,12 @@ impl Request {
         let with_container = matches!(verb, Ok(Verb::Add | Verb::Del | Verb::Check));
         let with_pod = matches!(verb, Ok(Verb::Add | Verb::Check));
         if with_container {
-            reader.text(
-                "CNI_CONTAINERID",
-                |value| is_identifier(value),
-                |value| Problem::ContainerId { value },
-            );
-            reader.text(
-                "CNI_IFNAME",
-                |value| is_interface_name(value),
-                |value| Problem::InterfaceName { value },
-            );
+            reader.text("CNI_CONTAINERID", is_identifier, |value| {
+                Problem::ContainerId { value }
+            });
+            reader.text("CNI_IFNAME", is_interface_name, |value| {
+                Problem::InterfaceName { value }
+            });
             reader.required("CNI_PATH");
         }
         let netns = if with_pod {

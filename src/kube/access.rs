@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn tokens_are_trimmed_and_fit_a_header() {
-        let long = [b'a'; MAX_TOKEN + 1];
+        let long = vec![b'a'; MAX_TOKEN + 1];
         assert_eq!(token(b" sesame\n".to_vec()).unwrap(), "sesame");
         for bytes in [&b""[..], b" \n", b"a b", b"a\r\nHost: b", b"\xff", &long] {
             let error = token(bytes.to_vec()).unwrap_err();

@@ -15,7 +15,7 @@ use crate::process::{Process, chain};
 /// Redirects the RTSP traffic of a network namespace to the Media Streaming Mesh stub in it.
 ///
 /// Run twice is the same as once. Without --dry-run, --check or --cleanup the redirect is
-/// set; needs CAP_NET_ADMIN in the namespace, and CAP_SYS_ADMIN to enter another one.
+/// set; needs `CAP_NET_ADMIN` in the namespace, and `CAP_SYS_ADMIN` to enter another one.
 #[derive(Debug, Parser)]
 #[command(name = IPTABLES_APPLET, version, disable_help_subcommand = true)]
 pub struct Cli {

@@ -1,6 +1,6 @@
-//! Rules as nf_tables' expressions, and back: the small machine language that a rule is
+//! Rules as `nf_tables`' expressions, and back: the small machine language that a rule is
 //! for the kernel. Pure: bytes in, bytes out.
-//! Formats: linux/netfilter/nf_tables.h.
+//! Formats: `linux/netfilter/nf_tables.h`.
 
 use std::fmt;
 
@@ -358,7 +358,7 @@ impl Expression {
                 data.be32(BITWISE_LEN, u32::try_from(mask.len()).unwrap_or(u32::MAX));
                 data.nest(BITWISE_MASK, |value| value.bytes(NFTA_DATA_VALUE, mask));
                 data.nest(BITWISE_XOR, |value| {
-                    value.bytes(NFTA_DATA_VALUE, &vec![0; mask.len()])
+                    value.bytes(NFTA_DATA_VALUE, &vec![0; mask.len()]);
                 });
             }
             Self::Equal(bytes) => {
@@ -374,7 +374,7 @@ impl Expression {
                 data.be32(IMMEDIATE_DREG, VERDICT_REGISTER);
                 data.nest(IMMEDIATE_DATA, |value| {
                     value.nest(NFTA_DATA_VERDICT, |verdict| {
-                        verdict.be32(NFTA_VERDICT_CODE, RETURN)
+                        verdict.be32(NFTA_VERDICT_CODE, RETURN);
                     });
                 });
             }
@@ -450,8 +450,7 @@ impl fmt::Display for Expression {
         let hex = |bytes: &[u8]| {
             bytes
                 .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
+                .fold(String::from("0x"), |hex, byte| hex + &format!("{byte:02x}"))
         };
         match self {
             Self::Meta { key } => write!(f, "[meta load {key}]"),
@@ -460,9 +459,9 @@ impl fmt::Display for Expression {
                 offset,
                 length,
             } => write!(f, "[payload load {length}b @ header {base} + {offset}]"),
-            Self::Mask(mask) => write!(f, "[bitwise & 0x{}]", hex(mask)),
-            Self::Equal(bytes) => write!(f, "[cmp eq 0x{}]", hex(bytes)),
-            Self::Load(bytes) => write!(f, "[immediate 0x{}]", hex(bytes)),
+            Self::Mask(mask) => write!(f, "[bitwise & {}]", hex(mask)),
+            Self::Equal(bytes) => write!(f, "[cmp eq {}]", hex(bytes)),
+            Self::Load(bytes) => write!(f, "[immediate {}]", hex(bytes)),
             Self::Return => write!(f, "[return]"),
             Self::Counter | Self::Redirect | Self::Reset | Self::Other(_) => {
                 write!(f, "[{}]", self.name())

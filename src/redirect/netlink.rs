@@ -1,6 +1,6 @@
-//! A small netlink socket for nf_tables: write messages and attributes, send them, match
+//! A small netlink socket for `nf_tables`: write messages and attributes, send them, match
 //! replies to requests. Knows the frame of a message, not what is in it.
-//! Formats: linux/netlink.h, linux/netfilter/nfnetlink.h.
+//! Formats: `linux/netlink.h`, `linux/netfilter/nfnetlink.h`.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -37,7 +37,7 @@ const RECEIVE_BYTES: usize = 16 * 1024;
 /// The kernel answers before `send` returns; this only keeps a bug from hanging a pod.
 const RECEIVE_TIMEOUT_SECONDS: i64 = 5;
 
-/// Why the kernel's nf_tables could not be asked, or said no.
+/// Why the kernel's `nf_tables` could not be asked, or said no.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("opening a netlink socket to nf_tables")]
@@ -58,7 +58,7 @@ pub enum Error {
     },
 }
 
-/// A message to nf_tables, growing attribute by attribute.
+/// A message to `nf_tables`, growing attribute by attribute.
 #[derive(Debug, Clone)]
 pub struct Message {
     kind: u8,
@@ -116,7 +116,7 @@ impl Attributes {
         self.bytes(kind, &[value.as_bytes(), b"\0"].concat());
     }
 
-    /// A number in network order, as nf_tables has all of its numbers.
+    /// A number in network order, as `nf_tables` has all of its numbers.
     pub fn be32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
@@ -172,7 +172,7 @@ impl<'a> Attribute<'a> {
     }
 }
 
-/// A socket to the nf_tables of the calling thread's network namespace.
+/// A socket to the `nf_tables` of the calling thread's network namespace.
 pub struct Socket(OwnedFd);
 
 impl Socket {
@@ -386,6 +386,7 @@ fn split_reply(bytes: &[u8]) -> Option<(Reply<'_>, &[u8])> {
     Some((reply, behind))
 }
 
+#[derive(Debug, Clone, Copy)]
 struct Header {
     kind: u16,
     flags: u16,

@@ -1,6 +1,6 @@
 //! The nftables backend: our one table, written in one transaction and read back from the
 //! kernel's own listing. No other table is read or touched.
-//! Formats: linux/netfilter/nf_tables.h.
+//! Formats: `linux/netfilter/nf_tables.h`.
 
 use nix::errno::Errno;
 

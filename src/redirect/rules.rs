@@ -24,7 +24,6 @@ pub struct Redirect {
 }
 
 impl Default for Redirect {
-    #[expect(clippy::expect_used, reason = "evaluated at compile time")]
     fn default() -> Self {
         const PORT: Port = Port::new(names::RTSP_PORT).expect("a port");
         const PROXY_PORT: Port = Port::new(names::PROXY_PORT).expect("a port");
@@ -230,13 +229,6 @@ fn exclusions(redirect: &Redirect, scope: Scope) -> impl Iterator<Item = Rule> {
 }
 
 impl Role {
-    pub const ALL: [Self; 4] = [
-        Self::Output,
-        Self::Prerouting,
-        Self::RejectOutput,
-        Self::RejectInput,
-    ];
-
     /// The chain's name in nftables.
     pub const fn name(self) -> &'static str {
         match self {
