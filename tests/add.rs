@@ -1,0 +1,502 @@
+//! ADD from the bytes on stdin to where connections land: the executable as a runtime runs
+//! it, a real HTTPS API server, a real pod. How the lookup fails is not asked here.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+#[cfg(test)]
+#[expect(dead_code, reason = "these tests need an API server that works")]
+#[path = "support/api_server.rs"]
+mod api_server;
+#[cfg(test)]
+#[expect(dead_code, reason = "some of it is for the redirect by hand")]
+mod support;
+
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use api_server::{
+    Answer, ApiServer, Authority, Behaviour, Credentials, KeyKind, Kubeconfig, Options, PodSpec,
+    Request, pod_json,
+};
+use support::command::{Outcome, run_with_input};
+use support::netns::Namespace;
+use support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID};
+use support::scratch::Scratch;
+use support::{applet, cannot_run};
+
+const K8S_NAMESPACE: &str = "media";
+const K8S_NAME: &str = "camera-7d9c5b6f4-x7k2p";
+const K8S_UID: &str = "5f2c1d1e-8a35-4b7a-9f5d-1c2b3a4d5e6f";
+const LABELLED: &[(&str, &str)] = &[("app", "camera"), (INJECT, "true")];
+const INJECT: &str = "sidecar.mediastreamingmesh.io/inject";
+/// CNI's code for an invalid configuration.
+const INVALID_CONFIGURATION: u64 = 7;
+
+/// An API server that knows one pod, and a node's kubeconfig for it.
+struct Cluster {
+    server: ApiServer,
+    scratch: Scratch,
+    /// The pod as the API server shows it.
+    pod: Arc<Mutex<Value>>,
+}
+
+impl Cluster {
+    fn new(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Self {
+        let authority = Authority::new(KeyKind::Ecdsa);
+        let pod = Arc::new(Mutex::new(pod_of(labels, annotations)));
+        let shown = Arc::clone(&pod);
+        let path = format!("/api/v1/namespaces/{K8S_NAMESPACE}/pods/{K8S_NAME}");
+        let handler = move |request: &Request| {
+            Behaviour::Answer(if request.path == path {
+                Answer::object(&shown.lock().unwrap())
+            } else {
+                Answer::error(404, "no such pod")
+            })
+        };
+        let server = ApiServer::start(&Options::new(authority.server(&["127.0.0.1"])), handler);
+        let scratch = Scratch::new();
+        let kubeconfig = Kubeconfig {
+            server: &server.url(),
+            authority: Some(&authority.pem()),
+            tls_server_name: None,
+            credentials: Credentials::Token("sesame"),
+        };
+        kubeconfig.write(&scratch.path().join("kubeconfig"));
+        Self {
+            server,
+            scratch,
+            pod,
+        }
+    }
+
+    /// From now on the pod has these annotations.
+    fn annotate(&self, annotations: &[(&str, &str)]) {
+        *self.pod.lock().unwrap() = pod_of(LABELLED, annotations);
+    }
+
+    /// The least that a node's configuration says, with `more` keys at its top.
+    fn configuration(&self, more: &Value) -> Value {
+        let mut configuration = json!({
+            "cniVersion": "1.0.0", "name": "k8s-pod-network", "type": "msm-cni",
+            "kubernetes": {
+                "kubeConfig": self.scratch.path().join("kubeconfig"),
+                "podLookupTimeoutSeconds": 5,
+            },
+            "prevResult": previous_result(),
+        });
+        merge(&mut configuration, more);
+        configuration
+    }
+
+    fn add(&self, sandbox: &Namespace, more: &Value) -> Outcome {
+        run_with_input(
+            &mut add_command(sandbox),
+            &self.configuration(more).to_string(),
+        )
+    }
+
+    /// ADD that has to succeed, and to hand on what came.
+    #[track_caller]
+    fn added(&self, sandbox: &Namespace, more: &Value) {
+        let outcome = self.add(sandbox, more).succeeded();
+        let reply: Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
+        assert_eq!(reply, previous_result(), "{outcome}");
+    }
+
+    /// ADD that has to fail with this code; returns the message.
+    #[track_caller]
+    fn refused(&self, sandbox: &Namespace, more: &Value, code: u64) -> String {
+        let outcome = self.add(sandbox, more).exited(1);
+        let error: Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
+        assert_eq!(error["code"], code, "{outcome}");
+        format!("{} {}", error["msg"], error["details"])
+    }
+}
+
+fn add_command(sandbox: &Namespace) -> Command {
+    let arguments = format!(
+        "IgnoreUnknown=1;K8S_POD_NAMESPACE={K8S_NAMESPACE};K8S_POD_NAME={K8S_NAME};\
+         K8S_POD_INFRA_CONTAINER_ID=c0ffee;K8S_POD_UID={K8S_UID}"
+    );
+    let mut command = applet("msm-cni");
+    command
+        .env("CNI_COMMAND", "ADD")
+        .env("CNI_CONTAINERID", "c0ffee")
+        .env("CNI_NETNS", sandbox.path())
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_PATH", "/opt/cni/bin")
+        .env("CNI_ARGS", arguments);
+    command
+}
+
+fn previous_result() -> Value {
+    json!({
+        "cniVersion": "1.0.0",
+        "interfaces": [{"name": "eth0", "sandbox": "/var/run/netns/x"}],
+        "ips": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 0}],
+    })
+}
+
+fn pod_of(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Value {
+    pod_json(&PodSpec {
+        namespace: K8S_NAMESPACE,
+        name: K8S_NAME,
+        uid: K8S_UID,
+        labels,
+        annotations,
+    })
+}
+
+/// Puts the members of `more` into `object`, level by level.
+fn merge(object: &mut Value, more: &Value) {
+    for (key, value) in more.as_object().unwrap() {
+        match &mut object[key] {
+            known @ Value::Object(_) => merge(known, value),
+            other => *other = value.clone(),
+        }
+    }
+}
+
+fn by(backend: &str) -> Value {
+    json!({"kubernetes": {"interceptName": backend}})
+}
+
+fn default_settings() -> Value {
+    json!({})
+}
+
+#[track_caller]
+fn lands(pod: &Pod, to: &str, expected: &str) {
+    let landed = pod.connect(to);
+    assert_eq!(
+        landed,
+        expected,
+        "connection to {to}\n{}",
+        pod.inside.rules()
+    );
+}
+
+#[track_caller]
+fn is_redirected(pod: &Pod) {
+    lands(pod, &format!("{FAR}:554"), &format!("stub@8554 from {POD}"));
+    let of_stub = pod.connect_as(STUB_UID, &format!("{FAR}:554"));
+    assert_eq!(
+        of_stub,
+        format!("server@554 from {POD}"),
+        "{}",
+        pod.inside.rules()
+    );
+    lands(pod, &format!("{FAR}:80"), &format!("server@80 from {POD}"));
+    lands(
+        pod,
+        &format!("[{FAR6}]:554"),
+        &format!("server@554 from {POD6}"),
+    );
+    lands(pod, "127.0.0.1:554", "app@554 from 127.0.0.1");
+    let from_outside = pod.connect_from_outside(&format!("{POD}:554"));
+    assert_eq!(from_outside, format!("app@554 from {NEAR}"));
+}
+
+#[test]
+fn traffic_of_a_labelled_pod_lands_in_its_stub() {
+    if cannot_run(&["ip", "nft"]) {
+        return;
+    }
+    for value in ["true", "yes", ""] {
+        let cluster = Cluster::new(&[(INJECT, value)], &[]);
+        let pod = Pod::new();
+        cluster.added(&pod.inside, &default_settings());
+        is_redirected(&pod);
+        assert!(pod.inside.nft_rules().contains("table inet msm_cni {"));
+    }
+}
+
+#[test]
+fn every_backend_redirects() {
+    if cannot_run(&["ip", "nft", "iptables-nft", "iptables-legacy"]) {
+        return;
+    }
+    let cluster = Cluster::new(LABELLED, &[]);
+    for (backend, variant) in [
+        ("nftables", None),
+        ("iptables", None),
+        ("iptables", Some("iptables-legacy")),
+    ] {
+        let pod = Pod::new();
+        if let Some(variant) = variant {
+            pod.inside
+                .tool(variant, &["-t", "nat", "-n", "-L"], "")
+                .succeeded();
+        }
+        cluster.added(&pod.inside, &by(backend));
+        is_redirected(&pod);
+    }
+}
+
+#[test]
+fn adding_twice_is_adding_once() {
+    if cannot_run(&["ip", "nft", "iptables-nft"]) {
+        return;
+    }
+    let cluster = Cluster::new(LABELLED, &[]);
+    for backend in ["nftables", "iptables"] {
+        let pod = Pod::new();
+        cluster.added(&pod.inside, &by(backend));
+        let once = pod.inside.rules();
+        cluster.added(&pod.inside, &by(backend));
+        assert_eq!(pod.inside.rules(), once);
+        is_redirected(&pod);
+    }
+}
+
+#[test]
+fn adding_by_the_other_backend_leaves_nothing_of_the_first() {
+    if cannot_run(&["ip", "nft", "iptables-nft"]) {
+        return;
+    }
+    let cluster = Cluster::new(LABELLED, &[]);
+    let pod = Pod::new();
+    for (backend, stays, goes) in [
+        ("nftables", "table inet msm_cni {", "MSM_CNI"),
+        ("iptables", "MSM_CNI", "table inet msm_cni {"),
+        ("nftables", "table inet msm_cni {", "MSM_CNI"),
+    ] {
+        cluster.added(&pod.inside, &by(backend));
+        let rules = pod.inside.rules();
+        assert!(
+            rules.contains(stays) && !rules.contains(goes),
+            "after {backend}:\n{rules}"
+        );
+        is_redirected(&pod);
+    }
+}
+
+#[test]
+fn adding_mends_damage() {
+    if cannot_run(&["ip", "nft", "iptables-nft"]) {
+        return;
+    }
+    let cluster = Cluster::new(LABELLED, &[]);
+    let pod = Pod::new();
+    cluster.added(&pod.inside, &by("nftables"));
+    let whole = pod.inside.rules();
+    for damage in [
+        "flush chain inet msm_cni output",
+        "insert rule inet msm_cni output tcp dport 554 return",
+        "delete chain inet msm_cni output",
+        "delete table inet msm_cni",
+    ] {
+        pod.inside.load(damage);
+        assert_ne!(pod.inside.rules(), whole);
+        cluster.added(&pod.inside, &by("nftables"));
+        assert_eq!(pod.inside.rules(), whole, "after {damage}");
+    }
+
+    let pod = Pod::new();
+    cluster.added(&pod.inside, &by("iptables"));
+    let whole = pod.inside.rules();
+    for damage in ["-F OUTPUT", "-F MSM_CNI_OUTPUT", "-D MSM_CNI_OUTPUT 2"] {
+        let args: Vec<_> = ["-t", "nat"].into_iter().chain(damage.split(' ')).collect();
+        pod.inside.tool("iptables-nft", &args, "").succeeded();
+        assert_ne!(pod.inside.rules(), whole);
+        cluster.added(&pod.inside, &by("iptables"));
+        assert_eq!(pod.inside.rules(), whole, "after {damage}");
+    }
+}
+
+#[test]
+fn pods_that_do_not_ask_for_it_are_untouched() {
+    if cannot_run(&["ip", "nft"]) {
+        return;
+    }
+    let unlabelled: &[(&str, &str)] = &[("app", "camera")];
+    for labels in [
+        unlabelled,
+        &[],
+        &[(INJECT, "false")],
+        &[(INJECT, "False")],
+        &[(INJECT, "FALSE")],
+    ] {
+        let cluster = Cluster::new(labels, &[]);
+        let pod = Pod::new();
+        let before = pod.inside.rules();
+        cluster.added(&pod.inside, &default_settings());
+        assert_eq!(pod.inside.rules(), before, "{labels:?}");
+        lands(
+            &pod,
+            &format!("{FAR}:554"),
+            &format!("server@554 from {POD}"),
+        );
+    }
+}
+
+#[test]
+fn pods_in_excluded_namespaces_are_untouched_and_not_asked_for() {
+    if cannot_run(&["ip", "nft"]) {
+        return;
+    }
+    let cluster = Cluster::new(LABELLED, &[]);
+    let pod = Pod::new();
+    let before = pod.inside.rules();
+    let excluded = json!({"kubernetes": {"excludeNamespaces": ["kube-system", K8S_NAMESPACE]}});
+    cluster.added(&pod.inside, &excluded);
+    assert_eq!(pod.inside.rules(), before);
+    assert_eq!(cluster.server.connections(), 0);
+
+    cluster.added(
+        &pod.inside,
+        &json!({"kubernetes": {"excludeNamespaces": ["kube-system"]}}),
+    );
+    is_redirected(&pod);
+}
+
+#[test]
+fn the_configuration_chooses_what_is_redirected() {
+    if cannot_run(&["ip", "nft"]) {
+        return;
+    }
+    let cluster = Cluster::new(LABELLED, &[]);
+    let pod = Pod::new();
+    let settings = json!({"redirect": {
+        "ports": [1554], "proxyPort": 9554, "proxyUID": 1234, "excludeCIDRs": ["10.1.0.0/24"],
+        "ipv6": "redirect", "inboundPorts": [554],
+    }});
+    cluster.added(&pod.inside, &settings);
+    lands(
+        &pod,
+        &format!("{FAR}:1554"),
+        &format!("stub@9554 from {POD}"),
+    );
+    lands(
+        &pod,
+        &format!("[{FAR6}]:1554"),
+        &format!("stub@9554 from {POD6}"),
+    );
+    lands(
+        &pod,
+        &format!("{NEAR}:1554"),
+        &format!("server@1554 from {POD}"),
+    );
+    lands(
+        &pod,
+        &format!("{FAR}:554"),
+        &format!("server@554 from {POD}"),
+    );
+    let of_user = pod.connect_as(1234, &format!("{FAR}:1554"));
+    assert_eq!(of_user, format!("server@1554 from {POD}"));
+    let from_outside = pod.connect_from_outside(&format!("{POD}:554"));
+    assert_eq!(from_outside, format!("stub@9554 from {NEAR}"));
+}
+
+#[test]
+fn annotations_override_the_configuration() {
+    if cannot_run(&["ip", "nft"]) {
+        return;
+    }
+    let cluster = Cluster::new(
+        LABELLED,
+        &[
+            ("sidecar.mediastreamingmesh.io/redirect-ports", "554,1554"),
+            ("sidecar.mediastreamingmesh.io/proxy-port", "9554"),
+            ("sidecar.mediastreamingmesh.io/proxy-uid", "1234"),
+            (
+                "sidecar.mediastreamingmesh.io/exclude-outbound-cidrs",
+                "127.0.0.0/8,10.1.0.0/24",
+            ),
+            ("sidecar.mediastreamingmesh.io/ipv6", "reject"),
+            ("sidecar.mediastreamingmesh.io/inbound-ports", "554"),
+        ],
+    );
+    let pod = Pod::new();
+    cluster.added(
+        &pod.inside,
+        &json!({"redirect": {"ports": [80], "ipv6": "redirect"}}),
+    );
+    lands(
+        &pod,
+        &format!("{FAR}:554"),
+        &format!("stub@9554 from {POD}"),
+    );
+    lands(
+        &pod,
+        &format!("{FAR}:1554"),
+        &format!("stub@9554 from {POD}"),
+    );
+    lands(&pod, &format!("{FAR}:80"), &format!("server@80 from {POD}"));
+    lands(
+        &pod,
+        &format!("{NEAR}:554"),
+        &format!("server@554 from {POD}"),
+    );
+    lands(&pod, &format!("[{FAR6}]:554"), "refused");
+    let of_user = pod.connect_as(1234, &format!("{FAR}:554"));
+    assert_eq!(of_user, format!("server@554 from {POD}"));
+    let from_outside = pod.connect_from_outside(&format!("{POD}:554"));
+    assert_eq!(from_outside, format!("stub@9554 from {NEAR}"));
+}
+
+#[test]
+fn invalid_annotations_are_named_and_nothing_is_written() {
+    if cannot_run(&["ip", "nft"]) {
+        return;
+    }
+    let cluster = Cluster::new(LABELLED, &[]);
+    let sandbox = Namespace::new();
+    for (name, value) in [
+        ("redirect-ports", "554;1554"),
+        ("redirect-ports", ""),
+        ("proxy-port", "0"),
+        ("proxy-uid", "root"),
+        ("exclude-outbound-cidrs", "10.0.0.0/33"),
+        ("ipv6", "on"),
+        ("inbound-ports", "65536"),
+    ] {
+        let annotation = format!("sidecar.mediastreamingmesh.io/{name}");
+        cluster.annotate(&[(&annotation, value)]);
+        let message = cluster.refused(&sandbox, &default_settings(), INVALID_CONFIGURATION);
+        assert!(
+            message.contains(&annotation),
+            "{annotation} is not named: {message}"
+        );
+        assert_eq!(sandbox.nft_rules(), "", "after {annotation}: {value}");
+    }
+}
+
+#[test]
+fn a_pod_with_its_own_users_is_redirected() {
+    if cannot_run(&["ip", "nft", "unshare", "nsenter"]) {
+        return;
+    }
+    let cluster = Cluster::new(LABELLED, &[]);
+    let pod = Pod::in_user_namespace();
+    cluster.added(&pod.inside, &default_settings());
+    is_redirected(&pod);
+}
+
+#[test]
+fn fifty_pods_at_once_are_all_redirected() {
+    if cannot_run(&["ip", "nft"]) {
+        return;
+    }
+    let cluster = Cluster::new(LABELLED, &[]);
+    let sandboxes: Vec<Namespace> = (0..50).map(|_| Namespace::new()).collect();
+    thread::scope(|scope| {
+        for sandbox in &sandboxes {
+            scope.spawn(|| cluster.added(sandbox, &default_settings()));
+        }
+    });
+    let expected = sandboxes[0].nft_rules();
+    assert!(
+        expected.contains("tcp dport 554 counter redirect to :8554"),
+        "{expected}"
+    );
+    for sandbox in &sandboxes {
+        assert_eq!(sandbox.nft_rules(), expected);
+    }
+}
