@@ -801,10 +801,13 @@ impl Outcome {
     }
 
     #[track_caller]
-    fn fails(&self, code: u64, text: &str) -> &Self {
+    fn fails(&self, code: u64, message: &str) -> &Self {
         assert_eq!(self.run.code, Some(1), "{self}");
-        assert_eq!(self.json()["code"], code, "{self}");
-        self.says(text)
+        let error = self.json();
+        assert_eq!(error["code"], code, "{self}");
+        let found = error["msg"].as_str().unwrap().contains(message);
+        assert!(found, "{message:?} is not in the message\n{self}");
+        self
     }
 
     #[track_caller]
