@@ -15,15 +15,12 @@ mod api_server;
 #[expect(dead_code, reason = "the lookup needs neither namespaces nor traffic")]
 mod support;
 
+use std::fmt;
 use std::fs;
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use nix::sys::socket::{Backlog, listen};
 use serde_json::{Value, json};
@@ -32,6 +29,9 @@ use api_server::{
     Answer, ApiServer, Authority, Behaviour, Credentials, Greeting, Identity, KeyKind, Kubeconfig,
     Options, PodSpec, Request, Tls, pod_json, script,
 };
+use support::command;
+use support::netns::Namespace;
+use support::scratch::Scratch;
 
 const NAMESPACE: &str = "media";
 const NAME: &str = "camera-7d9c5b6f4-x7k2p";
@@ -61,7 +61,7 @@ fn one_connection_and_one_get_of_the_cache_do() {
     assert_eq!(request.headers["host"], server.address().to_string());
     assert_eq!(request.headers["accept"], "application/json");
     assert_eq!(server.connections(), 1);
-    assert!(outcome.elapsed < SLACK, "{outcome:?}");
+    assert!(outcome.run.took < SLACK, "{outcome}");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn every_kind_of_key_and_tls_version_works() {
             options.tls = tls;
             let server = ApiServer::start(&options, script(vec![pod()]));
             let outcome = cluster.node(&server.url()).add();
-            assert!(outcome.succeeded(), "{kind:?} {tls:?}: {outcome:?}");
+            assert!(outcome.succeeded(), "{kind:?} {tls:?}: {outcome}");
         }
     }
 }
@@ -103,7 +103,7 @@ fn ipv6_a_name_and_ipv4_in_brackets_work() {
         let server = ApiServer::start(&options, script(vec![pod()]));
         let url = url.replace("PORT", &server.address().port().to_string());
         let outcome = cluster.node(&url).add();
-        assert!(outcome.succeeded(), "{url}: {outcome:?}");
+        assert!(outcome.succeeded(), "{url}: {outcome}");
     }
 }
 
@@ -154,15 +154,15 @@ fn a_token_file_beside_the_kubeconfig_and_json_are_read() {
     let cluster = Cluster::new(KeyKind::Ecdsa);
     let server = cluster.serve(vec![pod()]);
     let node = cluster.node(&server.url());
-    node.scratch.write("token", &format!("{TOKEN}\n"));
-    node.scratch.write("ca.crt", &cluster.authority.pem());
+    fs::write(node.scratch.path().join("token"), format!("{TOKEN}\n")).unwrap();
+    fs::write(node.scratch.path().join("ca.crt"), cluster.authority.pem()).unwrap();
     let config = json!({
         "clusters": [{"name": "c", "cluster": {"server": server.url(), "certificate-authority": "ca.crt"}}],
         "users": [{"name": "u", "user": {"tokenFile": "token", "token": "old"}}],
         "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
         "current-context": "x",
     });
-    node.scratch.write("kubeconfig", &config.to_string());
+    fs::write(node.scratch.path().join("kubeconfig"), config.to_string()).unwrap();
     node.add().passes_the_previous_result_on();
     assert_eq!(
         server.requests()[0].headers["authorization"],
@@ -214,7 +214,7 @@ fn a_stale_cache_is_asked_past_over_the_same_connection() {
         let queries: Vec<_> = server.requests().into_iter().map(|it| it.query).collect();
         assert_eq!(queries, ["resourceVersion=0", ""]);
         assert_eq!(server.connections(), 1);
-        assert!(outcome.elapsed < SLACK, "{outcome:?}");
+        assert!(outcome.run.took < SLACK, "{outcome}");
     }
 }
 
@@ -334,7 +334,7 @@ fn a_refused_connection_is_error_100_after_many_tries() {
         .says("refused")
         .says(&url);
     outcome.ends_by_the_deadline();
-    assert!(outcome.tries() >= 4, "{outcome:?}");
+    assert!(outcome.tries() >= 4, "{outcome}");
 }
 
 #[test]
@@ -357,10 +357,7 @@ fn silence_of_any_kind_ends_at_the_deadline() {
     for outcome in outcomes {
         outcome.fails(100, "does not answer").says("timeout");
         outcome.ends_by_the_deadline();
-        assert!(
-            outcome.elapsed >= Duration::from_millis(1500),
-            "{outcome:?}"
-        );
+        assert!(outcome.run.took >= Duration::from_millis(1500), "{outcome}");
     }
 }
 
@@ -377,7 +374,7 @@ fn a_silent_server_is_tried_more_than_once() {
     });
     outcomes[0].passes_the_previous_result_on();
     outcomes[1].fails(100, "does not answer");
-    assert!(outcomes[1].tries() >= 2, "{:?}", outcomes[1]);
+    assert!(outcomes[1].tries() >= 2, "{}", outcomes[1]);
     outcomes[1].ends_by_the_deadline();
 }
 
@@ -478,8 +475,8 @@ fn a_rotated_token_is_read_again_and_used_at_once() {
     let cluster = Cluster::new(KeyKind::Ecdsa);
     let identity = cluster.authority.server(&["127.0.0.1"]);
     let scratch = Scratch::new();
-    let path = scratch.path("token");
-    scratch.write("token", "old");
+    let path = scratch.path().join("token");
+    fs::write(scratch.path().join("token"), "old").unwrap();
     let server = ApiServer::start(&Options::new(identity), move |request: &Request| {
         if request.headers["authorization"] == format!("Bearer {TOKEN}") {
             return pod();
@@ -487,14 +484,14 @@ fn a_rotated_token_is_read_again_and_used_at_once() {
         fs::write(&path, TOKEN).unwrap();
         error(401, "Unauthorized")
     });
-    let token_path = scratch.path("token");
+    let token_path = scratch.path().join("token");
     let node = Node::new(&Kubeconfig {
         credentials: Credentials::TokenFile(token_path.to_str().unwrap()),
         ..kubeconfig(&server.url(), &cluster.authority.pem())
     });
     let outcome = node.add();
     outcome.passes_the_previous_result_on();
-    assert!(outcome.elapsed < SLACK, "{outcome:?}");
+    assert!(outcome.run.took < SLACK, "{outcome}");
     assert_eq!(server.requests().len(), 2);
 }
 
@@ -553,7 +550,7 @@ fn retry_after_is_heeded() {
         let server = cluster.serve(vec![Behaviour::Answer(busy), pod()]);
         let outcome = cluster.node(&server.url()).add();
         outcome.passes_the_previous_result_on();
-        assert!(outcome.elapsed >= Duration::from_secs(1), "{outcome:?}");
+        assert!(outcome.run.took >= Duration::from_secs(1), "{outcome}");
         assert_eq!(server.requests().len(), 2);
     }
 }
@@ -589,7 +586,7 @@ fn server_errors_until_the_deadline_are_error_11() {
     for outcome in in_parallel(&urls, |url| cluster.node(url).add()) {
         outcome.fails(11, "overloaded").says("not now");
         outcome.ends_by_the_deadline();
-        assert!(outcome.tries() >= 4, "{outcome:?}");
+        assert!(outcome.tries() >= 4, "{outcome}");
     }
 }
 
@@ -637,18 +634,18 @@ fn an_unusable_kubeconfig_is_error_107_at_once() {
     ];
     for (text, cause) in table {
         let node = cluster.node("https://127.0.0.1:1");
-        node.scratch.write("kubeconfig", &text);
+        fs::write(node.scratch.path().join("kubeconfig"), &text).unwrap();
         let outcome = node.add();
         outcome.fails(107, "kubeconfig").says(cause);
         outcome.is_immediate();
     }
     let mut node = cluster.node("https://127.0.0.1:1");
-    fs::remove_file(node.scratch.path("kubeconfig")).unwrap();
+    fs::remove_file(node.scratch.path().join("kubeconfig")).unwrap();
     node.add().fails(107, "kubeconfig").says("No such file");
-    node.scratch.write("kubeconfig", &good);
+    fs::write(node.scratch.path().join("kubeconfig"), &good).unwrap();
     node.api_root = "http://127.0.0.1:1".to_owned();
     let outcome = node.add();
-    assert!(!outcome.succeeded(), "{outcome:?}");
+    assert!(!outcome.succeeded(), "{outcome}");
 }
 
 #[test]
@@ -712,7 +709,7 @@ struct Node {
 impl Node {
     fn new(kubeconfig: &Kubeconfig) -> Self {
         let scratch = Scratch::new();
-        kubeconfig.write(&scratch.path("kubeconfig"));
+        kubeconfig.write(&scratch.path().join("kubeconfig"));
         Self {
             scratch,
             timeout: Duration::from_secs(2),
@@ -729,10 +726,8 @@ impl Node {
              K8S_POD_INFRA_CONTAINER_ID=c0ffee{}",
             uid.unwrap_or_default()
         );
-        let mut command = Command::new(support::executable());
+        let mut command = support::applet("msm-cni");
         command
-            .arg0("msm-cni")
-            .env_clear()
             .env("CNI_COMMAND", "ADD")
             .env("CNI_CONTAINERID", "c0ffee")
             .env("CNI_NETNS", sandbox())
@@ -740,22 +735,14 @@ impl Node {
             .env("CNI_PATH", "/opt/cni/bin")
             .env("CNI_ARGS", arguments)
             .envs(self.vars.iter().copied());
-        let started = Instant::now();
-        let output = run(&mut command, &self.configuration().to_string());
-        let outcome = Outcome {
-            elapsed: started.elapsed(),
-            command: format!("{command:?}"),
+        let run = command::run_with_input(&mut command, &self.configuration().to_string());
+        for stream in [&run.stdout, &run.stderr] {
+            assert!(!stream.contains(TOKEN), "the token is in the output\n{run}");
+        }
+        Outcome {
+            run,
             timeout: self.timeout,
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            code: output.status.code(),
-        };
-        let said = format!("{}{}", outcome.stdout, outcome.stderr);
-        assert!(
-            !said.contains(TOKEN),
-            "the token is in the output: {outcome:?}"
-        );
-        outcome
+        }
     }
 
     fn configuration(&self) -> Value {
@@ -763,7 +750,7 @@ impl Node {
             "cniVersion": "1.0.0", "name": "k8s-pod-network", "type": "msm-cni",
             "logLevel": "debug",
             "kubernetes": {
-                "kubeConfig": self.scratch.path("kubeconfig"),
+                "kubeConfig": self.scratch.path().join("kubeconfig"),
                 "kubernetesAPIRoot": self.api_root,
                 "podLookupTimeoutSeconds": self.timeout.as_secs(),
             },
@@ -781,57 +768,57 @@ fn previous_result() -> Value {
 }
 
 /// What one ADD came to.
-#[derive(Debug)]
-#[expect(dead_code, reason = "shown when a test fails")]
 struct Outcome {
-    command: String,
-    elapsed: Duration,
+    run: command::Outcome,
     timeout: Duration,
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.run.fmt(f)
+    }
 }
 
 impl Outcome {
     fn succeeded(&self) -> bool {
-        self.code == Some(0)
+        self.run.code == Some(0)
     }
 
     fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+        serde_json::from_str(&self.run.stdout).unwrap_or_else(|error| panic!("{error}\n{self}"))
+    }
+
+    /// The message and the chain of causes.
+    fn said(&self) -> String {
+        let error = self.json();
+        format!("{}: {}", error["msg"], error["details"])
     }
 
     #[track_caller]
     fn passes_the_previous_result_on(&self) {
-        assert!(self.succeeded(), "{self:#?}");
-        assert_eq!(self.json(), previous_result(), "{self:#?}");
+        assert!(self.succeeded(), "{self}");
+        assert_eq!(self.json(), previous_result(), "{self}");
     }
 
     #[track_caller]
     fn fails(&self, code: u64, message: &str) -> &Self {
-        assert_eq!(self.code, Some(1), "{self:#?}");
+        assert_eq!(self.run.code, Some(1), "{self}");
         let error = self.json();
-        assert_eq!(error["code"], code, "{self:#?}");
-        assert!(
-            error["msg"].as_str().unwrap().contains(message),
-            "{self:#?}"
-        );
+        assert_eq!(error["code"], code, "{self}");
+        let found = error["msg"].as_str().unwrap().contains(message);
+        assert!(found, "{message:?} is not in the message\n{self}");
         self
     }
 
-    /// In the message or in the chain of causes.
     #[track_caller]
     fn says(&self, text: &str) -> &Self {
-        let error = self.json();
-        let whole = format!("{} {}", error["msg"], error["details"]);
-        assert!(whole.contains(text), "{text:?} is missing: {self:#?}");
+        assert!(self.said().contains(text), "{text:?} is missing\n{self}");
         self
     }
 
     fn tries(&self) -> u32 {
-        let json = self.json();
-        let message = json["msg"].as_str().unwrap();
-        let (_, rest) = message.split_once(", tried ").unwrap();
+        let said = self.said();
+        let (_, rest) = said.split_once(", tried ").unwrap();
         match rest.split(' ').next().unwrap() {
             "once" => 1,
             number => number.parse().unwrap(),
@@ -840,57 +827,19 @@ impl Outcome {
 
     #[track_caller]
     fn ends_by_the_deadline(&self) {
-        assert!(self.elapsed < self.timeout + SLACK, "{self:#?}");
+        assert!(self.run.took < self.timeout + SLACK, "{self}");
     }
 
     #[track_caller]
     fn is_immediate(&self) {
-        assert!(self.elapsed < SLACK, "{self:#?}");
+        assert!(self.run.took < SLACK, "{self}");
     }
 }
 
-fn run(command: &mut Command, stdin: &str) -> Output {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    // A plugin that ends early leaves its input unread.
-    let _ = input.write_all(stdin.as_bytes());
-    drop(input);
-    child.wait_with_output().unwrap()
-}
-
-/// A network namespace for the pods. They carry no label: nothing happens in it. It ends
-/// with the test process, whose end closes the pipe that `cat` waits for.
-fn sandbox() -> &'static str {
-    static SANDBOX: OnceLock<(Child, String)> = OnceLock::new();
-    let (_, path) = SANDBOX.get_or_init(|| {
-        let mut child = Command::new("unshare")
-            .args([
-                "--map-root-user",
-                "--net",
-                "sh",
-                "-c",
-                "echo ready; exec cat",
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("unshare makes a network namespace");
-        let mut ready = [0; 6];
-        child
-            .stdout
-            .as_mut()
-            .unwrap()
-            .read_exact(&mut ready)
-            .unwrap();
-        let path = format!("/proc/{}/ns/net", child.id());
-        (child, path)
-    });
-    path
+/// A network namespace for the pods. They carry no label: nothing happens in it.
+fn sandbox() -> PathBuf {
+    static SANDBOX: LazyLock<Namespace> = LazyLock::new(Namespace::new);
+    SANDBOX.path()
 }
 
 fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
@@ -905,34 +854,6 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> 
             .map(|thread| thread.join().unwrap())
             .collect()
     })
-}
-
-/// A directory that goes when the test does.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("msm-api-server-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// An address whose packets are dropped: a listener whose queue is full answers no SYN.

@@ -13,6 +13,8 @@ use super::{Pod, PodRef};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// With less time left, asking again would only bring a timeout.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(50);
 
 /// What to ask, of whom, and how long.
 pub struct Lookup<'a> {
@@ -106,7 +108,7 @@ impl<'a> Client<'a> {
 
     /// Gets ready for the next attempt, or gives the failure back as the last one.
     fn recover(&mut self, failure: Failure) -> Result<Result<(), Failure>, Error> {
-        let pause = match (failure.verdict(), self.source) {
+        match (failure.verdict(), self.source) {
             (Verdict::GiveUp, _) => return Ok(Err(failure)),
             (Verdict::Missing, Source::Cache) => {
                 self.source = Source::Storage;
@@ -117,18 +119,19 @@ impl<'a> Client<'a> {
                 return Ok(Err(failure));
             }
             (Verdict::Unauthorized, _) if self.renew_access()? => return Ok(Ok(())),
-            (Verdict::Missing | Verdict::Unauthorized | Verdict::Retry, _) => {
-                self.pauses.next(&failure)
-            }
-        };
-        if self.remaining().is_zero() {
+            (Verdict::Missing | Verdict::Unauthorized | Verdict::Retry, _) => {}
+        }
+        let remaining = self.remaining();
+        if remaining < SHORTEST_ATTEMPT {
             return Ok(Err(self.more_telling(failure)));
         }
-        if pause >= self.remaining() {
+        let asked = failure.retry_after().unwrap_or_default();
+        if asked >= remaining {
             return Ok(Err(failure));
         }
+        // Half of what remains at most: the time up to the deadline is used.
+        thread::sleep(self.pauses.next().min(remaining / 2).max(asked));
         self.last = Some(failure);
-        thread::sleep(pause);
         Ok(Ok(()))
     }
 
@@ -207,20 +210,13 @@ struct Pauses {
 }
 
 impl Pauses {
-    fn next(&mut self, failure: &Failure) -> Duration {
+    fn next(&mut self) -> Duration {
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.taken.min(8));
         let half = doubled.min(LONGEST_PAUSE) / 2;
         self.taken += 1;
         // Its keys are the one source of randomness that the standard library offers.
         let part = u32::try_from(self.random.hash_one(self.taken) % 1000).unwrap_or(0);
-        let pause = half + half * part / 1000;
-        match failure {
-            Failure::Status {
-                retry_after: Some(asked),
-                ..
-            } => pause.max(*asked),
-            _ => pause,
-        }
+        half + half * part / 1000
     }
 }
 
@@ -228,28 +224,14 @@ impl Pauses {
 mod tests {
     use super::*;
 
-    fn status(retry_after: Option<u64>) -> Failure {
-        Failure::Status {
-            code: 429,
-            message: None,
-            retry_after: retry_after.map(Duration::from_secs),
-        }
-    }
-
     #[test]
     fn pauses_grow_up_to_a_limit() {
         let mut pauses = Pauses::default();
         let mut full = FIRST_PAUSE;
         for _ in 0..20 {
-            let pause = pauses.next(&status(None));
+            let pause = pauses.next();
             assert!(pause >= full / 2 && pause <= full, "{pause:?} of {full:?}");
             full = (full * 2).min(LONGEST_PAUSE);
         }
-    }
-
-    #[test]
-    fn the_servers_own_wish_is_heeded() {
-        let pause = Pauses::default().next(&status(Some(7)));
-        assert_eq!(pause, Duration::from_secs(7));
     }
 }

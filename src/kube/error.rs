@@ -110,14 +110,15 @@ pub struct Tried {
 
 impl fmt::Display for Tried {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Self { url, attempts, .. } = self;
-        let times = if *attempts == 1 { "once" } else { "times" };
-        write!(f, "GET {url}, tried ")?;
-        match attempts {
-            1 => write!(f, "{times}")?,
-            _ => write!(f, "{attempts} {times}")?,
+        write!(f, "GET {}, tried ", self.url)?;
+        match self.attempts {
+            1 => write!(f, "once")?,
+            attempts => write!(f, "{attempts} times")?,
         }
-        write!(f, " in {:.1} s", self.elapsed.as_secs_f32())
+        match self.elapsed.as_secs() {
+            0 => write!(f, " in {} ms", self.elapsed.as_millis()),
+            _ => write!(f, " in {:.1} s", self.elapsed.as_secs_f32()),
+        }
     }
 }
 
@@ -220,6 +221,14 @@ impl Failure {
             | Self::Status { .. }
             | Self::TooLarge { .. }
             | Self::NotThePod(_) => Verdict::GiveUp,
+        }
+    }
+
+    /// The pause that the server asks for.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 
