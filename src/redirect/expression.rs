@@ -27,6 +27,9 @@ const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
+/// Where the address stands in the network header.
+const IPV4_DESTINATION: u32 = 16;
+const IPV6_DESTINATION: u32 = 24;
 const NFT_REJECT_TCP_RST: u32 = 1;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
@@ -140,18 +143,29 @@ fn destination(cidr: &Cidr, scope: Scope) -> Vec<Expression> {
         expressions.extend(is_family(cidr.family()));
     }
     let (offset, length) = match cidr.family() {
-        Family::Ipv4 => (16, 4),
-        Family::Ipv6 => (24, 16),
+        Family::Ipv4 => (IPV4_DESTINATION, 4),
+        Family::Ipv6 => (IPV6_DESTINATION, 16),
     };
-    expressions.push(Expression::Payload {
-        base: NETWORK_HEADER,
-        offset,
-        length,
-    });
-    if !cidr.is_host() {
+    let prefix_bytes = u32::from(cidr.prefix() / 8);
+    let (octets, base) = (cidr.octets(), NETWORK_HEADER);
+    // As nft has it: whole bytes need no mask.
+    if cidr.prefix() > 0 && cidr.prefix().is_multiple_of(8) {
+        expressions.push(Expression::Payload {
+            base,
+            offset,
+            length: prefix_bytes,
+        });
+        let prefix = octets.into_iter().zip(0..prefix_bytes);
+        expressions.push(Expression::Equal(prefix.map(|(octet, _)| octet).collect()));
+    } else {
+        expressions.push(Expression::Payload {
+            base,
+            offset,
+            length,
+        });
         expressions.push(Expression::Mask(cidr.mask_octets()));
+        expressions.push(Expression::Equal(octets));
     }
-    expressions.push(Expression::Equal(cidr.octets()));
     expressions
 }
 
@@ -240,13 +254,20 @@ fn decompile_condition(expressions: &[Expression]) -> Option<(Match, &[Expressio
         [
             Expression::Payload {
                 base: NETWORK_HEADER,
+                offset,
                 ..
             },
-            Expression::Equal(address),
+            Expression::Equal(prefix),
             rest @ ..,
         ] => {
-            let mask = vec![u8::MAX; address.len()];
-            (Match::Destination(Cidr::from_octets(address, &mask)?), rest)
+            let length = if *offset == IPV4_DESTINATION { 4 } else { 16 };
+            let padded = |fill: u8| -> Vec<u8> {
+                let zeros = std::iter::repeat(0);
+                let bytes = prefix.iter().map(|byte| byte | fill);
+                bytes.chain(zeros).take(length).collect()
+            };
+            let cidr = Cidr::from_octets(&padded(0), &padded(u8::MAX))?;
+            (Match::Destination(cidr), rest)
         }
         [
             Expression::Payload {
