@@ -16,7 +16,7 @@ use crate::redirect::{Backend, Redirect};
 
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Lists become rules of one transaction; a longer one is a mistake.
-const LONGEST_LIST: usize = 128;
+const LONGEST_LIST: usize = 64;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -116,7 +116,7 @@ fn annotated(pod: &Pod, configured: &Redirect) -> Result<Redirect, InvalidAnnota
 }
 
 /// Lists become rules of one transaction; a longer one is a mistake.
-const LONGEST_LIST: usize = 128;
+const LONGEST_LIST: usize = 64;
 
 struct Annotations<'a>(&'a Pod);
 
@@ -179,7 +179,10 @@ impl Annotations<'_> {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Self::NotAPod => write!(f, "CNI_ARGS names no Kubernetes pod"),
+            Self::NotAPod => write!(
+                f,
+                "CNI_ARGS does not name a Kubernetes pod and its namespace"
+            ),
             Self::ExcludedNamespace => write!(f, "its namespace is excluded"),
             Self::NoLabel => write!(f, "it has no label {}", names::INJECT_LABEL),
             Self::LabelFalse => write!(f, "its label {} is false", names::INJECT_LABEL),
