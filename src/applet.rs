@@ -2,7 +2,9 @@
 //! of `msm`. A name that is none of them is a usage error, never a default.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{Write, stderr, stdin, stdout};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -36,10 +38,14 @@ enum Call {
 #[must_use]
 pub fn run() -> ExitCode {
     let call = Call::from_args(std::env::args_os());
+    // Not `Stdout`, which takes a descriptor that cannot be written for success.
+    let Ok(stdout) = stdout().as_fd().try_clone_to_owned() else {
+        return ExitCode::FAILURE;
+    };
     let mut process = Process {
         vars: std::env::vars_os().collect(),
         stdin: &mut stdin(),
-        stdout: &mut stdout(),
+        stdout: &mut File::from(stdout),
         stderr: &mut stderr(),
     };
     match call {

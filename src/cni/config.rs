@@ -15,8 +15,9 @@ use super::version::Version;
 use crate::redirect::{Backend, Redirect};
 
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
-/// Lists become rules of one transaction; a longer one is a mistake.
-const LONGEST_LIST: usize = 128;
+/// Lists become rules of one transaction, which has to fit a netlink socket's buffer; a
+/// longer one is a mistake.
+pub const LONGEST_LIST: usize = 64;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]

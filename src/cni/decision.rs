@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::config::LONGEST_LIST;
 use super::request::excerpt;
 use crate::kube::{Pod, PodRef};
 use crate::names;
@@ -93,7 +94,6 @@ fn annotated(pod: &Pod, configured: &Redirect) -> Result<Redirect, InvalidAnnota
             "a redirect needs at least one port".into(),
         ));
     }
-    let or = |list: Option<_>, configured: &Vec<_>| list.unwrap_or_else(|| configured.clone());
     Ok(Redirect {
         ports,
         proxy_port: annotations
@@ -108,15 +108,11 @@ fn annotated(pod: &Pod, configured: &Redirect) -> Result<Redirect, InvalidAnnota
         ipv6: annotations
             .value::<Ipv6Mode>(names::IPV6_ANNOTATION)?
             .unwrap_or(configured.ipv6),
-        inbound_ports: or(
-            annotations.list(names::INBOUND_PORTS_ANNOTATION)?,
-            &configured.inbound_ports,
-        ),
+        inbound_ports: annotations
+            .list(names::INBOUND_PORTS_ANNOTATION)?
+            .unwrap_or_else(|| configured.inbound_ports.clone()),
     })
 }
-
-/// Lists become rules of one transaction; a longer one is a mistake.
-const LONGEST_LIST: usize = 128;
 
 struct Annotations<'a>(&'a Pod);
 
@@ -179,7 +175,10 @@ impl Annotations<'_> {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Self::NotAPod => write!(f, "CNI_ARGS names no Kubernetes pod"),
+            Self::NotAPod => write!(
+                f,
+                "CNI_ARGS does not name a Kubernetes pod and its namespace"
+            ),
             Self::ExcludedNamespace => write!(f, "its namespace is excluded"),
             Self::NoLabel => write!(f, "it has no label {}", names::INJECT_LABEL),
             Self::LabelFalse => write!(f, "its label {} is false", names::INJECT_LABEL),

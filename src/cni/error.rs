@@ -54,7 +54,7 @@ pub enum Error {
         source: redirect::Error,
     },
     #[error(
-        "the redirect of pod {pod} is not as it should be: {difference}; delete the pod, or mend it with msm-iptables"
+        "the redirect of pod {pod} is not as it should be: {difference}; delete the pod, so that it is made anew"
     )]
     Differs { pod: String, difference: Difference },
     #[error("no pod could be added now: the kubeconfig cannot be used")]

@@ -32,6 +32,8 @@ pub enum Error {
         status: std::process::ExitStatus,
         output: String,
     },
+    #[error("iptables-nft holds a redirect of ours, and there is no iptables-nft-restore in {} to change it; install iptables where this runs", DIRECTORIES.join(", "))]
+    NoToolToRemove,
     #[error("asking nftables for the rules of iptables-nft")]
     Nftables { source: nft::Error },
 }
@@ -62,7 +64,11 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
             .map(script::create)
     });
     let change = match tools.restore(&scripts) {
-        Ok(()) => Change::Created,
+        Ok(()) if !tools.holds_others(&sets)? => Change::Created,
+        Ok(()) => {
+            tools.replace(&sets, &tools.save()?)?;
+            Change::Replaced
+        }
         // Either the chains exist, or nothing can be written at all.
         Err(error) => tools.mend(&sets, error)?,
     };
@@ -89,10 +95,16 @@ pub fn check(redirect: &Redirect) -> Result<Option<Difference>, Error> {
 
 /// The tools of the variant that holds chains of ours.
 pub fn in_place() -> Result<Option<Tools>, Error> {
-    for tools in Tools::installed() {
+    let installed: Vec<Tools> = Tools::installed().collect();
+    for tools in &installed {
         if tools.holds_redirect()? {
-            return Ok(Some(tools));
+            return Ok(Some(tools.clone()));
         }
+    }
+    // Rules may have been written from somewhere that has the tools, such as a container.
+    let can_change = installed.iter().any(|tools| tools.variant == Variant::Nft);
+    if !can_change && nft_chains_exist()? {
+        return Err(Error::NoToolToRemove);
     }
     Ok(None)
 }
@@ -100,8 +112,9 @@ pub fn in_place() -> Result<Option<Tools>, Error> {
 /// Removes everything of ours from both variants; says whether there was anything.
 pub fn remove() -> Result<bool, Error> {
     let mut removed = false;
-    for tools in Tools::installed() {
-        removed |= tools.remove()?;
+    while let Some(tools) = in_place()? {
+        tools.remove()?;
+        removed = true;
     }
     Ok(removed)
 }
@@ -189,20 +202,7 @@ impl Tools {
             Variant::Legacy => {
                 Ok(legacy_tables_exist() && self.save()?.iter().any(|saved| !saved.is_empty()))
             }
-            Variant::Nft => {
-                for (family, (table, chain)) in FAMILIES
-                    .into_iter()
-                    .flat_map(|family| script::FIRST_CHAINS.map(|chain| (family, chain)))
-                {
-                    match nft::chain_exists(family, table, chain) {
-                        Ok(true) => return Ok(true),
-                        Ok(false) => {}
-                        Err(nft::Error::Unsupported { .. }) => return Ok(false),
-                        Err(source) => return Err(Error::Nftables { source }),
-                    }
-                }
-                Ok(false)
-            }
+            Variant::Nft => nft_chains_exist(),
         }
     }
 
@@ -228,13 +228,28 @@ impl Tools {
         if wanted(sets).first_difference(&listing(&saved)).is_none() {
             return Ok(Change::None);
         }
-        let [set4, set6] = sets.each_ref().map(Option::as_ref);
-        let [saved4, saved6] = &saved;
-        self.restore(&[
-            Some(script::replace(set4, saved4)),
-            Some(script::replace(set6, saved6)),
-        ])?;
+        self.replace(sets, &saved)?;
         Ok(Change::Replaced)
+    }
+
+    fn replace(&self, sets: &[Option<RuleSet>; 2], saved: &[Saved; 2]) -> Result<(), Error> {
+        let [set4, set6] = sets.each_ref().map(Option::as_ref);
+        let [saved4, saved6] = saved;
+        let scripts = [script::replace(set4, saved4), script::replace(set6, saved6)];
+        self.restore(&scripts.map(Some))
+    }
+
+    /// Whether a family or table that `sets` leave alone holds chains of ours, left behind
+    /// by something that was cut off halfway.
+    fn holds_others(&self, sets: &[Option<RuleSet>; 2]) -> Result<bool, Error> {
+        if self.variant == Variant::Legacy && !legacy_tables_exist() {
+            return Ok(false);
+        }
+        let found = match self.variant {
+            Variant::Nft if !nft_chains_exist_outside(sets)? => return Ok(false),
+            Variant::Nft | Variant::Legacy => self.save()?,
+        };
+        Ok(wanted(sets).first_difference(&listing(&found)).is_some())
     }
 
     /// Runs `iptables-restore` and `ip6tables-restore` at the same time.
@@ -331,6 +346,30 @@ fn clean(program: &Path) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
+}
+
+/// Whether iptables-nft holds chains of ours; needs none of its tools.
+fn nft_chains_exist() -> Result<bool, Error> {
+    nft_chains_exist_outside(&[None, None])
+}
+
+/// The same for the tables that `sets` do not use.
+fn nft_chains_exist_outside(sets: &[Option<RuleSet>; 2]) -> Result<bool, Error> {
+    for (family, set) in FAMILIES.into_iter().zip(sets) {
+        for (table, chain) in script::FIRST_CHAINS {
+            let mut chains = set.iter().flat_map(|set| &set.chains);
+            if chains.any(|chain| chain.role.kind() == table) {
+                continue;
+            }
+            match nft::chain_exists(family, table, chain) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(nft::Error::Unsupported { .. }) => return Ok(false),
+                Err(source) => return Err(Error::Nftables { source }),
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Whether legacy iptables is in use in the calling thread's namespace. The file is the

@@ -17,7 +17,7 @@ const OWN: &str = "/proc/thread-self/ns/net";
 /// Why a namespace cannot be entered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("network namespace {path:?} does not exist: the pod's sandbox is gone")]
+    #[error("network namespace {path:?} does not exist: was its pod deleted?")]
     Gone { path: PathBuf },
     #[error("opening the network namespace {path:?}")]
     Open { path: PathBuf, source: io::Error },

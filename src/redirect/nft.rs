@@ -94,7 +94,7 @@ pub fn check(redirect: &Redirect) -> Result<Option<Difference>, Error> {
     let split =
         !table_exists(&socket, Scope::Inet)? && table_exists(&socket, Scope::Only(Family::Ipv4))?;
     let layout = if split { Layout::Split } else { Layout::Inet };
-    Ok(wanted(redirect, layout).first_difference(&found(&socket, layout)?))
+    Ok(wanted(redirect, layout).first_difference(&found(&socket)?))
 }
 
 /// Whether any table of ours is there.
@@ -133,7 +133,19 @@ pub fn chain_exists(family: Family, table: &str, chain: &str) -> Result<bool, Er
 }
 
 fn open() -> Result<Socket, Error> {
-    Socket::open().map_err(|source| Error::Unsupported { source })
+    Socket::open().map_err(|source| match &source {
+        netlink::Error::Socket { source: cause } if no_such_protocol(cause) => {
+            Error::Unsupported { source }
+        }
+        _ => Error::Netlink { source },
+    })
+}
+
+/// Whether the kernel has no netlink for netfilter at all, as opposed to no memory or no
+/// permission for it now.
+fn no_such_protocol(error: &std::io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT))
 }
 
 fn asking(source: netlink::Error) -> Error {
@@ -166,16 +178,18 @@ fn apply_as(socket: &Socket, redirect: &Redirect, layout: Layout) -> Result<Chan
         Err(error) => return Err(error),
     }
     if wanted(redirect, layout)
-        .first_difference(&found(socket, layout)?)
+        .first_difference(&found(socket)?)
         .is_none()
     {
         return Ok(Change::None);
     }
     let mut replacement = Batch::default();
-    layout
-        .scopes()
-        .iter()
-        .for_each(|scope| replacement.remove(*scope));
+    for scope in EVERY_SCOPE {
+        // One of a layout that this kernel may not know is removed only if it is there.
+        if layout.scopes().contains(&scope) || table_exists(socket, scope)? {
+            replacement.remove(scope);
+        }
+    }
     sets().for_each(|set| replacement.create(&set, NLM_F_CREATE));
     replacement.commit(socket)?;
     Ok(Change::Replaced)
@@ -317,10 +331,18 @@ fn table_name(scope: Scope) -> String {
 }
 
 fn table_exists(socket: &Socket, scope: Scope) -> Result<bool, Error> {
-    Ok(socket
-        .get(&table_message(GET_TABLE, scope, 0))
-        .map_err(asking)?
-        .is_some())
+    Ok(table(socket, scope)?.is_some())
+}
+
+/// Our table of that scope; a kernel that does not know the scope has none.
+fn table(socket: &Socket, scope: Scope) -> Result<Option<Vec<u8>>, Error> {
+    match socket.get(&table_message(GET_TABLE, scope, 0)) {
+        Err(netlink::Error::Refused {
+            source: Errno::EAFNOSUPPORT,
+            ..
+        }) => Ok(None),
+        answer => answer.map_err(asking),
+    }
 }
 
 fn wanted(redirect: &Redirect, layout: Layout) -> Listing {
@@ -344,15 +366,12 @@ fn wanted(redirect: &Redirect, layout: Layout) -> Listing {
     )
 }
 
-/// What the kernel holds in our tables of that layout.
-fn found(socket: &Socket, layout: Layout) -> Result<Listing, Error> {
+/// What the kernel holds in our tables, those of the other layout included.
+fn found(socket: &Socket) -> Result<Listing, Error> {
     let mut listing = Listing::default();
-    for scope in layout.scopes() {
-        if let Some(table) = socket
-            .get(&table_message(GET_TABLE, *scope, 0))
-            .map_err(asking)?
-        {
-            listing.0.extend(chains(socket, *scope, &table)?);
+    for scope in EVERY_SCOPE {
+        if let Some(table) = table(socket, scope)? {
+            listing.0.extend(chains(socket, scope, &table)?);
         }
     }
     Ok(listing)
@@ -477,11 +496,12 @@ mod tests {
     fn the_kernel_lists_what_was_written_in_either_layout() {
         in_fresh_namespace(|socket| {
             for layout in [Layout::Inet, Layout::Split] {
+                remove().unwrap();
                 // Each mode replaces the one before, and takes back what it does not need.
                 for ipv6 in [Ipv6Mode::Redirect, Ipv6Mode::Reject, Ipv6Mode::Bypass] {
                     let redirect = redirect(ipv6);
                     assert_ne!(apply_as(socket, &redirect, layout).unwrap(), Change::None);
-                    let listed = found(socket, layout).unwrap();
+                    let listed = found(socket).unwrap();
                     assert_eq!(
                         wanted(&redirect, layout).first_difference(&listed),
                         None,
@@ -501,8 +521,8 @@ mod tests {
             let dormant = table_message(NEW_TABLE, Scope::Inet, 0)
                 .with(|table| table.be32(TABLE_FLAGS, TABLE_IS_DORMANT));
             socket.transact(&[dormant]).unwrap();
-            let difference = wanted(&redirect, Layout::Inet)
-                .first_difference(&found(socket, Layout::Inet).unwrap());
+            let difference =
+                wanted(&redirect, Layout::Inet).first_difference(&found(socket).unwrap());
             assert!(
                 difference.is_some_and(|difference| difference.to_string().contains("dormant"))
             );

@@ -146,7 +146,7 @@ impl Saved {
                 .is_some_and(|rule| rule.starts_with(PREFIX))
             {
                 saved.rules.push((table.clone(), normal(text)));
-            } else if text.contains(&format!(" {PREFIX}")) {
+            } else if target(text).is_some_and(|chain| chain.starts_with(PREFIX)) {
                 saved.jumps.push((table.clone(), text.to_owned()));
             }
         }
@@ -186,6 +186,14 @@ impl Saved {
 
 fn listed_name(scope: Scope, table: &str, name: &str) -> String {
     format!("{} {table} {name}", scope.name())
+}
+
+/// Where a rule sends its packets; a comment that merely names a chain sends none.
+fn target(line: &str) -> Option<&str> {
+    let (_, target) = line
+        .rsplit_once(" -j ")
+        .or_else(|| line.rsplit_once(" -g "))?;
+    target.split(' ').next()
 }
 
 /// Brings an address into our spelling of it.
@@ -306,6 +314,14 @@ mod tests {
             1,
             "{script}"
         );
+    }
+
+    #[test]
+    fn a_comment_that_names_our_chain_is_no_jump() {
+        let saved = Saved::parse(
+            "*nat\n:MSM_CNI_OUTPUT - [0:0]\n-A OUTPUT -m comment --comment \"before MSM_CNI_OUTPUT\" -j LOG\n",
+        );
+        assert!(!replace(None, &saved).contains("LOG"));
     }
 
     #[test]

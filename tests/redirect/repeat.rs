@@ -51,6 +51,7 @@ on_every_backend! {
     applying_twice_is_applying_once,
     other_parameters_replace_the_first_ones,
     damage_is_found_and_mended,
+    what_an_interrupted_run_left_behind_goes,
     check_is_right_and_changes_nothing,
     cleanup_is_complete_and_repeatable,
     the_other_backends_rules_do_not_stay,
@@ -154,6 +155,26 @@ fn with_handles(pod: &Pod, damage: &str) -> String {
     damage
         .replace("{first}", handles.first().unwrap())
         .replace("{last}", handles.last().unwrap())
+}
+
+fn what_an_interrupted_run_left_behind_goes(backend: Backend) {
+    // Each tool is one transaction: what is left is one family's whole redirect.
+    let [tool4, _] = backend.iptables();
+    let pod = backend.redirected_pod(&["--ipv6", "redirect"]);
+    if backend != Backend::Nftables {
+        for args in [
+            ["-F", "OUTPUT"],
+            ["-F", "MSM_CNI_OUTPUT"],
+            ["-X", "MSM_CNI_OUTPUT"],
+        ] {
+            pod.inside
+                .tool(tool4, &[&["-t", "nat"][..], &args].concat(), "")
+                .succeeded();
+        }
+    }
+    backend.apply(&pod, &[]);
+    backend.run(&pod, &["--check"]).succeeded();
+    assert_eq!(own_rules(&pod), own_rules(&backend.redirected_pod(&[])));
 }
 
 fn check_is_right_and_changes_nothing(backend: Backend) {
