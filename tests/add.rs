@@ -26,7 +26,7 @@ use api_server::{
 };
 use support::command::{Outcome, run_with_input};
 use support::netns::Namespace;
-use support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID};
+use support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID, lands};
 use support::scratch::Scratch;
 use support::{applet, cannot_run};
 
@@ -169,17 +169,6 @@ fn by(backend: &str) -> Value {
 
 fn default_settings() -> Value {
     json!({})
-}
-
-#[track_caller]
-fn lands(pod: &Pod, to: &str, expected: &str) {
-    let landed = pod.connect(to);
-    assert_eq!(
-        landed,
-        expected,
-        "connection to {to}\n{}",
-        pod.inside.rules()
-    );
 }
 
 #[track_caller]

@@ -10,6 +10,7 @@ use super::access::{Access, Unusable};
 use super::error::{Error, Failure, Tried, Verdict};
 use super::session::Session;
 use super::{Pod, PodRef};
+use crate::process::chain;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -188,17 +189,6 @@ fn unusable(lookup: &Lookup, source: Unusable) -> Error {
         path: lookup.kubeconfig.to_owned(),
         source,
     }
-}
-
-/// A failure with its causes, for the log.
-fn chain(failure: &Failure) -> String {
-    let mut text = failure.to_string();
-    let mut cause = std::error::Error::source(failure);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Pauses that double, each shortened by a random part, so that the pods of a node that

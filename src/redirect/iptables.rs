@@ -58,23 +58,27 @@ pub struct Tools {
 pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
     let tools = Tools::choose()?;
     let sets = rule_sets(redirect);
-    let scripts = [0, 1].map(|family: usize| {
-        sets.get(family)
-            .and_then(Option::as_ref)
-            .map(script::create)
-    });
+    let scripts = sets.each_ref().map(|set| set.as_ref().map(script::create));
     let change = match tools.restore(&scripts) {
-        Ok(()) if !tools.holds_others(&sets)? => Change::Created,
-        Ok(()) => {
-            tools.replace(&sets, &tools.save()?)?;
-            Change::Replaced
-        }
+        Ok(()) if !tools.may_hold_others(&sets)? => Change::Created,
+        Ok(()) => match tools.settle(&sets, &tools.save()?)? {
+            Change::None => Change::Created,
+            change => change,
+        },
         // Either the chains exist, or nothing can be written at all.
-        Err(error) => tools.mend(&sets, error)?,
+        Err(error) => {
+            let saved = tools.save()?;
+            if saved.iter().all(Saved::is_empty) {
+                return Err(error);
+            }
+            tools.settle(&sets, &saved)?
+        }
     };
     // Only one variant may hold a redirect.
     for other in Tools::installed().filter(|other| other.variant != tools.variant) {
-        other.remove()?;
+        if other.holds_redirect()? {
+            other.remove()?;
+        }
     }
     Ok(change)
 }
@@ -95,28 +99,31 @@ pub fn check(redirect: &Redirect) -> Result<Option<Difference>, Error> {
 
 /// The tools of the variant that holds chains of ours.
 pub fn in_place() -> Result<Option<Tools>, Error> {
-    let installed: Vec<Tools> = Tools::installed().collect();
-    for tools in &installed {
-        if tools.holds_redirect()? {
-            return Ok(Some(tools.clone()));
-        }
-    }
-    // Rules may have been written from somewhere that has the tools, such as a container.
-    let can_change = installed.iter().any(|tools| tools.variant == Variant::Nft);
-    if !can_change && nft_chains_exist()? {
-        return Err(Error::NoToolToRemove);
-    }
-    Ok(None)
+    Ok(holders()?.into_iter().next())
 }
 
 /// Removes everything of ours from both variants; says whether there was anything.
 pub fn remove() -> Result<bool, Error> {
-    let mut removed = false;
-    while let Some(tools) = in_place()? {
-        tools.remove()?;
-        removed = true;
+    let holders = holders()?;
+    holders.iter().try_for_each(Tools::remove)?;
+    Ok(!holders.is_empty())
+}
+
+/// The tools of every variant that holds chains of ours, nft first.
+fn holders() -> Result<Vec<Tools>, Error> {
+    let mut holders = Vec::new();
+    let mut nft_is_installed = false;
+    for tools in Tools::installed() {
+        nft_is_installed |= tools.variant == Variant::Nft;
+        if tools.holds_redirect()? {
+            holders.push(tools);
+        }
     }
-    Ok(removed)
+    // Rules may have been written from somewhere that has the tools, such as a container.
+    if !nft_is_installed && nft_chains_exist()? {
+        return Err(Error::NoToolToRemove);
+    }
+    Ok(holders)
 }
 
 fn rule_sets(redirect: &Redirect) -> [Option<RuleSet>; 2] {
@@ -206,29 +213,16 @@ impl Tools {
         }
     }
 
-    fn remove(&self) -> Result<bool, Error> {
-        if !self.holds_redirect()? {
-            return Ok(false);
-        }
-        let saved = self.save()?;
-        self.restore(
-            &saved
-                .each_ref()
-                .map(|saved| Some(script::replace(None, saved))),
-        )?;
-        Ok(true)
+    fn remove(&self) -> Result<(), Error> {
+        self.replace(&[None, None], &self.save()?)
     }
 
-    /// After `create` failed: nothing to do, replace, or give up with its error.
-    fn mend(&self, sets: &[Option<RuleSet>; 2], error: Error) -> Result<Change, Error> {
-        let saved = self.save()?;
-        if saved.iter().all(Saved::is_empty) {
-            return Err(error);
-        }
-        if wanted(sets).first_difference(&listing(&saved)).is_none() {
+    /// Turns what was saved into `sets`, unless it says so already.
+    fn settle(&self, sets: &[Option<RuleSet>; 2], saved: &[Saved; 2]) -> Result<Change, Error> {
+        if wanted(sets).first_difference(&listing(saved)).is_none() {
             return Ok(Change::None);
         }
-        self.replace(sets, &saved)?;
+        self.replace(sets, saved)?;
         Ok(Change::Replaced)
     }
 
@@ -239,17 +233,13 @@ impl Tools {
         self.restore(&scripts.map(Some))
     }
 
-    /// Whether a family or table that `sets` leave alone holds chains of ours, left behind
-    /// by something that was cut off halfway.
-    fn holds_others(&self, sets: &[Option<RuleSet>; 2]) -> Result<bool, Error> {
-        if self.variant == Variant::Legacy && !legacy_tables_exist() {
-            return Ok(false);
+    /// Whether a family or table that `sets` leave alone may hold chains of ours, left
+    /// behind by something that was cut off halfway.
+    fn may_hold_others(&self, sets: &[Option<RuleSet>; 2]) -> Result<bool, Error> {
+        match self.variant {
+            Variant::Legacy => Ok(legacy_tables_exist()),
+            Variant::Nft => nft_chains_exist_outside(sets),
         }
-        let found = match self.variant {
-            Variant::Nft if !nft_chains_exist_outside(sets)? => return Ok(false),
-            Variant::Nft | Variant::Legacy => self.save()?,
-        };
-        Ok(wanted(sets).first_difference(&listing(&found)).is_some())
     }
 
     /// Runs `iptables-restore` and `ip6tables-restore` at the same time.

@@ -134,9 +134,9 @@ fn redirect_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
         Ipv6Mode::Redirect => None,
         Ipv6Mode::Bypass | Ipv6Mode::Reject => leave(Family::Ipv6, scope),
     };
-    let excluded = match (redirect.ipv6, scope) {
-        (Ipv6Mode::Redirect, _) => exclusions(redirect, scope),
-        (Ipv6Mode::Bypass | Ipv6Mode::Reject, _) => exclusions(redirect, Scope::Only(Family::Ipv4)),
+    let excluded = match redirect.ipv6 {
+        Ipv6Mode::Redirect => exclusions(redirect, scope),
+        Ipv6Mode::Bypass | Ipv6Mode::Reject => exclusions(redirect, Scope::Only(Family::Ipv4)),
     };
     let to_stub = |ports: &[Port]| -> Vec<Rule> {
         let rule = |port: &Port| Rule {

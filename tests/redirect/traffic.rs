@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::backend::Backend;
-use crate::support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID};
+use crate::support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID, lands};
 
 /// Far below any retry of a TCP connection, far above what an answer takes.
 const AT_ONCE: Duration = Duration::from_millis(900);
@@ -25,17 +25,6 @@ on_every_backend! {
     inbound_ports_are_redirected,
     inbound_ports_over_ipv6_follow_its_mode,
     cleanup_lets_traffic_through_again,
-}
-
-#[track_caller]
-fn lands(pod: &Pod, to: &str, expected: &str) {
-    let landed = pod.connect(to);
-    assert_eq!(
-        landed,
-        expected,
-        "connection to {to}\n{}",
-        pod.inside.rules()
-    );
 }
 
 #[track_caller]

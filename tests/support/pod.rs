@@ -98,3 +98,15 @@ impl Pod {
         self.outside.run(|| connect(to))
     }
 }
+
+/// Fails the test unless a connection of the application lands where it should.
+#[track_caller]
+pub fn lands(pod: &Pod, to: &str, expected: &str) {
+    let landed = pod.connect(to);
+    assert_eq!(
+        landed,
+        expected,
+        "connection to {to}\n{}",
+        pod.inside.rules()
+    );
+}
