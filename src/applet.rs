@@ -10,12 +10,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::names::{CNI_APPLET, INSTALLER_ALIAS, INSTALLER_APPLET, IPTABLES_APPLET};
-use crate::process::Process;
-use crate::{cni, redirect};
+use crate::install::settings::Settings;
+use crate::names::{CNI_APPLET, EXECUTABLE, INSTALLER_ALIAS, INSTALLER_APPLET, IPTABLES_APPLET};
+use crate::process::{Process, chain};
+use crate::{cni, install, redirect};
 
-/// The executable's own name.
-const EXECUTABLE: &str = "msm";
 const USAGE_ERROR: u8 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,12 +58,8 @@ pub fn run() -> ExitCode {
         } => run_iptables(args, &mut process),
         Call::Applet {
             applet: Applet::Installer,
-            ..
-        } => say(
-            process.stderr,
-            "installer: not there yet: this version has only msm-cni and msm-iptables\n",
-            1,
-        ),
+            args,
+        } => run_installer(args, &mut process),
         Call::Help => say(process.stdout, &help(), 0),
         Call::Version => say(
             process.stdout,
@@ -88,10 +83,33 @@ fn run_iptables(args: Vec<OsString>, process: &mut Process) -> ExitCode {
         .and_then(|matches| redirect::cli::Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => redirect::cli::run(&cli, process),
-        Err(error) if error.use_stderr() => {
-            say(process.stderr, &error.render().to_string(), USAGE_ERROR)
+        Err(stop) => stopped(&stop, process),
+    }
+}
+
+fn run_installer(args: Vec<OsString>, process: &mut Process) -> ExitCode {
+    let args = std::iter::once(INSTALLER_APPLET.into()).chain(args);
+    let matches = match install::settings::command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(stop) => return stopped(&stop, process),
+    };
+    let host_name = nix::unistd::gethostname().unwrap_or_default();
+    match Settings::new(&matches, &process.vars, &host_name.to_string_lossy()) {
+        Ok(settings) => install::run(settings),
+        Err(error) => {
+            let text = format!("{INSTALLER_APPLET}: {}\n", chain(&error));
+            say(process.stderr, &text, USAGE_ERROR)
         }
-        Err(help) => say(process.stdout, &help.render().to_string(), 0),
+    }
+}
+
+/// clap's way to say that there is nothing to run: a usage error, or a text that was asked for.
+fn stopped(stop: &clap::Error, process: &mut Process) -> ExitCode {
+    let text = stop.render().to_string();
+    if stop.use_stderr() {
+        say(process.stderr, &text, USAGE_ERROR)
+    } else {
+        say(process.stdout, &text, 0)
     }
 }
 
@@ -113,7 +131,7 @@ fn help() -> String {
          Applets:\n  \
          {CNI_APPLET:<14}chained CNI plugin, run by the container runtime\n  \
          {IPTABLES_APPLET:<14}sets, checks, prints or removes a redirect by hand\n  \
-         {INSTALLER_APPLET:<14}puts the plugin on the node (also {INSTALLER_ALIAS}); not there yet\n\n\
+         {INSTALLER_APPLET:<14}puts the plugin on the node and keeps it there (also {INSTALLER_ALIAS})\n\n\
          Options:\n  -h, --help     print this\n  -V, --version  print the version\n"
     )
 }
@@ -221,5 +239,6 @@ mod tests {
     #[test]
     fn the_flags_are_consistent() {
         redirect::cli::Cli::command().debug_assert();
+        install::settings::command().debug_assert();
     }
 }

@@ -7,6 +7,8 @@
 
 mod applet;
 mod cni;
+mod install;
+mod json;
 mod kube;
 mod logging;
 mod names;

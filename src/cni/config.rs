@@ -9,9 +9,10 @@ use log::LevelFilter;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::{self, Object};
 use super::request::{excerpt, is_identifier};
 use super::version::Version;
+use crate::json::{self, Object};
+use crate::logging;
 use crate::redirect::{Backend, Redirect};
 
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -109,7 +110,7 @@ impl<'a> Network<'a> {
         })?;
         Ok(Settings {
             log_level: top
-                .value("logLevel", log_level)?
+                .value("logLevel", logging::level)?
                 .unwrap_or(LevelFilter::Info),
             kubeconfig: kubeconfig.into(),
             server: kubernetes.text("kubernetesAPIRoot")?,
@@ -262,18 +263,6 @@ fn timeout(text: &str) -> Result<Duration, String> {
     seconds
         .map(Duration::from_secs)
         .ok_or_else(|| "it is not a number of seconds from 1 to 600".into())
-}
-
-/// The names that the earlier implementation's logger took.
-fn log_level(text: &str) -> Result<LevelFilter, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "trace" => Ok(LevelFilter::Trace),
-        "debug" => Ok(LevelFilter::Debug),
-        "info" => Ok(LevelFilter::Info),
-        "warn" | "warning" => Ok(LevelFilter::Warn),
-        "error" | "fatal" | "panic" => Ok(LevelFilter::Error),
-        _ => Err("it is none of trace, debug, info, warn, error".into()),
-    }
 }
 
 fn typed<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>, key: &str) -> Result<Option<T>, Error> {

@@ -6,7 +6,6 @@
 mod config;
 mod decision;
 mod error;
-mod json;
 mod reply;
 mod request;
 mod version;

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::config::Network;
-use super::json::{Error as JsonError, Object};
 use super::version::Version;
+use crate::json::{Error as JsonError, Object};
 
 /// Why there is no result to hand on.
 #[derive(Debug, thiserror::Error)]

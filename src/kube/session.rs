@@ -162,6 +162,11 @@ fn tls(access: &Access) -> Result<TlsConfig, Unusable> {
     .build())
 }
 
+/// Whether a PEM bundle holds an authority that TLS can use.
+pub fn check_authority(bundle: &[u8]) -> Result<(), Unusable> {
+    root_certs(bundle).map(drop)
+}
+
 /// ureq drops a certificate that does not parse without a word: they are tried here
 /// first. One that TLS cannot use does not spoil the others of its bundle.
 fn root_certs(bundle: &[u8]) -> Result<RootCerts, Unusable> {

@@ -1,6 +1,7 @@
 //! A JSON object as it was written: order, spellings and values untouched. Pure.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -85,6 +86,12 @@ impl<'de> Deserialize<'de> for Object<'de> {
         }
         deserializer.deserialize_map(Members)
     }
+}
+
+/// Where `inner`, a part of `outer`, stands in it.
+pub fn span(outer: &str, inner: &str) -> Range<usize> {
+    let start = inner.as_ptr().addr().saturating_sub(outer.as_ptr().addr());
+    start..start + inner.len()
 }
 
 /// How deep arrays and objects are nested; brackets in strings are text.
