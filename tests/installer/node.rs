@@ -1,0 +1,299 @@
+//! A node as the installer's container sees it: the host's directories mounted below a root
+//! of the test's own, a service account as the kubelet mounts it, and the installer running.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::applet;
+use crate::support::scratch::Scratch;
+
+/// When a condition that does not come true counts as a failure.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const NET_DIR: &str = "host/etc/cni/net.d";
+pub const BIN_DIR: &str = "host/opt/cni/bin";
+pub const KUBECONFIG: &str = "host/etc/cni/net.d/ZZZ-msm-cni-kubeconfig";
+const SERVICE_ACCOUNT: &str = "var/run/secrets/kubernetes.io/serviceaccount";
+/// A certificate; nobody connects by it.
+const AUTHORITY: &str = include_str!("../fixtures/authority.crt");
+
+/// The tree of a node.
+pub struct Node {
+    scratch: Scratch,
+    /// In whose name tokens are mounted, counted up.
+    mounts: AtomicU32,
+}
+
+impl Node {
+    /// A node with a service account and empty directories.
+    pub fn new() -> Self {
+        let node = Self {
+            scratch: Scratch::new(),
+            mounts: AtomicU32::new(0),
+        };
+        for directory in [NET_DIR, BIN_DIR, SERVICE_ACCOUNT] {
+            fs::create_dir_all(node.path(directory)).unwrap();
+        }
+        for file in ["token", "ca.crt", "namespace"] {
+            symlink(
+                format!("..data/{file}"),
+                node.path(SERVICE_ACCOUNT).join(file),
+            )
+            .unwrap();
+        }
+        node.mount_service_account("first.token.x", AUTHORITY);
+        node
+    }
+
+    /// The same with one file in the runtime's configuration directory.
+    pub fn with_conf(name: &str, content: &str) -> Self {
+        let node = Self::new();
+        node.write(&format!("{NET_DIR}/{name}"), content);
+        node
+    }
+
+    pub fn root(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.scratch.path().join(path)
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        let path = self.path(path);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
+    }
+
+    pub fn write(&self, path: &str, content: &str) {
+        let path = self.path(path);
+        fs::write(&path, content)
+            .unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
+    }
+
+    pub fn conf(&self, name: &str) -> String {
+        self.read(&format!("{NET_DIR}/{name}"))
+    }
+
+    /// As the kubelet does it: a new directory, then one rename of `..data`.
+    pub fn mount_service_account(&self, token: &str, authority: &str) {
+        let number = self.mounts.fetch_add(1, Ordering::Relaxed);
+        let account = self.path(SERVICE_ACCOUNT);
+        let version = format!("..2026_11_24.{number}");
+        fs::create_dir(account.join(&version)).unwrap();
+        for (name, content) in [
+            ("token", token),
+            ("ca.crt", authority),
+            ("namespace", "msm"),
+        ] {
+            fs::write(account.join(&version).join(name), content).unwrap();
+        }
+        symlink(&version, account.join("..data_tmp")).unwrap();
+        fs::rename(account.join("..data_tmp"), account.join("..data")).unwrap();
+    }
+
+    pub fn rotate_token(&self, token: &str) {
+        self.mount_service_account(token, AUTHORITY);
+    }
+
+    /// Every file below the root but the service account: path, kind or mode, and content
+    /// (executables by their size). What two runs of something can be compared by.
+    pub fn tree(&self) -> String {
+        let mut lines = Vec::new();
+        collect(&self.path("host"), self.root(), &mut lines);
+        lines.sort();
+        lines.concat()
+    }
+
+    /// The command line of an installer that serves health on an address of its own.
+    pub fn command(&self, args: &[&str]) -> (Command, SocketAddr) {
+        static COUNT: AtomicU32 = AtomicU32::new(1);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let [_, a, b, _] = std::process::id().to_be_bytes();
+        let [_, _, c, d] = (count * 256 + std::process::id() % 256).to_be_bytes();
+        let health = SocketAddr::from((Ipv4Addr::new(127, a | 64, b ^ c, d), 8000));
+        let mut command = applet("installer");
+        command
+            .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+            .env("KUBERNETES_SERVICE_PORT", "1")
+            .env("KUBERNETES_NODE_NAME", "node-1")
+            .arg("--root")
+            .arg(self.root())
+            .arg(format!("--health-address={health}"))
+            .args(args);
+        (command, health)
+    }
+
+    /// Starts the installer.
+    pub fn start(&self, args: &[&str]) -> Installer<'_> {
+        let (command, health) = self.command(args);
+        Installer::start(self, command, health)
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn installed(&self, args: &[&str]) -> Installer<'_> {
+        let installer = self.start(args);
+        installer.becomes_ready();
+        installer
+    }
+}
+
+fn collect(path: &Path, root: &Path, lines: &mut Vec<String>) {
+    use std::os::unix::fs::MetadataExt;
+    let shown = path.strip_prefix(root).unwrap().display();
+    let metadata = path.symlink_metadata().unwrap();
+    if metadata.is_symlink() {
+        let target = fs::read_link(path).unwrap();
+        lines.push(format!("{shown} -> {}\n", target.display()));
+    } else if metadata.is_dir() {
+        lines.push(format!("{shown}/\n"));
+        for entry in fs::read_dir(path).unwrap() {
+            collect(&entry.unwrap().path(), root, lines);
+        }
+    } else {
+        let mode = metadata.mode() & 0o7777;
+        let mut line = format!("{shown} {mode:04o}");
+        match fs::read_to_string(path) {
+            Ok(text) => write!(line, "\n{text}").unwrap(),
+            Err(_) => write!(line, " {} bytes", metadata.len()).unwrap(),
+        }
+        lines.push(line + "\n");
+    }
+}
+
+/// The installer at work; killed when dropped.
+pub struct Installer<'a> {
+    pub node: &'a Node,
+    child: Child,
+    health: SocketAddr,
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl<'a> Installer<'a> {
+    pub fn start(node: &'a Node, mut command: Command, health: SocketAddr) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let lines = Arc::clone(&log);
+        let reader = thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                *lines.lock().unwrap() += &(line + "\n");
+            }
+        });
+        Self {
+            node,
+            child,
+            health,
+            log,
+            reader: Some(reader),
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Fails the test unless `condition` comes true.
+    #[track_caller]
+    pub fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !condition() {
+            assert!(
+                start.elapsed() < DEADLINE,
+                "not within {DEADLINE:?}: {what}\n--- log\n{}--- node\n{}",
+                self.log(),
+                self.node.tree()
+            );
+            thread::yield_now();
+        }
+    }
+
+    #[track_caller]
+    pub fn becomes_ready(&self) {
+        self.wait_until("ready", || {
+            self.ready().is_some_and(|(code, _)| code == 200)
+        });
+    }
+
+    /// Fails the test unless it is not ready, for a reason that holds `text`.
+    #[track_caller]
+    pub fn becomes_unready(&self, text: &str) {
+        self.wait_until(&format!("not ready because of {text:?}"), || {
+            self.ready()
+                .is_some_and(|(code, body)| code == 503 && body.contains(text))
+        });
+    }
+
+    /// Status and body of `/readyz`; `None`: nobody answers.
+    pub fn ready(&self) -> Option<(u16, String)> {
+        self.get("/readyz")
+    }
+
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(self.health).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.get(9..12)?.parse().ok()?, body.to_owned()))
+    }
+
+    pub const fn health(&self) -> SocketAddr {
+        self.health
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Ends it and returns exit code, log and how long the end took.
+    pub fn end(mut self, signal: Signal) -> (Option<i32>, String, Duration) {
+        let start = Instant::now();
+        self.signal(signal);
+        let code = self.wait();
+        (code, self.log(), start.elapsed())
+    }
+
+    /// Waits for its own end; the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.reader.take().map(JoinHandle::join);
+                return status.code();
+            }
+            assert!(start.elapsed() < DEADLINE, "still running\n{}", self.log());
+            thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Installer<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
