@@ -1,10 +1,11 @@
 //! A file of the runtime's configuration directory: what the runtime would make of it, and
 //! our entry put in or taken out while every other byte stays. Pure.
-//! Rules: libcni's `ConfListFromBytes` and `ConfFromBytes`.
+//! Rules: libcni's `ConfListFromBytes`, `ConfFromBytes` and `ConfListFromConf`.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
-use serde_json::Value;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::json::{self, Object, span};
@@ -44,7 +45,7 @@ struct Plugin<'a> {
     kind: String,
 }
 
-/// Why a runtime would not load a file.
+/// Why we do not load a file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("it is not UTF-8")]
@@ -53,10 +54,30 @@ pub enum Error {
     Json { source: json::Error },
     #[error("it has no name")]
     NoName,
+    #[error("its name is empty, which only some runtimes take")]
+    EmptyName,
     #[error("it has no list of plugins, or an empty one")]
     NoPlugins,
-    #[error("one of its plugins has no type")]
+    #[error("it, or a plugin in it, has no type")]
     NoType,
+    #[error("its {key} is of a kind that no runtime takes")]
+    WrongKind { key: &'static str },
+}
+
+impl Error {
+    /// Whether no runtime would load the file either.
+    pub const fn is_certain(&self) -> bool {
+        match self {
+            // Go's decoder mends bytes that are not UTF-8, and minds depth far later.
+            Self::NotUtf8
+            | Self::Json {
+                source: json::Error::TooDeep,
+            } => false,
+            // CRI-O takes the name of the file.
+            Self::EmptyName => false,
+            _ => true,
+        }
+    }
 }
 
 impl<'a> NetworkConfig<'a> {
@@ -64,21 +85,11 @@ impl<'a> NetworkConfig<'a> {
     pub fn parse(file_name: &str, bytes: &'a [u8]) -> Result<Self, Error> {
         let text = str::from_utf8(bytes).map_err(|_| Error::NotUtf8)?;
         let object = Object::parse(bytes).map_err(|source| Error::Json { source })?;
-        // A name is checked when a pod starts; that there is one, when the file is loaded.
-        let name = object
-            .get("name")
-            .filter(|name| string(name).is_some_and(|name| !name.is_empty()))
-            .ok_or(Error::NoName)?
-            .get();
         if is_list(file_name) {
-            return List::new(text, &object).map(Self::List);
+            List::new(text, &object).map(Self::List)
+        } else {
+            Single::new(text, &object).map(Self::Single)
         }
-        Ok(Self::Single(Single {
-            text: text.trim(),
-            kind: kind(&object)?,
-            name,
-            version: object.get("cniVersion").map(RawValue::get),
-        }))
     }
 
     /// Whether there is nothing in it but entries of ours.
@@ -97,6 +108,15 @@ pub fn is_list(file_name: &str) -> bool {
 
 impl<'a> List<'a> {
     fn new(text: &'a str, object: &Object<'a>) -> Result<Self, Error> {
+        let name = object.written("name").ok_or(Error::NoName)?;
+        if string(name).ok_or(Error::WrongKind { key: "name" })?.is_empty() {
+            return Err(Error::EmptyName);
+        }
+        for (key, is_right) in LIST_KEYS {
+            if !object.written(key).is_none_or(is_right) {
+                return Err(Error::WrongKind { key });
+            }
+        }
         let raw = object.get("plugins").ok_or(Error::NoPlugins)?;
         let items: Vec<&RawValue> =
             serde_json::from_str(raw.get()).map_err(|_| Error::NoPlugins)?;
@@ -134,7 +154,7 @@ impl<'a> List<'a> {
         let is_there = self
             .plugins
             .last()
-            .is_some_and(|last| last.is_ours() && same_json(last.text, entry));
+            .is_some_and(|last| last.is_ours() && json::same(last.text, entry));
         if is_there && ours.count() == 1 {
             return None;
         }
@@ -154,13 +174,17 @@ impl<'a> List<'a> {
         self.has_entry().then(|| self.assembled(&self.others()))
     }
 
-    /// Whether it holds, but for ours, just the plugin that `single` is.
-    pub fn extends(&self, single: &Single) -> bool {
-        let mut others = self.plugins.iter().filter(|plugin| !plugin.is_ours());
-        match (others.next(), others.next()) {
-            (Some(only), None) => same_json(only.text, single.text),
-            _ => false,
-        }
+    /// Whether it is what `single` becomes as a list, with or without an entry of ours.
+    pub fn is_made_of(&self, single: &Single) -> bool {
+        let without = self.without_entry();
+        json::same(without.as_deref().unwrap_or(self.text), &single.as_list())
+    }
+
+    /// Whether the plugin that `single` is stands in it.
+    pub fn holds(&self, single: &Single) -> bool {
+        self.plugins
+            .iter()
+            .any(|plugin| json::same(plugin.text, single.text))
     }
 
     fn assembled(&self, plugins: &str) -> String {
@@ -210,18 +234,31 @@ impl<'a> List<'a> {
     }
 }
 
-impl Single<'_> {
+impl<'a> Single<'a> {
+    fn new(text: &'a str, object: &Object<'a>) -> Result<Self, Error> {
+        let kind = kind(object)?;
+        let name = object.get_any_case("name").ok_or(Error::EmptyName)?;
+        if string(name).is_none_or(|name| name.is_empty()) {
+            return Err(Error::EmptyName);
+        }
+        Ok(Self {
+            text: text.trim(),
+            kind,
+            name: name.get(),
+            version: object.get_any_case("cniVersion").map(RawValue::get),
+        })
+    }
+
     /// A list of the same name and version with this plugin and ours in it.
     pub fn as_list_with(&self, entry: &str) -> String {
-        self.list_of(&[self.text, &entry.replace('\n', "\n    ")])
+        self.list_of(&[self.text, entry])
     }
 
     /// The same with this plugin alone.
     pub fn as_list(&self) -> String {
-        self.list_of(&[&self.text.replace('\n', "\n    ")])
+        self.list_of(&[self.text])
     }
 
-    /// As libcni's `ConfListFromConf` makes one.
     fn list_of(&self, plugins: &[&str]) -> String {
         let version = self
             .version
@@ -230,7 +267,7 @@ impl Single<'_> {
         format!(
             "{{\n{version}  \"name\": {},\n  \"plugins\": [\n    {}\n  ]\n}}\n",
             self.name,
-            plugins.join(",\n    ")
+            plugins.join(",\n").replace('\n', "\n    ")
         )
     }
 }
@@ -241,23 +278,65 @@ impl Plugin<'_> {
     }
 }
 
-/// The plugin's type; Go's decoder has no regard to case.
-fn kind(object: &Object) -> Result<String, Error> {
-    object
-        .get_any_case("type")
-        .and_then(string)
-        .filter(|kind| !kind.is_empty())
-        .ok_or(Error::NoType)
+/// The type of the plugin `text`, if a runtime would take it in a list. One that it does
+/// not take would make it refuse the whole list.
+pub fn plugin_type(text: &str) -> Result<String, Error> {
+    let list = format!(r#"{{"name": "any", "plugins": [{text}]}}"#);
+    match NetworkConfig::parse("any.conflist", list.as_bytes())? {
+        NetworkConfig::List(List { plugins, .. }) => {
+            let first = plugins.into_iter().next();
+            first.map(|plugin| plugin.kind).ok_or(Error::NoPlugins)
+        }
+        NetworkConfig::Single(single) => Ok(single.kind),
+    }
+}
+
+/// What libcni checks of a list's own keys where they are there, `null` included.
+const LIST_KEYS: [(&str, fn(&RawValue) -> bool); 4] = [
+    ("cniVersion", |raw| string(raw).is_some()),
+    ("disableCheck", is_switch),
+    ("disableGC", is_switch),
+    ("loadOnlyInlinedPlugins", is_switch),
+];
+
+fn is_switch(raw: &RawValue) -> bool {
+    let text = string(raw).unwrap_or_else(|| raw.get().to_owned());
+    ["true", "false"].contains(&text.to_lowercase().as_str())
+}
+
+/// The plugin's type, when all that libcni decodes of a plugin is of the right kind. Go's
+/// decoder has no regard to case.
+fn kind(plugin: &Object) -> Result<String, Error> {
+    type Texts = Vec<Option<String>>;
+
+    decoded::<String>(plugin, "cniVersion")?;
+    decoded::<String>(plugin, "name")?;
+    decoded::<HashMap<String, Option<bool>>>(plugin, "capabilities")?;
+    decoded::<Object>(plugin, "prevResult")?;
+    if let Some(ipam) = decoded::<Object>(plugin, "ipam")? {
+        decoded::<String>(&ipam, "type")?;
+    }
+    if let Some(dns) = decoded::<Object>(plugin, "dns")? {
+        decoded::<String>(&dns, "domain")?;
+        for key in ["nameservers", "search", "options"] {
+            decoded::<Texts>(&dns, key)?;
+        }
+    }
+    let kind = decoded::<String>(plugin, "type")?;
+    kind.filter(|kind| !kind.is_empty()).ok_or(Error::NoType)
+}
+
+fn decoded<'a, T: Deserialize<'a>>(
+    object: &Object<'a>,
+    key: &'static str,
+) -> Result<Option<T>, Error> {
+    let decode = |raw: &'a RawValue| serde_json::from_str(raw.get());
+    let value = object.get_any_case(key).map(decode).transpose();
+    value.map_err(|_| Error::WrongKind { key })
 }
 
 fn string(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
-}
-
-/// However it is written.
-pub fn same_json(one: &str, other: &str) -> bool {
-    let value = |text| serde_json::from_str::<Value>(text).ok();
-    value(one).is_some_and(|one| Some(one) == value(other))
 }
 
 /// The white space behind the last line break.
