@@ -109,7 +109,10 @@ pub fn is_list(file_name: &str) -> bool {
 impl<'a> List<'a> {
     fn new(text: &'a str, object: &Object<'a>) -> Result<Self, Error> {
         let name = object.written("name").ok_or(Error::NoName)?;
-        if string(name).ok_or(Error::WrongKind { key: "name" })?.is_empty() {
+        if string(name)
+            .ok_or(Error::WrongKind { key: "name" })?
+            .is_empty()
+        {
             return Err(Error::EmptyName);
         }
         for (key, is_right) in LIST_KEYS {
@@ -339,7 +342,470 @@ fn string(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
 }
 
-/// The white space behind the last line break.
+/// The white space that the last line begins with.
 fn indentation(lead: &str) -> &str {
-    lead.rsplit_once('\n').map_or("", |(_, spaces)| spaces)
+    let line = lead.rsplit_once('\n').map_or("", |(_, line)| line);
+    let text = line.trim_start();
+    line.strip_suffix(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+    use serde_json::Value;
+
+    use super::*;
+
+    const ENTRY: &str = "{\n  \"type\": \"msm-cni\",\n  \"a\": 1\n}";
+
+    fn list(text: &str) -> List<'_> {
+        match NetworkConfig::parse("10-x.conflist", text.as_bytes()) {
+            Ok(NetworkConfig::List(list)) => list,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn single(text: &str) -> Single<'_> {
+        match NetworkConfig::parse("10-x.conf", text.as_bytes()) {
+            Ok(NetworkConfig::Single(single)) => single,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_entry_goes_in_last_and_out_again_and_every_other_byte_stays() {
+        for (text, expected) in [
+            // Compact, and in each other way of writing that is about.
+            (
+                r#"{"name":"n","plugins":[{"type":"a"}]}"#,
+                "{\"name\":\"n\",\"plugins\":[{\"type\":\"a\"},{\n  \"type\": \"msm-cni\",\n  \"a\": 1\n}]}",
+            ),
+            (
+                r#"{"name":"n","plugins":[{"type":"a"},{"type":"b"}],"z":1}"#,
+                "{\"name\":\"n\",\"plugins\":[{\"type\":\"a\"},{\"type\":\"b\"},{\n  \"type\": \"msm-cni\",\n  \"a\": 1\n}],\"z\":1}",
+            ),
+            (
+                r#"{ "name": "n", "plugins": [ {"type": "a"} ] }"#,
+                "{ \"name\": \"n\", \"plugins\": [ {\"type\": \"a\"}, {\n  \"type\": \"msm-cni\",\n  \"a\": 1\n} ] }",
+            ),
+            (
+                "{\n  \"name\": \"n\",\n  \"plugins\": [\n    {\n      \"type\": \"a\"\n    }\n  ]\n}\n",
+                "{\n  \"name\": \"n\",\n  \"plugins\": [\n    {\n      \"type\": \"a\"\n    },\n    {\n      \"type\": \"msm-cni\",\n      \"a\": 1\n    }\n  ]\n}\n",
+            ),
+            (
+                "{\n\t\"name\": \"n\",\n\t\"plugins\": [\n\t\t{\"type\": \"a\"},\n\t\t{\"type\": \"b\"}\n\t]\n}",
+                "{\n\t\"name\": \"n\",\n\t\"plugins\": [\n\t\t{\"type\": \"a\"},\n\t\t{\"type\": \"b\"},\n\t\t{\n\t\t  \"type\": \"msm-cni\",\n\t\t  \"a\": 1\n\t\t}\n\t]\n}",
+            ),
+            (
+                "{\r\n  \"name\": \"n\",\r\n  \"plugins\": [\r\n    {\"type\": \"a\"}\r\n  ]\r\n}\r\n",
+                "{\r\n  \"name\": \"n\",\r\n  \"plugins\": [\r\n    {\"type\": \"a\"},\r\n    {\n      \"type\": \"msm-cni\",\n      \"a\": 1\n    }\r\n  ]\r\n}\r\n",
+            ),
+            (
+                "  {\"name\" :\"n\" ,\"plugins\"\n:[\n{\"type\":\"a\"}\n  , {\"type\":\"b\"}\t\n\n]}\n\n",
+                "  {\"name\" :\"n\" ,\"plugins\"\n:[\n{\"type\":\"a\"}\n  , {\"type\":\"b\"}\n  , {\n    \"type\": \"msm-cni\",\n    \"a\": 1\n  }\t\n\n]}\n\n",
+            ),
+            // What Go would lose, and what looks like JSON in a string.
+            (
+                r#"{"name":"\u00fc\/","n":[18446744073709551617,-0,1.50e+3],"plugins":[{"type":"a","x":"]},{\"type\":\"msm-cni\"}\\"}],"name":"n"}"#,
+                "{\"name\":\"\\u00fc\\/\",\"n\":[18446744073709551617,-0,1.50e+3],\"plugins\":[{\"type\":\"a\",\"x\":\"]},{\\\"type\\\":\\\"msm-cni\\\"}\\\\\"},{\n  \"type\": \"msm-cni\",\n  \"a\": 1\n}],\"name\":\"n\"}",
+            ),
+            // The last of repeated keys counts.
+            (
+                r#"{"name":"n","plugins":[{"type":"x"}],"plugins":[{"type":"a"}]}"#,
+                "{\"name\":\"n\",\"plugins\":[{\"type\":\"x\"}],\"plugins\":[{\"type\":\"a\"},{\n  \"type\": \"msm-cni\",\n  \"a\": 1\n}]}",
+            ),
+        ] {
+            let with = list(text).with_entry(ENTRY).unwrap();
+            assert_eq!(with, expected);
+            assert_eq!(list(&with).with_entry(ENTRY), None, "{with}");
+            assert_eq!(list(&with).without_entry().unwrap(), text);
+            assert_eq!(list(text).without_entry(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_entry_elsewhere_or_twice_or_another_one_becomes_the_last_one() {
+        let with = r#"{"name":"n","plugins":[{"type":"a"},{"type":"b"},{"type":"msm-cni"}]}"#;
+        let without = r#"{"name":"n","plugins":[{"type":"a"},{"type":"b"}]}"#;
+        for plugins in [
+            r#"{"type":"msm-cni"},{"type":"a"},{"type":"b"}"#,
+            r#"{"type":"a"},{"type":"msm-cni"},{"type":"b"}"#,
+            r#"{"type":"a"},{"type":"b"},{"type":"msm-cni","x":1}"#,
+            r#"{"type":"a"},{"type":"b"},{"type":"msm-cni"},{"type":"msm-cni"}"#,
+            r#"{"type":"msm-cni"},{"type":"a"},{"type":"msm-cni"},{"type":"b"},{"type":"msm-cni"}"#,
+            r#"{"type":"msm-cni"},{"type":"msm-cni"},{"type":"a"},{"type":"b"}"#,
+            r#"{"type":"a"},{"TYPE":"msm-cni"},{"type":"b"}"#,
+        ] {
+            let text = format!(r#"{{"name":"n","plugins":[{plugins}]}}"#);
+            let list = list(&text);
+            assert_eq!(
+                list.with_entry(r#"{"type":"msm-cni"}"#).as_deref(),
+                Some(with),
+                "{text}"
+            );
+            assert_eq!(list.without_entry().as_deref(), Some(without), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_written_another_way_is_the_same() {
+        for entry in [
+            r#"{"a":1,"type":"msm-cni"}"#,
+            "{\"type\":\n\t\"msm-cni\", \"a\":1}",
+            r#"{"a":2,"type":"msm\u002dcni","a":1}"#,
+        ] {
+            let text = format!(r#"{{"name":"n","plugins":[{{"type":"a"}}, {entry}]}}"#);
+            assert_eq!(list(&text).with_entry(ENTRY), None, "{text}");
+        }
+        // Whatever it says, it is not put in for ever.
+        let odd = r#"{"type":"msm-cni","a":1e999,"b":"\ud800"}"#;
+        let text = format!(r#"{{"name":"n","plugins":[{{"type":"a"}},{odd}]}}"#);
+        assert_eq!(list(&text).with_entry(odd), None);
+    }
+
+    #[test]
+    fn a_list_of_ours_alone_is_ours() {
+        for (text, expected) in [
+            (r#"{"name":"n","plugins":[{"type":"msm-cni"}]}"#, true),
+            (
+                r#"{"name":"n","plugins":[{"type":"msm-cni"},{"type":"msm-cni"}]}"#,
+                true,
+            ),
+            (
+                r#"{"name":"n","plugins":[{"type":"msm-cni"},{"type":"a"}]}"#,
+                false,
+            ),
+        ] {
+            let config = NetworkConfig::parse("x.conflist", text.as_bytes()).unwrap();
+            assert_eq!(config.is_our_own(), expected, "{text}");
+        }
+        let text = r#"{"name":"n","plugins":[ {"type":"msm-cni"} ]}"#;
+        assert_eq!(
+            list(text)
+                .with_entry(r#"{"type":"msm-cni","a":1}"#)
+                .unwrap(),
+            r#"{"name":"n","plugins":[ {"type":"msm-cni","a":1} ]}"#
+        );
+    }
+
+    #[test]
+    fn a_conf_becomes_a_list_of_its_name_and_version() {
+        for (text, expected) in [
+            (
+                "{\n  \"cniVersion\": \"0.3.1\",\n  \"name\": \"n\\u00fc\",\n  \"type\": \"a\"\n}\n",
+                "{\n  \"cniVersion\": \"0.3.1\",\n  \"name\": \"n\\u00fc\",\n  \"plugins\": [\n    {\n      \"cniVersion\": \"0.3.1\",\n      \"name\": \"n\\u00fc\",\n      \"type\": \"a\"\n    },\n    {\n      \"type\": \"msm-cni\",\n      \"a\": 1\n    }\n  ]\n}\n",
+            ),
+            (
+                r#"{"name":"n","type":"a"}"#,
+                "{\n  \"name\": \"n\",\n  \"plugins\": [\n    {\"name\":\"n\",\"type\":\"a\"},\n    {\n      \"type\": \"msm-cni\",\n      \"a\": 1\n    }\n  ]\n}\n",
+            ),
+            (
+                r#"{"NAME":"n","cniversion":"1.0.0","type":"a"}"#,
+                "{\n  \"cniVersion\": \"1.0.0\",\n  \"name\": \"n\",\n  \"plugins\": [\n    {\"NAME\":\"n\",\"cniversion\":\"1.0.0\",\"type\":\"a\"},\n    {\n      \"type\": \"msm-cni\",\n      \"a\": 1\n    }\n  ]\n}\n",
+            ),
+        ] {
+            let single = single(text);
+            let made = single.as_list_with(ENTRY);
+            assert_eq!(made, expected);
+            let made = list(&made);
+            assert_eq!(made.with_entry(ENTRY), None);
+            assert_eq!(made.without_entry().unwrap(), single.as_list());
+            assert!(made.is_made_of(&single) && made.holds(&single));
+        }
+    }
+
+    #[test]
+    fn a_list_that_somebody_has_changed_is_not_made_of_the_conf_any_more() {
+        let single = single(r#"{"name":"n","cniVersion":"0.3.1","type":"a","mtu":1}"#);
+        for (list_text, is_made_of_it, holds_it) in [
+            (
+                r#"{"name":"n","cniVersion":"0.3.1","plugins":[{"mtu":1,"type":"a","cniVersion":"0.3.1","name":"n"}]}"#,
+                true,
+                true,
+            ),
+            (
+                r#"{"name":"n","cniVersion":"0.3.1","plugins":[{"type":"msm-cni"},{"name":"n","cniVersion":"0.3.1","type":"a","mtu":1}]}"#,
+                true,
+                true,
+            ),
+            (
+                r#"{"name":"n","cniVersion":"1.0.0","plugins":[{"name":"n","cniVersion":"0.3.1","type":"a","mtu":1}]}"#,
+                false,
+                true,
+            ),
+            (
+                r#"{"name":"n","cniVersion":"0.3.1","disableCheck":true,"plugins":[{"name":"n","cniVersion":"0.3.1","type":"a","mtu":1}]}"#,
+                false,
+                true,
+            ),
+            (
+                r#"{"name":"n","cniVersion":"0.3.1","plugins":[{"name":"n","cniVersion":"0.3.1","type":"a","mtu":1},{"type":"b"},{"type":"msm-cni"}]}"#,
+                false,
+                true,
+            ),
+            (
+                r#"{"name":"n","cniVersion":"0.3.1","plugins":[{"name":"n","cniVersion":"0.3.1","type":"a","mtu":2},{"type":"msm-cni"}]}"#,
+                false,
+                false,
+            ),
+            (
+                r#"{"name":"n","cniVersion":"0.3.1","plugins":[{"type":"msm-cni"}]}"#,
+                false,
+                false,
+            ),
+        ] {
+            let list = list(list_text);
+            assert_eq!(list.is_made_of(&single), is_made_of_it, "{list_text}");
+            assert_eq!(list.holds(&single), holds_it, "{list_text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused_with_a_reason() {
+        for (file, text, reason) in [
+            ("x.conflist", "", "it is not a JSON object"),
+            (
+                "x.conflist",
+                "{\"name\": \"n\", \"plugins\": [{\"ty",
+                "it is not a JSON object",
+            ),
+            ("x.conflist", "[]", "it is not a JSON object"),
+            ("x.conflist", "\u{feff}{}", "it is not a JSON object"),
+            ("x.conflist", r#"{"plugins":[{"type":"a"}]}"#, "no name"),
+            (
+                "x.conflist",
+                r#"{"name":null,"plugins":[{"type":"a"}]}"#,
+                "its name is of a kind",
+            ),
+            (
+                "x.conflist",
+                r#"{"name":7,"plugins":[{"type":"a"}]}"#,
+                "its name is of a kind",
+            ),
+            (
+                "x.conflist",
+                r#"{"name":"","plugins":[{"type":"a"}]}"#,
+                "its name is empty",
+            ),
+            (
+                "x.conflist",
+                r#"{"NAME":"n","plugins":[{"type":"a"}]}"#,
+                "no name",
+            ),
+            ("x.conflist", r#"{"name":"n"}"#, "no list of plugins"),
+            (
+                "x.conflist",
+                r#"{"name":"n","type":"a"}"#,
+                "no list of plugins",
+            ),
+            (
+                "x.conflist",
+                r#"{"name":"n","plugins":{}}"#,
+                "no list of plugins",
+            ),
+            (
+                "x.conflist",
+                r#"{"name":"n","plugins":[]}"#,
+                "no list of plugins",
+            ),
+            (
+                "x.conflist",
+                r#"{"name":"n","plugins":[{"type":"a"}],"plugins":null}"#,
+                "no list of plugins",
+            ),
+            ("x.conflist", r#"{"name":"n","plugins":["a"]}"#, "no type"),
+            (
+                "x.conflist",
+                r#"{"name":"n","plugins":[{"type":"a"},{}]}"#,
+                "no type",
+            ),
+            (
+                "x.conflist",
+                r#"{"name":"n","plugins":[{"type":""}]}"#,
+                "no type",
+            ),
+            (
+                "x.conflist",
+                r#"{"name":"n","plugins":[{"type":[]}]}"#,
+                "its type is of a kind",
+            ),
+            (
+                "x.conflist",
+                r#"{"name":"n","plugins":[{"type":"a","ipam":[]}]}"#,
+                "its ipam",
+            ),
+            (
+                "x.conflist",
+                r#"{"name":"n","cniVersion":1.0,"plugins":[{"type":"a"}]}"#,
+                "its cniVersion",
+            ),
+            (
+                "x.conflist",
+                r#"{"name":"n","cniVersion":null,"plugins":[{"type":"a"}]}"#,
+                "its cniVersion",
+            ),
+            (
+                "x.conflist",
+                r#"{"name":"n","disableCheck":"no","plugins":[{"type":"a"}]}"#,
+                "its disableCheck",
+            ),
+            ("x.conf", r#"{"name":"n"}"#, "no type"),
+            ("x.conf", r#"{"type":"a"}"#, "its name is empty"),
+            (
+                "x.json",
+                r#"{"name":"n","plugins":[{"type":"a"}]}"#,
+                "no type",
+            ),
+            (
+                "x.conf",
+                r#"{"name":{},"type":"a"}"#,
+                "its name is of a kind",
+            ),
+        ] {
+            let error = NetworkConfig::parse(file, text.as_bytes()).unwrap_err();
+            let chain = crate::process::chain(&error);
+            assert!(chain.contains(reason), "{file} {text}: {chain}");
+            assert_eq!(error.is_certain(), !reason.contains("empty"), "{text}");
+        }
+        let deep = format!("{{\"name\":{}", "[".repeat(1000));
+        for bytes in [&b"\xff"[..], deep.as_bytes()] {
+            let error = NetworkConfig::parse("x.conf", bytes).unwrap_err();
+            assert!(!error.is_certain(), "{error}");
+        }
+        for text in [
+            r#"{"name":"n","cniVersion":"9","disableCheck":"TRUE","plugins":[{"type":"a","name":null,"capabilities":{"x":true},"ipam":{},"dns":{"search":["a",null]}}]}"#,
+            r#"{"name":"n","disableGC":false,"loadOnlyInlinedPlugins":true,"plugins":[{"type":"a"}]}"#,
+        ] {
+            list(text);
+        }
+    }
+
+    /// Texts of plugins, none of them ours.
+    fn plugins() -> impl Strategy<Value = Vec<String>> {
+        let value = select(vec![
+            "1",
+            "-1.50e+3",
+            "18446744073709551617",
+            "null",
+            "[]",
+            "{}",
+            "[ 1,\t2 ]",
+            r#""\u00e4\\\" ]}""#,
+            r#"{"type": "msm-cni"}"#,
+            r#"[{"type":"msm-cni"}]"#,
+        ]);
+        let member = (
+            select(vec!["a", "b", "Type ", r"\u0061", "plugins"]),
+            space(),
+            value,
+        )
+            .prop_map(|(key, space, value)| format!(r#""{key}"{space}:{space}{value}"#));
+        let kind = select(vec!["bridge", "portmap", "msm-cni-2", "msm", "MSM-CNI"]);
+        let plugin = (kind, space(), vec(member, 0..3), any::<bool>()).prop_map(
+            |(kind, space, mut members, first)| {
+                let kind = format!(r#""type":{space}"{kind}""#);
+                members.insert(if first { 0 } else { members.len() }, kind);
+                format!("{{{space}{}{space}}}", members.join(&format!(",{space}")))
+            },
+        );
+        vec(plugin, 1..5)
+    }
+
+    fn space() -> impl Strategy<Value = String> {
+        let piece = select(vec![" ", "\n", "\r\n", "\t", "    "]);
+        vec(piece, 0..3).prop_map(|pieces| pieces.concat())
+    }
+
+    /// What stands around and between the plugins of a list.
+    #[derive(Debug)]
+    struct Layout {
+        spaces: Vec<String>,
+        name_is_last: bool,
+        is_repeated: bool,
+    }
+
+    fn layout() -> impl Strategy<Value = Layout> {
+        (vec(space(), 12), any::<bool>(), any::<bool>()).prop_map(
+            |(spaces, name_is_last, is_repeated)| Layout {
+                spaces,
+                name_is_last,
+                is_repeated,
+            },
+        )
+    }
+
+    impl Layout {
+        fn text(&self, plugins: &[String]) -> String {
+            let [start, open, key, colon, end, close, last, between @ ..] = &self.spaces[..] else {
+                panic!("{self:?}");
+            };
+            let plugins: Vec<_> = plugins
+                .iter()
+                .zip(between.iter().cycle())
+                .map(|(plugin, space)| format!("{space}{plugin}{end}"))
+                .collect();
+            let mut members = vec![
+                r#""name": "n""#.to_owned(),
+                format!("\"plugins\"{key}:{colon}[{}]", plugins.join(",")),
+            ];
+            if self.name_is_last {
+                members.reverse();
+            }
+            if self.is_repeated {
+                members.insert(0, r#""plugins": [{"type": "msm-cni"}]"#.to_owned());
+            }
+            format!("{start}{{{open}{}{close}}}{last}", members.join(","))
+        }
+    }
+
+    fn parsed(text: &str) -> Result<Vec<Value>, TestCaseError> {
+        let value: Value = serde_json::from_str(text)
+            .map_err(|error| TestCaseError::fail(format!("{error}: {text}")))?;
+        Ok(value["plugins"].as_array().cloned().unwrap_or_default())
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_put_in_comes_out_again(
+            plugins in plugins(),
+            layout in layout(),
+            entry in select(vec![r#"{"type":"msm-cni"}"#, ENTRY]),
+            other in select(vec![r#"{"type":"msm-cni","x":[]}"#, ENTRY]),
+        ) {
+            let text = layout.text(&plugins);
+            let with = list(&text).with_entry(entry).unwrap();
+            prop_assert_eq!(list(&with).with_entry(entry), None);
+            prop_assert_eq!(list(&with).without_entry().unwrap(), text.as_str());
+            prop_assert_eq!(parsed(&with)?, values(plugins.iter().map(String::as_str).chain([entry])));
+            if let Some(changed) = list(&with).with_entry(other) {
+                prop_assert_eq!(list(&changed).with_entry(other), None);
+                prop_assert_eq!(list(&changed).without_entry().unwrap(), text);
+            }
+        }
+
+        #[test]
+        fn an_entry_anywhere_comes_out_and_the_others_stay(
+            plugins in plugins(),
+            layout in layout(),
+            places in vec(any::<Index>(), 1..3),
+        ) {
+            let mut all = plugins.clone();
+            for place in places {
+                all.insert(place.index(all.len() + 1), r#"{"type": "msm-cni"}"#.to_owned());
+            }
+            let text = layout.text(&all);
+            let others = values(plugins.iter().map(String::as_str));
+            prop_assert_eq!(&parsed(&list(&text).without_entry().unwrap())?, &others);
+            let with = parsed(&list(&text).with_entry(ENTRY).unwrap())?;
+            prop_assert_eq!(with.split_last().unwrap().1, others);
+        }
+    }
+
+    fn values<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<Value> {
+        texts
+            .map(|text| serde_json::from_str(text).unwrap())
+            .collect()
+    }
 }

@@ -3,7 +3,7 @@
 //! other file; or into a file of its own. Pure. At every moment the runtime finds the
 //! network that it would find without us.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::conflist::{List, NetworkConfig, Single, is_list};
 use super::observe::{Held, NetFile, Unheld};
@@ -74,7 +74,7 @@ impl<'a> Directory<'a> {
                 .map(|config| Loaded { file, held, config })
                 .map_err(|error| (chain(&error), error.is_certain())),
             Err(Unheld::ByAnyone(reason)) => Err((reason.clone(), true)),
-            Err(Unheld::ByUs(reason)) => Err((reason.clone(), false)),
+            Err(Unheld::Elsewhere(reason) | Unheld::Failed(reason)) => Err((reason.clone(), false)),
         };
         match (before, parsed) {
             (None, Ok(loaded)) => self.files.push(loaded),
@@ -230,8 +230,11 @@ impl<'a> Directory<'a> {
             ),
             Some(content) => (content, "our entry was missing".to_owned()),
             None if mode != loaded.held.mode => (
-                loaded.text(),
-                format!("it holds a token, and its mode was {:04o}", loaded.held.mode),
+                loaded.held.text().into_owned(),
+                format!(
+                    "it holds a token, and its mode was {:04o}",
+                    loaded.held.mode
+                ),
             ),
             None => return,
         };
@@ -240,7 +243,7 @@ impl<'a> Directory<'a> {
             Secrecy::HoldsToken if list.has_entry() => Cause::Renewal,
             _ => Cause::Repair,
         };
-        plan.push_as(cause, loaded.rewritten(content, entry.secrecy), reason);
+        plan.push_for(cause, loaded.rewritten(content, entry.secrecy), reason);
     }
 
     /// Turns a `.conf` or `.json` into a `.conflist`. The list is there before the other
@@ -265,7 +268,15 @@ impl<'a> Directory<'a> {
             {
                 path.clone_from(&existing.file.path);
                 let reason = format!("{} has been written anew", first.file.name);
-                plan.push(first.as_list(existing, single, entry), reason);
+                plan.push(
+                    Action::Write {
+                        path: path.clone(),
+                        content: single.as_list_with(&entry.text).into_bytes(),
+                        mode: private(first.held.mode, entry.secrecy),
+                        owner: Some(first.held.owner),
+                    },
+                    reason,
+                );
             }
             None if !self.has(&name) => {
                 let reason = format!("{} takes one plugin only", first.file.name);
@@ -275,7 +286,6 @@ impl<'a> Directory<'a> {
                         content: single.as_list_with(&entry.text).into_bytes(),
                         mode: private(first.held.mode, entry.secrecy),
                         owner: Some(first.held.owner),
-                        known: None,
                     },
                     reason,
                 );
@@ -293,10 +303,218 @@ impl<'a> Directory<'a> {
             Action::Rename {
                 from: self.path(&first.file.name),
                 to: self.path(&original_name(&first.file.name)),
-                known: Some(first.held.content.clone()),
             },
             format!("{name} holds its plugin, and ours"),
         );
         self.leave(Some(&path), "it is in another file now", plan);
     }
+
+    /// Writes a file of our own, whatever else is there.
+    pub fn stand_alone(&self, entry: &Entry, own_uid: u32, plan: &mut Plan) {
+        let wanted = self.settings.conf_name.as_deref();
+        let name = wanted.unwrap_or(STAND_ALONE_FILE);
+        let path = self.path(name);
+        let existing = self.all.iter().find(|file| file.name == name);
+        let loaded = self.files.iter().find(|loaded| loaded.file.name == name);
+        let is_ours = match loaded {
+            Some(loaded) => loaded.config.is_our_own(),
+            // Nobody else has reason to write a file of our name.
+            None => existing.is_none() || wanted.is_none(),
+        };
+        if !is_ours {
+            plan.wait(format!(
+                "{} is somebody else's; choose another --cni-conf-name",
+                path.display()
+            ));
+            return;
+        }
+        let content = if is_list(name) {
+            alone_in_a_list(&entry.text)
+        } else {
+            format!("{}\n", entry.text)
+        };
+        let mode = private(CONFIGURATION_MODE, entry.secrecy);
+        let reason = match existing.map(|file| &file.held) {
+            None => Some("it was missing".to_owned()),
+            Some(Err(_)) => Some("it could not be read".to_owned()),
+            Some(Ok(held)) if !json::same(&held.text(), &content) => {
+                Some("it was another one".to_owned())
+            }
+            Some(Ok(held)) => amiss(held, mode, own_uid),
+        };
+        if let Some(reason) = reason {
+            let content = content.into_bytes();
+            plan.push(
+                Action::Write {
+                    path: path.clone(),
+                    content,
+                    mode,
+                    owner: None,
+                },
+                reason,
+            );
+        }
+        self.leave(Some(&path), "it is in a file of its own now", plan);
+    }
+
+    /// Takes our entry out of every file but `kept`. What was a `.conf` or `.json` is one
+    /// again, and there before its list goes.
+    pub fn leave(&self, kept: Option<&Path>, reason: &str, plan: &mut Plan) {
+        for loaded in &self.files {
+            let name = &loaded.file.name;
+            if Some(loaded.file.path.as_path()) == kept {
+                continue;
+            }
+            match (self.source(loaded), &loaded.config) {
+                _ if loaded.config.is_our_own() => plan.remove(self.path(name), reason),
+                (Some(source), _) => {
+                    if let Source::Aside(original) = source
+                        && !self.has(original)
+                    {
+                        plan.push(
+                            Action::Rename {
+                                from: self.path(&original_name(original)),
+                                to: self.path(original),
+                            },
+                            format!("it comes back in place of {name}: {reason}"),
+                        );
+                    }
+                    plan.remove(self.path(name), reason);
+                }
+                (None, NetworkConfig::List(list)) => {
+                    if let Some(content) = list.without_entry() {
+                        plan.push(loaded.rewritten(content, Secrecy::Public), reason);
+                    }
+                }
+                (None, NetworkConfig::Single(_)) => {}
+            }
+        }
+        self.remove_originals(kept, plan);
+    }
+
+    /// What has been written anew needs no other version of it.
+    fn remove_originals(&self, kept: Option<&Path>, plan: &mut Plan) {
+        for file in self.all {
+            if let Some(name) = file.name.strip_suffix(ORIGINAL_SUFFIX)
+                && self.has(name)
+                && Some(self.path(&list_name(name)).as_path()) != kept
+            {
+                plan.remove(
+                    self.path(&file.name),
+                    &format!("{name} has been written anew"),
+                );
+            }
+        }
+    }
+
+    /// The originals that stay aside when we leave, because others have changed or removed
+    /// what was made of them.
+    pub fn left_aside(&self) -> Vec<String> {
+        let sources: Vec<_> = self
+            .files
+            .iter()
+            .filter_map(|loaded| self.source(loaded))
+            .map(Source::name)
+            .collect();
+        self.all
+            .iter()
+            .filter_map(|file| Some((file, file.name.strip_suffix(ORIGINAL_SUFFIX)?)))
+            .filter(|(_, name)| !self.has(name) && !sources.contains(name))
+            .map(|(file, name)| {
+                format!(
+                    "{} stays: {}, which it had become, has been changed or removed by somebody since",
+                    self.path(&file.name).display(),
+                    list_name(name)
+                )
+            })
+            .collect()
+    }
+
+    /// Files that may hold our entry, though we cannot see it or take it out.
+    pub fn suspects(&self) -> Vec<String> {
+        let may_name_us = |file: &NetFile| match &file.held {
+            Ok(held) => names_us(&held.content),
+            Err(Unheld::Failed(_)) => true,
+            Err(Unheld::ByAnyone(_) | Unheld::Elsewhere(_)) => false,
+        };
+        self.unusable
+            .iter()
+            .filter(|unusable| may_name_us(unusable.file))
+            .map(|unusable| {
+                format!(
+                    "{} may hold our entry, but {}",
+                    self.path(&unusable.file.name).display(),
+                    unusable.reason
+                )
+            })
+            .collect()
+    }
+
+    /// Whether there is anything of that name.
+    fn has(&self, name: &str) -> bool {
+        self.all.iter().any(|file| file.name == name)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.settings.net_dir.join(name)
+    }
+}
+
+/// What a list was made of, by name.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// It has stepped aside.
+    Aside(&'a str),
+    /// It stands beside the list.
+    Beside(&'a str),
+}
+
+impl<'a> Source<'a> {
+    const fn name(self) -> &'a str {
+        match self {
+            Self::Aside(name) | Self::Beside(name) => name,
+        }
+    }
+}
+
+impl Loaded<'_> {
+    /// The same file with another content.
+    fn rewritten(&self, content: String, secrecy: Secrecy) -> Action {
+        Action::Write {
+            path: self.file.path.clone(),
+            content: content.into_bytes(),
+            mode: private(self.held.mode, secrecy),
+            owner: Some(self.held.owner),
+        }
+    }
+}
+
+const fn private(mode: u32, secrecy: Secrecy) -> u32 {
+    match secrecy {
+        Secrecy::Public => mode,
+        Secrecy::HoldsToken => mode & !NOT_OWNERS,
+    }
+}
+
+/// What `10-x.conf` or `10-x.json` is called as a list.
+fn list_name(name: &str) -> String {
+    let stem = Path::new(name).file_stem().unwrap_or_default();
+    format!("{}.conflist", stem.to_string_lossy())
+}
+
+fn original_name(name: &str) -> String {
+    format!("{name}{ORIGINAL_SUFFIX}")
+}
+
+/// A list with nothing but our entry, of its name and version.
+fn alone_in_a_list(entry: &str) -> String {
+    match NetworkConfig::parse(STAND_ALONE_FILE, entry.as_bytes()) {
+        Ok(NetworkConfig::Single(single)) => single.as_list(),
+        _ => entry.to_owned(),
+    }
+}
+
+fn names_us(content: &[u8]) -> bool {
+    let name = CNI_APPLET.as_bytes();
+    content.windows(name.len()).any(|window| window == name)
 }

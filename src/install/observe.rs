@@ -1,6 +1,7 @@
 //! What is on the disk now, as a value for `plan`. Reads, and changes nothing; what cannot
 //! be read is a reason, not an error.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -40,6 +41,8 @@ pub struct Observed {
     pub temporaries: Vec<PathBuf>,
     /// Who we are.
     pub own_uid: u32,
+    /// Whether token or authority are others than when the kubeconfig was right.
+    pub is_renewed: bool,
 }
 
 /// A directory for executables.
@@ -76,6 +79,12 @@ pub struct Held {
     pub owner: Owner,
 }
 
+impl Held {
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.content)
+    }
+}
+
 /// A file of the runtime's configuration directory.
 #[derive(Debug)]
 pub struct NetFile {
@@ -90,8 +99,10 @@ pub struct NetFile {
 pub enum Unheld {
     /// Nobody can read it.
     ByAnyone(String),
-    /// The runtime, which is not in this container, may be able to.
-    ByUs(String),
+    /// The runtime, which is not in this container, may find it; we never could.
+    Elsewhere(String),
+    /// Reading it has failed.
+    Failed(String),
 }
 
 /// Contents may hold tokens.
@@ -101,11 +112,13 @@ impl std::fmt::Debug for Held {
     }
 }
 
-/// Looks, and remembers which executables need not be read again.
-#[derive(Debug, Default)]
+/// Looks, and remembers what it need not read again and what was right.
+#[derive(Default)]
 pub struct Observer {
     /// Files that were found to be copies of ours, as long as they stay what they were.
     copies: HashMap<PathBuf, Identity>,
+    /// Token and authority when the kubeconfig was right.
+    written: Option<(String, Option<Vec<u8>>)>,
 }
 
 /// A change of a file's content changes this.
@@ -120,7 +133,6 @@ struct Identity {
 impl Observer {
     pub fn observe(&mut self, settings: &Settings) -> Observed {
         let (bin_dirs, bin_dir_trouble) = self.bin_dirs(settings);
-        let kubeconfig_path = settings.net_dir.join(&settings.kubeconfig_name);
         let net_files = net_files(&settings.net_dir);
         let linked_dirs = linked_dirs(&settings.net_dir, &net_files);
         let directories = bin_dirs
@@ -128,16 +140,33 @@ impl Observer {
             .map(|dir| dir.path.as_path())
             .chain([settings.net_dir.as_path()])
             .chain(linked_dirs.iter().map(PathBuf::as_path));
+        let token = token(&settings.service_account.join("token"));
+        let authority = authority(&settings.trust);
         Observed {
             temporaries: directories.flat_map(temporaries).collect(),
             linked_dirs,
             bin_dirs,
             bin_dir_trouble,
-            kubeconfig: state(&kubeconfig_path),
-            token: token(&settings.service_account.join("token")),
-            authority: authority(&settings.trust),
+            kubeconfig: state(&settings.kubeconfig()),
+            is_renewed: self
+                .written
+                .as_ref()
+                .is_none_or(|(old_token, old_authority)| {
+                    token.as_ref() != Ok(old_token) || authority.as_ref() != Ok(old_authority)
+                }),
+            token,
+            authority,
             net_files,
             own_uid: geteuid().as_raw(),
+        }
+    }
+
+    /// It was found to say what it should.
+    pub fn kubeconfig_is_right(&mut self, found: &Observed) {
+        if found.is_renewed
+            && let (Ok(token), Ok(authority)) = (&found.token, &found.authority)
+        {
+            self.written = Some((token.clone(), authority.clone()));
         }
     }
 
@@ -191,7 +220,14 @@ impl Observer {
         }
         let mode = metadata.mode() & PERMISSIONS;
         if mode != EXECUTABLE_MODE {
-            return Ok(Comparison::Wrong(format!("its mode is {mode:04o}")));
+            return Ok(Comparison::Wrong(format!("its mode was {mode:04o}")));
+        }
+        // Who could replace what root runs.
+        if metadata.uid() != geteuid().as_raw() {
+            return Ok(Comparison::Wrong(format!(
+                "it belonged to user {}",
+                metadata.uid()
+            )));
         }
         let identity = Identity::of(&metadata);
         if self.copies.get(path) == Some(&identity) {
@@ -199,7 +235,7 @@ impl Observer {
         }
         let own = disk::own_executable()?;
         if own.metadata()?.len() != metadata.len() || !same_content(own, File::open(path)?)? {
-            return Ok(Comparison::Wrong("it is not this version".into()));
+            return Ok(Comparison::Wrong("it was not this version".into()));
         }
         self.copies.insert(path.to_owned(), identity);
         Ok(Comparison::Right)
@@ -315,8 +351,11 @@ fn net_file(directory: &Path, name: &OsStr) -> Option<NetFile> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(dangling(&fs::read_link(&path).ok()?))
         }
-        _ if name.to_str().is_none() => Err(Unheld::ByUs("its name is not UTF-8".into())),
-        _ => held(&path).map_err(|error| Unheld::ByUs(error.to_string())),
+        _ if name.to_str().is_none() => Err(Unheld::Elsewhere("its name is not UTF-8".into())),
+        _ => match held(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            held => held.map_err(|error| Unheld::Failed(error.to_string())),
+        },
     };
     Some(NetFile {
         name: name.to_string_lossy().into_owned(),
@@ -348,13 +387,22 @@ fn dangling(target: &Path) -> Unheld {
     if target.components().all(stays) {
         Unheld::ByAnyone(reason)
     } else {
-        Unheld::ByUs(format!("{reason} in this container"))
+        Unheld::Elsewhere(format!("{reason} in this container"))
+    }
+}
+
+/// Reads what the kubelet mounts. It replaces the directory behind the file's symlink and
+/// removes the old one, which may be the one that was just being opened.
+fn read_mounted(path: &Path) -> io::Result<Vec<u8>> {
+    match disk::read(path, LARGEST_FILE) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => disk::read(path, LARGEST_FILE),
+        read => read,
     }
 }
 
 /// The service account's token, as far as it could be sent.
 pub fn token(path: &Path) -> Result<String, String> {
-    let bytes = disk::read(path, LARGEST_FILE).map_err(|error| {
+    let bytes = read_mounted(path).map_err(|error| {
         format!(
             "the service account's token {} cannot be read: {error}",
             path.display()
@@ -376,7 +424,7 @@ pub fn authority(trust: &Trust) -> Result<Option<Vec<u8>>, String> {
     let Trust::AuthorityFile(path) = trust else {
         return Ok(None);
     };
-    let bytes = disk::read(path, LARGEST_FILE).map_err(|error| {
+    let bytes = read_mounted(path).map_err(|error| {
         format!(
             "the certificate authority {} cannot be read: {error}",
             path.display()

@@ -174,6 +174,8 @@ pub struct Settings {
     pub placement: Placement,
     /// With placeholders.
     pub template: String,
+    /// Where it comes from: a flag, a variable, or neither.
+    pub template_setting: String,
     /// Goes before `template`; for the shell to read.
     pub template_file: Option<PathBuf>,
     pub plugin_log_level: String,
@@ -297,11 +299,13 @@ pub fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Puts the Media Streaming Mesh CNI plugin on a node and keeps it there")
         .after_help(
-            "Each flag may be given as a variable of the same name in upper snake case, such as \
+            "Each flag but --root may be given as a variable of the same name in upper snake case, such as \
              CNI_NET_DIR. Besides: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT (needed), \
              KUBERNETES_SERVICE_PROTOCOL (https), KUBERNETES_NODE_NAME (else the host name), \
              POD_NAME and POD_NAMESPACE (else taken from the service account's token).",
         )
+        // The last one counts, as with Go's flags.
+        .args_override_self(true)
         .args(args)
 }
 
@@ -317,7 +321,7 @@ impl Settings {
     /// `host_name`: the node's name where the environment gives none.
     pub fn new(flags: &ArgMatches, vars: &Vars, host_name: &str) -> Result<Self, Error> {
         let given = Given { flags, vars };
-        let root = PathBuf::from(given.value(&ROOT)?.text);
+        let root = PathBuf::from(given.flag_alone(&ROOT).parsed(absolute_path)?);
         let under = |path: &str| rooted(&root, Path::new(path));
         let absolute = |setting: &Setting| given.parsed(setting, absolute_path);
 
@@ -327,20 +331,27 @@ impl Settings {
         let service_port = given.required("KUBERNETES_SERVICE_PORT")?;
         given.https_only()?;
         let level = given.value(&LOG_LEVEL)?;
+        let template = given.value(&TEMPLATE)?;
+        let template_file = given.value(&TEMPLATE_FILE)?;
         Ok(Self {
             net_dir: under(&absolute(&MOUNTED_CNI_NET_DIR)?),
             kubeconfig_on_host: format!("{}/{kubeconfig_name}", host_net_dir.trim_end_matches('/')),
-            conf_name: given.optional(&CNI_CONF_NAME, conf_name)?,
+            conf_name: given.value(&CNI_CONF_NAME)?.unless_empty(conf_name)?,
             placement: if given.parsed(&CHAINED, boolean)? {
                 Placement::Chained
             } else {
                 Placement::StandAlone
             },
-            template: given
-                .optional(&TEMPLATE, |text| Ok(text.to_owned()))?
+            template_setting: if template_file.text.is_empty() {
+                template.source.clone()
+            } else {
+                template_file.source.clone()
+            },
+            template: template
+                .unless_empty(|text| Ok(text.to_owned()))?
                 .unwrap_or_else(|| BUILT_IN_TEMPLATE.to_owned()),
-            template_file: given
-                .optional(&TEMPLATE_FILE, absolute_path)?
+            template_file: template_file
+                .unless_empty(absolute_path)?
                 .map(|path| under(&path)),
             log_level: level.parsed(logging::level)?,
             plugin_log_level: level.text,
@@ -381,6 +392,13 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The kubeconfig as it is found here.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.net_dir.join(&self.kubeconfig_name)
+    }
+}
+
 /// What the plugin needs, for nodes whose manifest brings no template.
 const BUILT_IN_TEMPLATE: &str = r#"{
   "cniVersion": "1.0.0",
@@ -413,15 +431,39 @@ impl Value {
             reason,
         })
     }
+
+    /// A setting whose empty value is none.
+    fn unless_empty<T>(
+        &self,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, Error> {
+        if self.text.is_empty() {
+            return Ok(None);
+        }
+        self.parsed(parse).map(Some)
+    }
 }
 
 impl Given<'_> {
+    fn flag(&self, setting: &Setting) -> Option<Value> {
+        let text = self.flags.get_one::<String>(setting.flag)?;
+        Some(Value {
+            source: format!("--{}", setting.flag),
+            text: text.clone(),
+        })
+    }
+
+    /// A setting without a variable.
+    fn flag_alone(&self, setting: &Setting) -> Value {
+        self.flag(setting).unwrap_or_else(|| Value {
+            source: format!("--{}", setting.flag),
+            text: setting.default.to_owned(),
+        })
+    }
+
     fn value(&self, setting: &Setting) -> Result<Value, Error> {
-        if let Some(text) = self.flags.get_one::<String>(setting.flag) {
-            return Ok(Value {
-                source: format!("--{}", setting.flag),
-                text: text.clone(),
-            });
+        if let Some(value) = self.flag(setting) {
+            return Ok(value);
         }
         let name = setting.flag.to_ascii_uppercase().replace('-', "_");
         let text = self.variable(&name)?;
@@ -437,19 +479,6 @@ impl Given<'_> {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, Error> {
         self.value(setting)?.parsed(parse)
-    }
-
-    /// A setting whose empty value is none.
-    fn optional<T>(
-        &self,
-        setting: &Setting,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, Error> {
-        let value = self.value(setting)?;
-        if value.text.is_empty() {
-            return Ok(None);
-        }
-        value.parsed(parse).map(Some)
     }
 
     fn variable(&self, name: &str) -> Result<Option<String>, Error> {
@@ -598,11 +627,16 @@ fn api_server(host: &str, port: &str) -> Result<Server, Error> {
     } else {
         format!("https://{bare}:{port}")
     };
-    Server::parse(&url).map_err(|source| Error::ApiServer {
+    let invalid = |source| Error::ApiServer {
         host: host.to_owned(),
         port: port.to_owned(),
         source,
-    })
+    };
+    // Either would begin a path.
+    if [host, port].iter().any(|text| text.contains('/')) {
+        return Err(invalid(kube::InvalidServer::Path));
+    }
+    Server::parse(&url).map_err(invalid)
 }
 
 impl fmt::Display for HealthAddress {

@@ -164,15 +164,33 @@ mod tests {
             ("{}", "has no type"),
             (r#"{"type": ""}"#, "has no type"),
             (r#"{"type": "bridge"}"#, "of type \"bridge\""),
-            (r#"{"type": "msm-cni", "Type": "bridge"}"#, "of type \"bridge\""),
+            (
+                r#"{"type": "msm-cni", "Type": "bridge"}"#,
+                "of type \"bridge\"",
+            ),
             (r#"{"type": 7}"#, "its type is of a kind"),
             // As YAML makes it of a version without quotes.
-            (r#"{"type": "msm-cni", "cniVersion": 1.0}"#, "its cniVersion is of a kind"),
-            (r#"{"type": "msm-cni", "NAME": {}}"#, "its name is of a kind"),
-            (r#"{"type": "msm-cni", "capabilities": ["bandwidth"]}"#, "its capabilities"),
+            (
+                r#"{"type": "msm-cni", "cniVersion": 1.0}"#,
+                "its cniVersion is of a kind",
+            ),
+            (
+                r#"{"type": "msm-cni", "NAME": {}}"#,
+                "its name is of a kind",
+            ),
+            (
+                r#"{"type": "msm-cni", "capabilities": ["bandwidth"]}"#,
+                "its capabilities",
+            ),
             (r#"{"type": "msm-cni", "ipam": {"type": 1}}"#, "its type"),
-            (r#"{"type": "msm-cni", "dns": {"search": "a.b"}}"#, "its search"),
-            (r#"{"type": "msm-cni"}, {"type": "msm-cni"}"#, "not a JSON object"),
+            (
+                r#"{"type": "msm-cni", "dns": {"search": "a.b"}}"#,
+                "its search",
+            ),
+            (
+                r#"{"type": "msm-cni"}, {"type": "msm-cni"}"#,
+                "not a JSON object",
+            ),
         ] {
             let error = chain(&render(template, &VALUES).unwrap_err());
             assert!(error.contains(sentence), "{template}: {error}");

@@ -1,0 +1,203 @@
+//! What container runtimes make of their configuration directory, from the rules of libcni
+//! (`ConfFiles`, `ConfListFromBytes`, `ConfFromBytes`, `ConfListFromConf`), containerd's
+//! go-cni and CRI-O's ocicni; not from ours. What stands in the directory is judged by it.
+
+use serde_json::{Map, Value, json};
+
+use Runtime::{Containerd, Crio};
+
+/// They differ in what they do about a file that is not valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runtime {
+    /// Then there is no network.
+    Containerd,
+    /// It takes the next one.
+    Crio,
+}
+
+/// The network that pods are attached to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Network {
+    pub name: String,
+    /// Empty: none was given.
+    pub version: String,
+    pub plugins: Vec<Value>,
+}
+
+impl Runtime {
+    pub const ALL: [Self; 2] = [Containerd, Crio];
+
+    /// The network it loads of files with these names and contents; `None` as content is a
+    /// file that cannot be read.
+    pub fn loads<'a>(
+        self,
+        files: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
+    ) -> Option<Network> {
+        let mut files: Vec<_> = files
+            .into_iter()
+            .filter(|(name, _)| {
+                [".conf", ".conflist", ".json"]
+                    .iter()
+                    .any(|extension| name.ends_with(extension))
+            })
+            .collect();
+        files.sort_unstable();
+        let mut networks = files
+            .iter()
+            .map(|(name, content)| content.and_then(|content| self.load(name, content)));
+        match self {
+            Containerd => networks.next().flatten(),
+            Crio => networks.flatten().next(),
+        }
+    }
+
+    fn load(self, file: &str, content: &[u8]) -> Option<Network> {
+        // Go mends what is not UTF-8.
+        let text = String::from_utf8_lossy(content);
+        let mut network = if file.ends_with(".conflist") {
+            list(serde_json::from_str(&text).ok()?)
+        } else {
+            single(serde_json::from_str(&text).ok()?)
+        }?;
+        match self {
+            // It loads it, but no pod can be attached to it.
+            Containerd if network.name.is_empty() => return None,
+            Crio if network.name.is_empty() => file.clone_into(&mut network.name),
+            _ => {}
+        }
+        Some(network)
+    }
+}
+
+impl Network {
+    /// The same without us.
+    pub fn without_us(mut self) -> Self {
+        self.plugins.retain(|plugin| !is_ours(plugin));
+        self
+    }
+
+    /// Whether we are in it exactly once, behind all others.
+    pub fn ends_with_us(&self) -> bool {
+        self.plugins.iter().filter(|plugin| is_ours(plugin)).count() == 1
+            && self.plugins.last().is_some_and(is_ours)
+    }
+}
+
+fn is_ours(plugin: &Value) -> bool {
+    plugin.as_object().and_then(|it| text_of(it, "type")) == Some("msm-cni")
+}
+
+fn list(mut list: Map<String, Value>) -> Option<Network> {
+    let name = list.get("name")?.as_str()?.to_owned();
+    let version = list.get("cniVersion").map_or(Some(""), Value::as_str)?;
+    for key in ["disableCheck", "disableGC", "loadOnlyInlinedPlugins"] {
+        match list.get(key) {
+            None | Some(Value::Bool(_)) => {}
+            Some(value) => {
+                let text = value.as_str()?.to_lowercase();
+                ["true", "false"].contains(&text.as_str()).then_some(())?;
+            }
+        }
+    }
+    let version = version.to_owned();
+    let plugins = list.get_mut("plugins")?.as_array_mut()?;
+    let are_right = !plugins.is_empty() && plugins.iter().all(is_plugin);
+    are_right.then(|| Network {
+        name,
+        version,
+        plugins: std::mem::take(plugins),
+    })
+}
+
+fn single(plugin: Map<String, Value>) -> Option<Network> {
+    let of = |key| text_of(&plugin, key).unwrap_or_default().to_owned();
+    let (name, version) = (of("name"), of("cniVersion"));
+    let plugin = Value::Object(plugin);
+    is_plugin(&plugin).then(|| Network {
+        name,
+        version,
+        plugins: vec![plugin],
+    })
+}
+
+/// What Go decodes into `types.PluginConf`.
+fn is_plugin(plugin: &Value) -> bool {
+    let Some(plugin) = plugin.as_object() else {
+        return false;
+    };
+    let texts = |value: &Value| {
+        value
+            .as_array()
+            .is_some_and(|items| items.iter().all(|item| item.is_string() || item.is_null()))
+    };
+    let empty = json!({});
+    let ipam = field(plugin, "ipam").unwrap_or(&empty);
+    let dns = field(plugin, "dns").unwrap_or(&empty);
+    let (Some(ipam), Some(dns)) = (ipam.as_object(), dns.as_object()) else {
+        return false;
+    };
+    let capabilities = field(plugin, "capabilities").unwrap_or(&empty);
+    let are_switches = |value: &Map<String, Value>| {
+        value
+            .values()
+            .all(|value| value.is_boolean() || value.is_null())
+    };
+    text_of(plugin, "type").is_some_and(|text| !text.is_empty())
+        && ["name", "cniVersion"]
+            .iter()
+            .all(|key| field(plugin, key).is_none_or(Value::is_string))
+        && capabilities.as_object().is_some_and(are_switches)
+        && field(plugin, "prevResult").is_none_or(Value::is_object)
+        && field(ipam, "type").is_none_or(Value::is_string)
+        && field(dns, "domain").is_none_or(Value::is_string)
+        && ["nameservers", "search", "options"]
+            .iter()
+            .all(|key| field(dns, key).is_none_or(texts))
+}
+
+/// In any case, and `null` is nothing.
+fn field<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let mut fields = object.iter().rev();
+    let (_, value) = fields.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+    (!value.is_null()).then_some(value)
+}
+
+fn text_of<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    field(object, name)?.as_str()
+}
+
+#[test]
+fn the_first_valid_file_is_the_network() {
+    let list = br#"{"name": "l", "cniVersion": "1.0.0", "plugins": [{"type": "a"}, {"Type": "b"}]}"#;
+    let single = br#"{"Name": "s", "type": "a", "ipam": {"type": "host-local"}}"#;
+    for (files, containerd, crio) in [
+        (vec![("20-s.conf", &single[..]), ("10-l.conflist", list)], Some("l"), Some("l")),
+        (vec![("10-s.json", single), ("10-l.conflist", list)], Some("l"), Some("l")),
+        (vec![("10-x.conflist", list), ("10-x.conf", single)], Some("s"), Some("s")),
+        (vec![("00-bad.conf", b"{"), ("10-s.conf", single)], None, Some("s")),
+        (vec![("00-list.conf", list), ("10-s.conf", single)], None, Some("s")),
+        (vec![("00-single.conflist", single), ("10-s.conf", single)], None, Some("s")),
+        (vec![("00-s.conf.bak", single), ("x", single)], None, None),
+        (vec![("a.conf", br#"{"type": "a"}"#)], None, Some("a.conf")),
+        (vec![("a.conf", br#"{"name": "a", "type": ""}"#)], None, None),
+        (vec![("a.conf", br#"{"name": "a", "type": "a", "ipam": "dhcp"}"#)], None, None),
+        (vec![("a.conf", br#"{"name": "a", "type": "a", "cniVersion": 1.0}"#)], None, None),
+        (vec![("a.conflist", br#"{"name": "a", "plugins": []}"#)], None, None),
+        (vec![("a.conflist", br#"{"plugins": [{"type": "a"}]}"#)], None, None),
+        (vec![("a.conflist", br#"{"name": "a", "cniVersion": null, "plugins": [{"type": "a"}]}"#)], None, None),
+        (vec![("a.conflist", br#"{"name": "a", "disableCheck": "True", "plugins": [{"type": "a"}]}"#)], Some("a"), Some("a")),
+        (vec![("a.conflist", br#"{"name": "a", "disableCheck": 1, "plugins": [{"type": "a"}]}"#)], None, None),
+        (vec![("a.conflist", br#"{"name": "a", "plugins": [{"type": "a"}, {}]}"#)], None, None),
+    ] {
+        for (runtime, expected) in [(Containerd, containerd), (Crio, crio)] {
+            let files = files.iter().map(|(name, content)| (*name, Some(*content)));
+            let network = runtime.loads(files.clone());
+            assert_eq!(
+                network.as_ref().map(|network| network.name.as_str()),
+                expected,
+                "{runtime:?} {:?}",
+                files.map(|(name, _)| name).collect::<Vec<_>>()
+            );
+        }
+    }
+}
