@@ -168,26 +168,102 @@ fn text_of<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
 
 #[test]
 fn the_first_valid_file_is_the_network() {
-    let list = br#"{"name": "l", "cniVersion": "1.0.0", "plugins": [{"type": "a"}, {"Type": "b"}]}"#;
+    let list =
+        br#"{"name": "l", "cniVersion": "1.0.0", "plugins": [{"type": "a"}, {"Type": "b"}]}"#;
     let single = br#"{"Name": "s", "type": "a", "ipam": {"type": "host-local"}}"#;
     for (files, containerd, crio) in [
-        (vec![("20-s.conf", &single[..]), ("10-l.conflist", list)], Some("l"), Some("l")),
-        (vec![("10-s.json", single), ("10-l.conflist", list)], Some("l"), Some("l")),
-        (vec![("10-x.conflist", list), ("10-x.conf", single)], Some("s"), Some("s")),
-        (vec![("00-bad.conf", b"{"), ("10-s.conf", single)], None, Some("s")),
-        (vec![("00-list.conf", list), ("10-s.conf", single)], None, Some("s")),
-        (vec![("00-single.conflist", single), ("10-s.conf", single)], None, Some("s")),
+        (
+            vec![("20-s.conf", &single[..]), ("10-l.conflist", list)],
+            Some("l"),
+            Some("l"),
+        ),
+        (
+            vec![("10-s.json", single), ("10-l.conflist", list)],
+            Some("l"),
+            Some("l"),
+        ),
+        (
+            vec![("10-x.conflist", list), ("10-x.conf", single)],
+            Some("s"),
+            Some("s"),
+        ),
+        (
+            vec![("00-bad.conf", b"{"), ("10-s.conf", single)],
+            None,
+            Some("s"),
+        ),
+        (
+            vec![("00-list.conf", list), ("10-s.conf", single)],
+            None,
+            Some("s"),
+        ),
+        (
+            vec![("00-single.conflist", single), ("10-s.conf", single)],
+            None,
+            Some("s"),
+        ),
         (vec![("00-s.conf.bak", single), ("x", single)], None, None),
         (vec![("a.conf", br#"{"type": "a"}"#)], None, Some("a.conf")),
-        (vec![("a.conf", br#"{"name": "a", "type": ""}"#)], None, None),
-        (vec![("a.conf", br#"{"name": "a", "type": "a", "ipam": "dhcp"}"#)], None, None),
-        (vec![("a.conf", br#"{"name": "a", "type": "a", "cniVersion": 1.0}"#)], None, None),
-        (vec![("a.conflist", br#"{"name": "a", "plugins": []}"#)], None, None),
-        (vec![("a.conflist", br#"{"plugins": [{"type": "a"}]}"#)], None, None),
-        (vec![("a.conflist", br#"{"name": "a", "cniVersion": null, "plugins": [{"type": "a"}]}"#)], None, None),
-        (vec![("a.conflist", br#"{"name": "a", "disableCheck": "True", "plugins": [{"type": "a"}]}"#)], Some("a"), Some("a")),
-        (vec![("a.conflist", br#"{"name": "a", "disableCheck": 1, "plugins": [{"type": "a"}]}"#)], None, None),
-        (vec![("a.conflist", br#"{"name": "a", "plugins": [{"type": "a"}, {}]}"#)], None, None),
+        (
+            vec![("a.conf", br#"{"name": "a", "type": ""}"#)],
+            None,
+            None,
+        ),
+        (
+            vec![("a.conf", br#"{"name": "a", "type": "a", "ipam": "dhcp"}"#)],
+            None,
+            None,
+        ),
+        (
+            vec![(
+                "a.conf",
+                br#"{"name": "a", "type": "a", "cniVersion": 1.0}"#,
+            )],
+            None,
+            None,
+        ),
+        (
+            vec![("a.conflist", br#"{"name": "a", "plugins": []}"#)],
+            None,
+            None,
+        ),
+        (
+            vec![("a.conflist", br#"{"plugins": [{"type": "a"}]}"#)],
+            None,
+            None,
+        ),
+        (
+            vec![(
+                "a.conflist",
+                br#"{"name": "a", "cniVersion": null, "plugins": [{"type": "a"}]}"#,
+            )],
+            None,
+            None,
+        ),
+        (
+            vec![(
+                "a.conflist",
+                br#"{"name": "a", "disableCheck": "True", "plugins": [{"type": "a"}]}"#,
+            )],
+            Some("a"),
+            Some("a"),
+        ),
+        (
+            vec![(
+                "a.conflist",
+                br#"{"name": "a", "disableCheck": 1, "plugins": [{"type": "a"}]}"#,
+            )],
+            None,
+            None,
+        ),
+        (
+            vec![(
+                "a.conflist",
+                br#"{"name": "a", "plugins": [{"type": "a"}, {}]}"#,
+            )],
+            None,
+            None,
+        ),
     ] {
         for (runtime, expected) in [(Containerd, containerd), (Crio, crio)] {
             let files = files.iter().map(|(name, content)| (*name, Some(*content)));
