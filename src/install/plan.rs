@@ -344,6 +344,11 @@ impl<'a> Directory<'a> {
                         "our entry was missing"
                     };
                     plan.push(first.rewritten(content, entry.secrecy), reason);
+                } else if first.held.mode != private(first.held.mode, entry.secrecy) {
+                    plan.push(
+                        first.rewritten(list.as_it_is(), entry.secrecy),
+                        "others could read the token in it",
+                    );
                 }
                 self.leave(Some(&first.file.name), "it is in another file now", plan);
             }
