@@ -2,9 +2,15 @@
 //! and what the node looks like afterwards.
 
 #[cfg(test)]
+#[expect(dead_code, reason = "it can more than is asked of it here")]
+#[path = "../support/api_server.rs"]
+mod api_server;
+#[cfg(test)]
 mod basics;
 #[cfg(test)]
 mod directories;
+#[cfg(test)]
+mod leaving;
 #[cfg(test)]
 mod lost;
 #[cfg(test)]
