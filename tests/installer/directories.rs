@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use crate::node::{BIN_DIR, Installer, KUBECONFIG, NET_DIR, Node, SERVICE_ACCOUNT};
 use crate::rivals::{CALICO, CONF};
 use crate::support::command::run;
-use crate::support::{cannot_run, executable, find_tool};
+use crate::support::{cannot_run, find_tool};
 
 fn entry_comes(installer: &Installer, conf: &str) {
     installer.wait_until("our entry", || {
@@ -157,7 +157,9 @@ impl Drop for Mount {
 }
 
 /// What is wrong with a service account, and what is said about it.
-const TROUBLES: [(&str, fn(&Path), &str); 9] = [
+type Trouble = (&'static str, fn(&Path), &'static str);
+
+const TROUBLES: [Trouble; 9] = [
     (
         "no token",
         |it| fs::remove_file(it.join("token")).unwrap(),
@@ -202,7 +204,7 @@ const TROUBLES: [(&str, fn(&Path), &str); 9] = [
             replace(
                 &it.join("ca.crt"),
                 b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-            )
+            );
         },
         "ca.crt cannot be used",
     ),
@@ -313,21 +315,9 @@ fn where_nothing_can_be_watched_the_clock_has_to_do() {
     ] {
         let node = Node::with_conf(CONF, CALICO);
         // The limits of a user namespace hold for nobody outside.
-        let (installer, health) = node.command(&[]);
-        let mut command = Command::new(find_tool("unshare").unwrap());
-        command
-            .args(["--user", "--map-root-user", "/bin/sh", "-c"])
-            .arg(format!(
-                "echo 0 >/proc/sys/user/{limit}; exec \"$0\" installer \"$@\""
-            ))
-            .arg(executable())
-            .args(installer.get_args())
-            .env_clear()
-            .envs(
-                installer
-                    .get_envs()
-                    .filter_map(|(name, value)| Some((name, value?))),
-            );
+        let lower = format!("echo 0 >/proc/sys/user/{limit}; exec \"$0\" \"$@\"");
+        let tool = ["unshare", "--user", "--map-root-user", "sh", "-c", &lower];
+        let (command, health) = node.command_by(&tool, &[]);
         let installer = Installer::start(&node, command, health);
         installer.becomes_ready();
         is_watched(&installer, &format!("{NET_DIR}/{CONF}"));

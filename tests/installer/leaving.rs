@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use crate::api_server::{
 use crate::directories::Mount;
 use crate::node::{BIN_DIR, Installer, KUBECONFIG, NET_DIR, Node};
 use crate::rivals::{CALICO, CONF};
-use crate::support::{cannot_run, executable, find_tool};
+use crate::support::cannot_run;
 
 const POD: &str = "/api/v1/namespaces/msm/pods/msm-cni-x7k2p";
 const SET: &str = "/apis/apps/v1/namespaces/msm/daemonsets/msm-cni";
@@ -410,28 +409,12 @@ fn a_second_signal_does_not_wait_for_the_answer_and_health_is_served_meanwhile()
 
 #[test]
 fn a_signal_that_was_there_first_ends_it_all_the_same() {
-    let blocking = Command::new(find_tool("env").unwrap())
-        .args(["--block-signal=TERM", "true"])
-        .status();
-    assert!(
-        blocking.unwrap().success(),
-        "coreutils 8.31 or newer is needed"
-    );
     for (cleanup, goes) in [("always", true), ("never", false)] {
         let node = Node::with_conf(CONF, CALICO);
-        let (installer, health) = node.command(&["--cleanup-on-exit", cleanup]);
-        let mut command = Command::new(find_tool("env").unwrap());
-        command
-            .args(["--block-signal=TERM", "/bin/sh", "-c"])
-            .arg("kill -TERM $$; exec \"$0\" installer \"$@\"")
-            .arg(executable())
-            .args(installer.get_args())
-            .env_clear()
-            .envs(
-                installer
-                    .get_envs()
-                    .filter_map(|(name, value)| Some((name, value?))),
-            );
+        let early = "kill -TERM $$; exec \"$0\" \"$@\"";
+        // Of coreutils 8.31 or newer.
+        let tool = ["env", "--block-signal=TERM", "sh", "-c", early];
+        let (command, health) = node.command_by(&tool, &["--cleanup-on-exit", cleanup]);
         let mut installer = Installer::start(&node, command, health);
         assert_eq!(installer.wait(), Some(0), "{}", installer.log());
         let log = installer.log();

@@ -68,7 +68,7 @@ const REGULAR_FILE: [Loss; 3] = [
     ),
     (
         "readable by none",
-        |path| fs::set_permissions(path, Permissions::from_mode(0)).unwrap(),
+        |path| fs::set_permissions(path, Permissions::from_mode(0o000)).unwrap(),
         "its mode was 0000",
     ),
     (

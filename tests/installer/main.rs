@@ -10,6 +10,8 @@ mod basics;
 #[cfg(test)]
 mod directories;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod leaving;
 #[cfg(test)]
 mod lost;

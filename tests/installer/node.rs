@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::applet;
 use crate::support::scratch::Scratch;
+use crate::support::{applet, executable, find_tool};
 
 /// When a condition that does not come true counts as a failure.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -168,6 +168,25 @@ impl Node {
         (command, health)
     }
 
+    /// The same command line run by a tool that makes its surroundings.
+    pub fn command_by(&self, tool: &[&str], args: &[&str]) -> (Command, SocketAddr) {
+        let (installer, health) = self.command(args);
+        let (name, tool_args) = tool.split_first().unwrap();
+        let mut command = Command::new(find_tool(name).unwrap());
+        command
+            .args(tool_args)
+            .arg(executable())
+            .arg("installer")
+            .args(installer.get_args())
+            .env_clear()
+            .envs(
+                installer
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            );
+        (command, health)
+    }
+
     /// Starts the installer.
     pub fn start(&self, args: &[&str]) -> Installer<'_> {
         let (command, health) = self.command(args);
@@ -305,7 +324,12 @@ impl<'a> Installer<'a> {
     }
 
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(self.health).ok()?;
+        Self::get_from(self.health, path)
+    }
+
+    /// The same from another address.
+    pub fn get_from(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n").ok()?;
         let mut answer = String::new();

@@ -141,7 +141,6 @@ fn an_endless_rival_is_met_less_and_less_and_named_until_it_stops() {
 fn outlast(installer: &Installer, rival: impl Fn(&Node, &AtomicBool) + Sync) {
     let stop = &AtomicBool::new(false);
     thread::scope(|scope| {
-        // Also when the test fails.
         let _stopping = Stop(stop);
         let start = Instant::now();
         scope.spawn(|| rival(installer.node, stop));
@@ -164,7 +163,8 @@ fn outlast(installer: &Installer, rival: impl Fn(&Node, &AtomicBool) + Sync) {
     assert!(has_our_entry(installer.node, CONF));
 }
 
-struct Stop<'a>(&'a AtomicBool);
+/// Ends a thread's work, also when the test fails.
+pub struct Stop<'a>(pub &'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
