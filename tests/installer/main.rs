@@ -12,7 +12,11 @@ mod directories;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod inputs;
+#[cfg(test)]
 mod leaving;
+#[cfg(test)]
+mod logs;
 #[cfg(test)]
 mod lost;
 #[cfg(test)]
