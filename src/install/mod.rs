@@ -5,13 +5,15 @@ mod backoff; // how long to wait before doing the same again
 mod conflist; // our entry in the node's configuration
 mod directory; // what has to be done to it
 mod disk; // changes that are whole or not at all
+pub mod flags; // flags and environment
 mod health; // /healthz and /readyz
 mod leave; // what becomes of it all at the end
 mod observe; // what is on the disk
 mod pace; // what may be done now
 mod plan; // what has to be done
-pub mod settings; // flags and environment
+pub mod settings; // what the installer is told
 mod template; // the plugin's entry
+mod values; // the texts of settings
 mod watch; // what wakes the loop
 
 use std::collections::BTreeSet;
@@ -37,6 +39,8 @@ use crate::process::chain;
 const SLOW_CLOCK: Duration = Duration::from_secs(60);
 /// While something is missing that may appear where nobody watches.
 const WAITING_CLOCK: Duration = Duration::from_secs(1);
+/// Not longer does it take to write a file, or to put another one in its place.
+const BLINK: Duration = Duration::from_millis(200);
 /// However many changes there are, no more looks than one in that time.
 const SHORTEST_LOOK: Duration = Duration::from_millis(5);
 const LARGEST_TEMPLATE: u64 = 1 << 20;
@@ -53,7 +57,7 @@ enum Error {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("{setting} is not the plugin's configuration")]
+    #[error("{setting} is no template that can be used")]
     Template {
         setting: String,
         source: template::Error,
@@ -101,6 +105,8 @@ struct Installer {
     pace: Pace,
     /// When the disk was looked at for the last time.
     looked: Instant,
+    /// Since when something is missing.
+    waiting_since: Option<Instant>,
     /// From then on, what is not as it should be was changed by somebody else.
     was_ready: bool,
 }
@@ -126,6 +132,7 @@ impl Installer {
             linked_dirs: BTreeSet::new(),
             pace: Pace::default(),
             looked: Instant::now(),
+            waiting_since: None,
             was_ready: false,
         })
     }
@@ -208,15 +215,24 @@ impl Installer {
             // Whether it helped is seen at another look.
             return now;
         }
-        let clock = if waiting.is_empty() && !self.watch.is_blind() {
-            SLOW_CLOCK
+        let next = if self.is_blinking(&waiting, now) {
+            now + BLINK
         } else {
-            WAITING_CLOCK
+            let is_calm = waiting.is_empty() && !self.watch.is_blind();
+            self.tell(waiting, now);
+            now + if is_calm { SLOW_CLOCK } else { WAITING_CLOCK }
         };
-        self.tell(waiting, now);
-        self.pace
-            .next()
-            .map_or(now + clock, |it| it.min(now + clock))
+        self.pace.next().map_or(next, |it| it.min(next))
+    }
+
+    /// Whether something may be missing only because it is just being written.
+    fn is_blinking(&mut self, waiting: &[String], now: Instant) -> bool {
+        if waiting.is_empty() {
+            self.waiting_since = None;
+            return false;
+        }
+        let since = *self.waiting_since.get_or_insert(now);
+        self.health.readiness.reasons.is_empty() && now < since + BLINK
     }
 
     /// Takes the steps that may be taken now, in order; whether there was one.

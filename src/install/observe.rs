@@ -216,7 +216,7 @@ impl Observer {
             metadata => metadata?,
         };
         if !metadata.is_file() {
-            return Ok(Comparison::Wrong("it is not a regular file".into()));
+            return Ok(Comparison::Wrong("it was not a regular file".into()));
         }
         let mode = metadata.mode() & PERMISSIONS;
         if mode != EXECUTABLE_MODE {
@@ -274,9 +274,9 @@ fn same_content(one: File, other: File) -> io::Result<bool> {
 fn link(path: &Path) -> Comparison {
     match fs::read_link(path) {
         Ok(target) if target == Path::new(EXECUTABLE) => Comparison::Right,
-        Ok(target) => Comparison::Wrong(format!("it is a symlink to {}", target.display())),
+        Ok(target) => Comparison::Wrong(format!("it was a symlink to {}", target.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Comparison::Missing,
-        Err(_) => Comparison::Wrong("it is not a symlink".into()),
+        Err(_) => Comparison::Wrong("it was not a symlink".into()),
     }
 }
 

@@ -11,9 +11,10 @@ use proptest::sample::{Index, select};
 
 use super::{ORIGINAL_SUFFIX, list_name, original_name};
 use crate::install::disk::Owner;
+use crate::install::flags;
 use crate::install::observe::{Held, NetFile, Observed, State, Unheld};
 use crate::install::plan::{self, Action, Cause, Plan};
-use crate::install::settings::{self, Settings};
+use crate::install::settings::Settings;
 use crate::names::is_network_configuration;
 use crate::process::Vars;
 
@@ -103,7 +104,7 @@ impl Node {
         ]
         .into_iter()
         .collect();
-        let matches = settings::command().try_get_matches_from(flags).unwrap();
+        let matches = flags::command().try_get_matches_from(flags).unwrap();
         Settings::new(&matches, &vars, "host").unwrap()
     }
 
