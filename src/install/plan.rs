@@ -78,19 +78,14 @@ pub fn plan(settings: &Settings, found: &Observed) -> Plan {
     plan.remove_temporaries(found);
     plan.executables(settings, found);
     plan.kubeconfig(settings, found);
-    match (entry(settings, found), &found.net_files) {
+    match (entry(settings, found), Directory::new(settings, found)) {
         (Err(reason), _) => plan.wait(reason),
-        (_, Err(reason)) => plan.wait(reason.clone()),
+        (_, Err(reason)) => plan.wait(reason.to_owned()),
         // A pod would fail to start with an entry whose plugin cannot work.
-        (Ok(entry), Ok(files)) if can_work(found) => {
-            let directory = Directory::new(settings, files);
-            match settings.placement {
-                Placement::Chained => directory.chain(&entry, &mut plan),
-                Placement::StandAlone => {
-                    directory.stand_alone(&entry, found.own_uid, &mut plan);
-                }
-            }
-        }
+        (Ok(entry), Ok(directory)) if can_work(found) => match settings.placement {
+            Placement::Chained => directory.chain(&entry, &mut plan),
+            Placement::StandAlone => directory.stand_alone(&entry, found.own_uid, &mut plan),
+        },
         _ => {}
     }
     plan
@@ -102,14 +97,13 @@ pub fn removal(settings: &Settings, found: &Observed) -> Plan {
     let mut plan = Plan::default();
     plan.remove_temporaries(found);
     let reason = "msm-cni leaves this node";
-    match &found.net_files {
-        Ok(files) => {
-            let directory = Directory::new(settings, files);
+    match Directory::new(settings, found) {
+        Ok(directory) => {
             directory.leave(None, reason, &mut plan);
             plan.notes = directory.left_aside();
             plan.waiting.extend(directory.suspects());
         }
-        Err(reason) => plan.wait(reason.clone()),
+        Err(reason) => plan.wait(reason.to_owned()),
     }
     // As long as an entry may be left, so is what it needs.
     if !plan.waiting.is_empty() {

@@ -109,24 +109,28 @@ impl Directory<'_> {
         let (content, reason) = match list.with_entry(&entry.text) {
             Some(content) if list.has_entry() => (
                 content,
-                "our entry was another one, not the last, or there twice".to_owned(),
+                "our entry was another one, not the last, or there twice",
             ),
-            Some(content) => (content, "our entry was missing".to_owned()),
+            Some(content) => (content, "our entry was missing"),
             None if mode != loaded.held.mode => (
                 loaded.held.text().into_owned(),
-                format!(
-                    "it holds a token, and its mode was {:04o}",
-                    loaded.held.mode
-                ),
+                "others could read the token in it",
             ),
             None => return,
         };
-        // A new token makes another entry.
-        let cause = match entry.secrecy {
-            Secrecy::HoldsToken if list.has_entry() => Cause::Renewal,
+        plan.push_for(
+            self.cause(entry),
+            loaded.rewritten(content, entry.secrecy),
+            reason,
+        );
+    }
+
+    /// Of a change of the entry.
+    const fn cause(&self, entry: &Entry) -> Cause {
+        match entry.secrecy {
+            Secrecy::HoldsToken if self.is_renewed => Cause::Renewal,
             _ => Cause::Repair,
-        };
-        plan.push_for(cause, loaded.rewritten(content, entry.secrecy), reason);
+        }
     }
 
     /// Writes a file of our own, whatever else is there.
@@ -163,11 +167,11 @@ impl Directory<'_> {
             Some(Ok(held)) => amiss(held, mode, own_uid),
         };
         if let Some(reason) = reason {
-            let content = content.into_bytes();
-            plan.push(
+            plan.push_for(
+                self.cause(entry),
                 Action::Write {
                     path: path.clone(),
-                    content,
+                    content: content.into_bytes(),
                     mode,
                     owner: None,
                 },

@@ -11,7 +11,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use super::conflist::{NetworkConfig, Single};
-use super::observe::{Held, NetFile, Unheld};
+use super::observe::{Held, NetFile, Observed, Unheld};
 use super::plan::Action;
 use super::settings::Settings;
 use super::template::Secrecy;
@@ -24,6 +24,8 @@ const NOT_OWNERS: u32 = 0o077;
 /// The files of the directory, by what they are.
 pub struct Directory<'a> {
     settings: &'a Settings,
+    /// Whether there is a new token.
+    is_renewed: bool,
     /// All of them, sorted by name.
     all: &'a [NetFile],
     /// Those that a runtime would load.
@@ -54,9 +56,12 @@ struct Original<'a> {
 }
 
 impl<'a> Directory<'a> {
-    pub fn new(settings: &'a Settings, all: &'a [NetFile]) -> Self {
+    /// The error is why the directory cannot be read.
+    pub fn new(settings: &'a Settings, found: &'a Observed) -> Result<Self, &'a str> {
+        let all = found.net_files.as_ref().map_err(String::as_str)?;
         let mut directory = Self {
             settings,
+            is_renewed: found.is_renewed,
             all,
             files: Vec::new(),
             unusable: Vec::new(),
@@ -65,7 +70,7 @@ impl<'a> Directory<'a> {
         for file in all {
             directory.sort_in(file);
         }
-        directory
+        Ok(directory)
     }
 
     fn sort_in(&mut self, file: &'a NetFile) {
