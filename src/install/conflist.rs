@@ -67,16 +67,16 @@ pub enum Error {
 impl Error {
     /// Whether no runtime would load the file either.
     pub const fn is_certain(&self) -> bool {
-        match self {
-            // Go's decoder mends bytes that are not UTF-8, and minds depth far later.
+        !matches!(
+            self,
+            // Go's decoder mends bytes that are not UTF-8, and minds depth far later; CRI-O
+            // takes the file's name for the network's.
             Self::NotUtf8
-            | Self::Json {
-                source: json::Error::TooDeep,
-            } => false,
-            // CRI-O takes the name of the file.
-            Self::EmptyName => false,
-            _ => true,
-        }
+                | Self::Json {
+                    source: json::Error::TooDeep
+                }
+                | Self::EmptyName
+        )
     }
 }
 
@@ -115,10 +115,14 @@ impl<'a> List<'a> {
         {
             return Err(Error::EmptyName);
         }
-        for (key, is_right) in LIST_KEYS {
-            if !object.written(key).is_none_or(is_right) {
-                return Err(Error::WrongKind { key });
-            }
+        // Where they are there, `null` included.
+        let is_right = |key, check: fn(&RawValue) -> bool| match object.written(key) {
+            Some(value) if !check(value) => Err(Error::WrongKind { key }),
+            _ => Ok(()),
+        };
+        is_right("cniVersion", |value| string(value).is_some())?;
+        for key in ["disableCheck", "disableGC", "loadOnlyInlinedPlugins"] {
+            is_right(key, is_switch)?;
         }
         let raw = object.get("plugins").ok_or(Error::NoPlugins)?;
         let items: Vec<&RawValue> =
@@ -293,14 +297,6 @@ pub fn plugin_type(text: &str) -> Result<String, Error> {
         NetworkConfig::Single(single) => Ok(single.kind),
     }
 }
-
-/// What libcni checks of a list's own keys where they are there, `null` included.
-const LIST_KEYS: [(&str, fn(&RawValue) -> bool); 4] = [
-    ("cniVersion", |raw| string(raw).is_some()),
-    ("disableCheck", is_switch),
-    ("disableGC", is_switch),
-    ("loadOnlyInlinedPlugins", is_switch),
-];
 
 fn is_switch(raw: &RawValue) -> bool {
     let text = string(raw).unwrap_or_else(|| raw.get().to_owned());
@@ -562,108 +558,111 @@ mod tests {
         }
     }
 
+    /// File, text, and why not.
+    const REFUSED: [(&str, &str, &str); 26] = [
+        ("x.conflist", "", "it is not a JSON object"),
+        (
+            "x.conflist",
+            "{\"name\": \"n\", \"plugins\": [{\"ty",
+            "it is not a JSON object",
+        ),
+        ("x.conflist", "[]", "it is not a JSON object"),
+        ("x.conflist", "\u{feff}{}", "it is not a JSON object"),
+        ("x.conflist", r#"{"plugins":[{"type":"a"}]}"#, "no name"),
+        (
+            "x.conflist",
+            r#"{"name":null,"plugins":[{"type":"a"}]}"#,
+            "its name is of a kind",
+        ),
+        (
+            "x.conflist",
+            r#"{"name":7,"plugins":[{"type":"a"}]}"#,
+            "its name is of a kind",
+        ),
+        (
+            "x.conflist",
+            r#"{"name":"","plugins":[{"type":"a"}]}"#,
+            "its name is empty",
+        ),
+        (
+            "x.conflist",
+            r#"{"NAME":"n","plugins":[{"type":"a"}]}"#,
+            "no name",
+        ),
+        ("x.conflist", r#"{"name":"n"}"#, "no list of plugins"),
+        (
+            "x.conflist",
+            r#"{"name":"n","type":"a"}"#,
+            "no list of plugins",
+        ),
+        (
+            "x.conflist",
+            r#"{"name":"n","plugins":{}}"#,
+            "no list of plugins",
+        ),
+        (
+            "x.conflist",
+            r#"{"name":"n","plugins":[]}"#,
+            "no list of plugins",
+        ),
+        (
+            "x.conflist",
+            r#"{"name":"n","plugins":[{"type":"a"}],"plugins":null}"#,
+            "no list of plugins",
+        ),
+        ("x.conflist", r#"{"name":"n","plugins":["a"]}"#, "no type"),
+        (
+            "x.conflist",
+            r#"{"name":"n","plugins":[{"type":"a"},{}]}"#,
+            "no type",
+        ),
+        (
+            "x.conflist",
+            r#"{"name":"n","plugins":[{"type":""}]}"#,
+            "no type",
+        ),
+        (
+            "x.conflist",
+            r#"{"name":"n","plugins":[{"type":[]}]}"#,
+            "its type is of a kind",
+        ),
+        (
+            "x.conflist",
+            r#"{"name":"n","plugins":[{"type":"a","ipam":[]}]}"#,
+            "its ipam",
+        ),
+        (
+            "x.conflist",
+            r#"{"name":"n","cniVersion":1.0,"plugins":[{"type":"a"}]}"#,
+            "its cniVersion",
+        ),
+        (
+            "x.conflist",
+            r#"{"name":"n","cniVersion":null,"plugins":[{"type":"a"}]}"#,
+            "its cniVersion",
+        ),
+        (
+            "x.conflist",
+            r#"{"name":"n","disableCheck":"no","plugins":[{"type":"a"}]}"#,
+            "its disableCheck",
+        ),
+        ("x.conf", r#"{"name":"n"}"#, "no type"),
+        ("x.conf", r#"{"type":"a"}"#, "its name is empty"),
+        (
+            "x.json",
+            r#"{"name":"n","plugins":[{"type":"a"}]}"#,
+            "no type",
+        ),
+        (
+            "x.conf",
+            r#"{"name":{},"type":"a"}"#,
+            "its name is of a kind",
+        ),
+    ];
+
     #[test]
     fn what_is_no_network_is_refused_with_a_reason() {
-        for (file, text, reason) in [
-            ("x.conflist", "", "it is not a JSON object"),
-            (
-                "x.conflist",
-                "{\"name\": \"n\", \"plugins\": [{\"ty",
-                "it is not a JSON object",
-            ),
-            ("x.conflist", "[]", "it is not a JSON object"),
-            ("x.conflist", "\u{feff}{}", "it is not a JSON object"),
-            ("x.conflist", r#"{"plugins":[{"type":"a"}]}"#, "no name"),
-            (
-                "x.conflist",
-                r#"{"name":null,"plugins":[{"type":"a"}]}"#,
-                "its name is of a kind",
-            ),
-            (
-                "x.conflist",
-                r#"{"name":7,"plugins":[{"type":"a"}]}"#,
-                "its name is of a kind",
-            ),
-            (
-                "x.conflist",
-                r#"{"name":"","plugins":[{"type":"a"}]}"#,
-                "its name is empty",
-            ),
-            (
-                "x.conflist",
-                r#"{"NAME":"n","plugins":[{"type":"a"}]}"#,
-                "no name",
-            ),
-            ("x.conflist", r#"{"name":"n"}"#, "no list of plugins"),
-            (
-                "x.conflist",
-                r#"{"name":"n","type":"a"}"#,
-                "no list of plugins",
-            ),
-            (
-                "x.conflist",
-                r#"{"name":"n","plugins":{}}"#,
-                "no list of plugins",
-            ),
-            (
-                "x.conflist",
-                r#"{"name":"n","plugins":[]}"#,
-                "no list of plugins",
-            ),
-            (
-                "x.conflist",
-                r#"{"name":"n","plugins":[{"type":"a"}],"plugins":null}"#,
-                "no list of plugins",
-            ),
-            ("x.conflist", r#"{"name":"n","plugins":["a"]}"#, "no type"),
-            (
-                "x.conflist",
-                r#"{"name":"n","plugins":[{"type":"a"},{}]}"#,
-                "no type",
-            ),
-            (
-                "x.conflist",
-                r#"{"name":"n","plugins":[{"type":""}]}"#,
-                "no type",
-            ),
-            (
-                "x.conflist",
-                r#"{"name":"n","plugins":[{"type":[]}]}"#,
-                "its type is of a kind",
-            ),
-            (
-                "x.conflist",
-                r#"{"name":"n","plugins":[{"type":"a","ipam":[]}]}"#,
-                "its ipam",
-            ),
-            (
-                "x.conflist",
-                r#"{"name":"n","cniVersion":1.0,"plugins":[{"type":"a"}]}"#,
-                "its cniVersion",
-            ),
-            (
-                "x.conflist",
-                r#"{"name":"n","cniVersion":null,"plugins":[{"type":"a"}]}"#,
-                "its cniVersion",
-            ),
-            (
-                "x.conflist",
-                r#"{"name":"n","disableCheck":"no","plugins":[{"type":"a"}]}"#,
-                "its disableCheck",
-            ),
-            ("x.conf", r#"{"name":"n"}"#, "no type"),
-            ("x.conf", r#"{"type":"a"}"#, "its name is empty"),
-            (
-                "x.json",
-                r#"{"name":"n","plugins":[{"type":"a"}]}"#,
-                "no type",
-            ),
-            (
-                "x.conf",
-                r#"{"name":{},"type":"a"}"#,
-                "its name is of a kind",
-            ),
-        ] {
+        for (file, text, reason) in REFUSED {
             let error = NetworkConfig::parse(file, text.as_bytes()).unwrap_err();
             let chain = crate::process::chain(&error);
             assert!(chain.contains(reason), "{file} {text}: {chain}");

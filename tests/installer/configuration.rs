@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -53,85 +54,64 @@ fn leaves(installer: Installer) {
 
 #[test]
 fn what_no_runtime_loads_is_left_alone() {
-    type Make = fn(&Path);
-    let kinds: [(&str, &str, Make); 7] = [
-        ("a directory", "05-x.conflist", |path| {
-            fs::create_dir(path).unwrap()
+    type Make = fn(&Path) -> io::Result<()>;
+    let kinds: [(&str, Make); 7] = [
+        ("05-x.conflist", |path| fs::create_dir(path)),
+        ("05-x.conf", |path| Ok(mkfifo(path, Mode::S_IRWXU)?)),
+        ("05-x.json", |path| symlink("nothing", path)),
+        // A directory.
+        ("05-x.conf", |path| symlink(".", path)),
+        ("05-x.conflist", |path| fs::write(path, "")),
+        ("05-x.conflist", |path| {
+            fs::write(path, "{\"name\": \"h\", \"plu")
         }),
-        ("a pipe", "05-x.conf", |path| {
-            mkfifo(path, Mode::from_bits_truncate(0o600)).unwrap()
-        }),
-        ("a symlink to nothing", "05-x.json", |path| {
-            symlink("nothing", path).unwrap()
-        }),
-        ("a symlink to a directory", "05-x.conf", |path| {
-            symlink(".", path).unwrap()
-        }),
-        ("nothing in it", "05-x.conflist", |path| {
-            fs::write(path, "").unwrap()
-        }),
-        ("half a file", "05-x.conflist", |path| {
-            fs::write(path, "{\"name\": \"h\", \"plu").unwrap()
-        }),
-        ("no plugins", "05-x.conflist", |path| {
-            fs::write(path, "{\"name\": \"h\"}").unwrap()
-        }),
+        ("05-x.conflist", |path| fs::write(path, "{\"name\": \"h\"}")),
     ];
-    for (what, name, make) in kinds {
+    for (name, make) in kinds {
         // Alone, it is waited for by name.
         let node = Node::new();
         let path = node.path(NET_DIR).join(name);
-        make(&path);
-        let inode = path.symlink_metadata().unwrap().ino();
+        make(&path).unwrap();
+        let metadata = path.symlink_metadata().unwrap();
+        let (what, inode) = (metadata.file_type(), metadata.ino());
         let installer = node.start(&["--cleanup-on-exit=always"]);
         installer.becomes_unready(&format!("{name} cannot be used"));
-        assert_eq!(installer.get("/healthz").unwrap().0, 200, "{what}");
+        assert_eq!(installer.get("/healthz").unwrap().0, 200, "{what:?}");
         // Beside another one it is in nobody's way.
         node.write(&format!("{NET_DIR}/{CONF}"), CALICO);
         installer.becomes_ready();
-        assert!(is_chained(&node), "{what}\n{}", installer.log());
+        assert!(is_chained(&node), "{what:?}\n{}", installer.log());
         let (code, log, _) = installer.end(Signal::SIGTERM);
-        assert_eq!(code, Some(0), "{what}\n{log}");
-        assert_eq!(path.symlink_metadata().unwrap().ino(), inode, "{what}");
-        assert_eq!(node.conf(CONF), CALICO, "{what}");
+        assert_eq!(code, Some(0), "{what:?}\n{log}");
+        assert_eq!(path.symlink_metadata().unwrap().ino(), inode, "{what:?}");
+        assert_eq!(node.conf(CONF), CALICO, "{what:?}");
     }
 }
 
 #[test]
 fn what_the_runtime_may_load_though_we_cannot_makes_us_unready() {
-    type Make = fn(&Path);
-    let kinds: [(&str, Make); 4] = [
+    type Make = fn(&Path) -> io::Result<()>;
+    let kinds: [Make; 4] = [
         // On the host it may lead somewhere.
-        ("a symlink to somewhere", |dir| {
-            symlink("/nowhere/x.conflist", dir.join("05-x.conflist")).unwrap()
-        }),
-        ("a huge file", |dir| {
-            let file = File::create(dir.join("05-x.conflist")).unwrap();
-            file.set_len(5 << 20).unwrap();
-        }),
-        ("a name that is not UTF-8", |dir| {
-            fs::write(dir.join(OsStr::from_bytes(b"05-\xff.conflist")), CALICO).unwrap();
-        }),
-        ("text that is not UTF-8", |dir| {
+        |dir| symlink("/nowhere/x.conflist", dir.join("05-x.conflist")),
+        |dir| File::create(dir.join("05-x.conflist"))?.set_len(5 << 20),
+        |dir| fs::write(dir.join(OsStr::from_bytes(b"05-\xff.conflist")), CALICO),
+        |dir| {
             fs::write(
                 dir.join("05-x.conf"),
-                b"{\"name\": \"\xe4\", \"type\": \"bridge\"}",
+                b"{\"name\": \"\xe4\", \"type\": \"a\"}",
             )
-            .unwrap();
-        }),
+        },
     ];
-    for (what, make) in kinds {
+    for make in kinds {
         let node = Node::with_conf(CONF, CALICO);
-        make(&node.path(NET_DIR));
+        make(&node.path(NET_DIR)).unwrap();
         let installer = node.start(&[]);
         installer.becomes_unready("the runtime may use 05-");
         let (_, body) = installer.ready().unwrap();
-        assert!(
-            body.contains(&format!("comes before {CONF}")),
-            "{what}: {body}"
-        );
+        assert!(body.contains(&format!("comes before {CONF}")), "{body}");
         // All the same: if it uses the other one, our entry is there.
-        assert!(node.conf(CONF).contains("\"msm-cni\""), "{what}");
+        assert!(node.conf(CONF).contains("\"msm-cni\""), "{body}");
     }
 }
 

@@ -166,114 +166,87 @@ fn text_of<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     field(object, name)?.as_str()
 }
 
+#[cfg(test)]
+const LIST: &[u8] =
+    br#"{"name": "l", "cniVersion": "1.0.0", "plugins": [{"type": "a"}, {"Type": "b"}]}"#;
+#[cfg(test)]
+const SINGLE: &[u8] = br#"{"Name": "s", "type": "a", "ipam": {"type": "host-local"}}"#;
+
 #[test]
 fn the_first_valid_file_is_the_network() {
-    let list =
-        br#"{"name": "l", "cniVersion": "1.0.0", "plugins": [{"type": "a"}, {"Type": "b"}]}"#;
-    let single = br#"{"Name": "s", "type": "a", "ipam": {"type": "host-local"}}"#;
     for (files, containerd, crio) in [
         (
-            vec![("20-s.conf", &single[..]), ("10-l.conflist", list)],
-            Some("l"),
-            Some("l"),
+            &[("20-s.conf", SINGLE), ("10-l.conflist", LIST)][..],
+            "l",
+            "l",
+        ),
+        (&[("10-s.json", SINGLE), ("10-l.conflist", LIST)], "l", "l"),
+        (&[("10-x.conflist", LIST), ("10-x.conf", SINGLE)], "s", "s"),
+        (&[("00-bad.conf", b"{"), ("10-s.conf", SINGLE)], "", "s"),
+        (&[("00-list.conf", LIST), ("10-s.conf", SINGLE)], "", "s"),
+        (
+            &[("00-single.conflist", SINGLE), ("10-s.conf", SINGLE)],
+            "",
+            "s",
+        ),
+        (&[("00-s.conf.bak", SINGLE), ("x", SINGLE)], "", ""),
+        (&[], "", ""),
+    ] {
+        let network = |runtime: Runtime| {
+            let files = files.iter().map(|(name, content)| (*name, Some(*content)));
+            runtime.loads(files).map(|network| network.name)
+        };
+        let name = |runtime| network(runtime).unwrap_or_default();
+        assert_eq!(
+            (name(Containerd).as_str(), name(Crio).as_str()),
+            (containerd, crio),
+            "{files:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_is_valid_as_libcni_has_it() {
+    for (file, content, is_valid) in [
+        ("a.conf", r#"{"type": "a"}"#, true),
+        ("a.conf", r#"{"name": "a", "type": ""}"#, false),
+        (
+            "a.conf",
+            r#"{"name": "a", "type": "a", "ipam": "dhcp"}"#,
+            false,
         ),
         (
-            vec![("10-s.json", single), ("10-l.conflist", list)],
-            Some("l"),
-            Some("l"),
+            "a.conf",
+            r#"{"name": "a", "type": "a", "cniVersion": 1.0}"#,
+            false,
+        ),
+        ("a.conflist", r#"{"name": "a", "plugins": []}"#, false),
+        ("a.conflist", r#"{"plugins": [{"type": "a"}]}"#, false),
+        (
+            "a.conflist",
+            r#"{"name": "a", "plugins": [{"type": "a"}, {}]}"#,
+            false,
         ),
         (
-            vec![("10-x.conflist", list), ("10-x.conf", single)],
-            Some("s"),
-            Some("s"),
+            "a.conflist",
+            r#"{"name": "a", "cniVersion": null, "plugins": [{"type": "a"}]}"#,
+            false,
         ),
         (
-            vec![("00-bad.conf", b"{"), ("10-s.conf", single)],
-            None,
-            Some("s"),
+            "a.conflist",
+            r#"{"name": "a", "disableCheck": "True", "plugins": [{"type": "a"}]}"#,
+            true,
         ),
         (
-            vec![("00-list.conf", list), ("10-s.conf", single)],
-            None,
-            Some("s"),
-        ),
-        (
-            vec![("00-single.conflist", single), ("10-s.conf", single)],
-            None,
-            Some("s"),
-        ),
-        (vec![("00-s.conf.bak", single), ("x", single)], None, None),
-        (vec![("a.conf", br#"{"type": "a"}"#)], None, Some("a.conf")),
-        (
-            vec![("a.conf", br#"{"name": "a", "type": ""}"#)],
-            None,
-            None,
-        ),
-        (
-            vec![("a.conf", br#"{"name": "a", "type": "a", "ipam": "dhcp"}"#)],
-            None,
-            None,
-        ),
-        (
-            vec![(
-                "a.conf",
-                br#"{"name": "a", "type": "a", "cniVersion": 1.0}"#,
-            )],
-            None,
-            None,
-        ),
-        (
-            vec![("a.conflist", br#"{"name": "a", "plugins": []}"#)],
-            None,
-            None,
-        ),
-        (
-            vec![("a.conflist", br#"{"plugins": [{"type": "a"}]}"#)],
-            None,
-            None,
-        ),
-        (
-            vec![(
-                "a.conflist",
-                br#"{"name": "a", "cniVersion": null, "plugins": [{"type": "a"}]}"#,
-            )],
-            None,
-            None,
-        ),
-        (
-            vec![(
-                "a.conflist",
-                br#"{"name": "a", "disableCheck": "True", "plugins": [{"type": "a"}]}"#,
-            )],
-            Some("a"),
-            Some("a"),
-        ),
-        (
-            vec![(
-                "a.conflist",
-                br#"{"name": "a", "disableCheck": 1, "plugins": [{"type": "a"}]}"#,
-            )],
-            None,
-            None,
-        ),
-        (
-            vec![(
-                "a.conflist",
-                br#"{"name": "a", "plugins": [{"type": "a"}, {}]}"#,
-            )],
-            None,
-            None,
+            "a.conflist",
+            r#"{"name": "a", "disableCheck": 1, "plugins": [{"type": "a"}]}"#,
+            false,
         ),
     ] {
-        for (runtime, expected) in [(Containerd, containerd), (Crio, crio)] {
-            let files = files.iter().map(|(name, content)| (*name, Some(*content)));
-            let network = runtime.loads(files.clone());
-            assert_eq!(
-                network.as_ref().map(|network| network.name.as_str()),
-                expected,
-                "{runtime:?} {:?}",
-                files.map(|(name, _)| name).collect::<Vec<_>>()
-            );
-        }
+        let network = Crio.loads([(file, Some(content.as_bytes()))]);
+        assert_eq!(network.is_some(), is_valid, "{content}");
     }
+    let nameless = [("a.conf", Some(&br#"{"type": "a"}"#[..]))];
+    assert_eq!(Crio.loads(nameless).unwrap().name, "a.conf");
+    assert_eq!(Containerd.loads(nameless), None);
 }

@@ -184,24 +184,30 @@ impl Directory<'_> {
     fn nothing_to_chain_to(&self) -> String {
         let directory = self.settings.net_dir.display();
         let wanted = self.settings.conf_name.as_deref();
-        let mut reason = wanted.map_or_else(
+        let is_meant = |file: &str| wanted.is_none_or(|name| list_name(name) == list_name(file));
+        let missing = wanted.map_or_else(
             || format!("{directory} holds no valid network configuration yet"),
             |name| format!("{directory} does not hold a valid {name} yet"),
         );
-        reason += "; waiting for the node's network plugin to write it";
-        let is_meant = |file: &str| wanted.is_none_or(|name| list_name(name) == list_name(file));
-        let mut unusable = self.unusable.iter();
-        if let Some(it) = unusable.find(|it| is_meant(&it.file.name)) {
-            reason += &format!("; {} cannot be used: {}", it.file.name, it.reason);
-        }
-        if let Some(original) = self.originals.iter().find(|it| is_meant(it.name)) {
-            let list = list_name(original.name);
-            reason += &format!(
-                "; {list} is gone, and {} is still what it was made of",
-                original_name(original.name)
-            );
-        }
-        reason
+        let unusable = self
+            .unusable
+            .iter()
+            .find(|it| is_meant(&it.file.name))
+            .map(|it| format!("{} cannot be used: {}", it.file.name, it.reason));
+        let original = self
+            .originals
+            .iter()
+            .find(|it| is_meant(it.name))
+            .map(|it| {
+                format!(
+                    "{} is gone, and {} is what it was made of",
+                    list_name(it.name),
+                    original_name(it.name)
+                )
+            });
+        let waiting = "waiting for the node's network plugin to write it".to_owned();
+        let parts = [Some(missing), Some(waiting), unusable, original];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 }
 
