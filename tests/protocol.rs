@@ -119,7 +119,7 @@ fn what_is_gone_cannot_stop_a_del() {
 #[test]
 fn every_missing_variable_is_named_at_once() {
     let outcome = run(applet("msm-cni").env("CNI_COMMAND", "ADD"));
-    let named = "CNI_CONTAINERID is missing; CNI_IFNAME is missing; CNI_PATH is missing; CNI_NETNS is missing";
+    let named = "CNI_CONTAINERID is missing; CNI_NETNS is missing; CNI_IFNAME is missing; CNI_PATH is missing";
     assert_error(outcome, 4, named);
 }
 
