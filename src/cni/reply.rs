@@ -13,6 +13,8 @@ use super::version::Version;
 
 /// Room for `"cniVersion":"1.0.0",` and a line's end.
 const LABEL_BYTES: usize = 32;
+/// Longer than any version in JSON, each of its characters written as an escape.
+const LONGEST_VERSION: usize = 64;
 
 /// Why there is no result to hand on.
 #[derive(Debug, thiserror::Error)]
@@ -55,11 +57,9 @@ pub fn check(network: &Network) -> Result<(), Error> {
 
 fn hand_on(raw: &RawValue, version: Version) -> Result<String, Error> {
     let (labelled, found) = label(raw.get(), version).map_err(|source| Error::Decode { source })?;
-    let found = found
-        .filter(|found| Kind::of(found) == Kind::Text)
-        .map(|found| json::string(found).unwrap_or(Cow::Borrowed(found.get())));
     // One without a version is of the configuration's, as libcni takes it.
-    if let Some(found) = found.filter(|found| !found.is_empty())
+    if let Some(found) = found.and_then(text_of)
+        && !found.is_empty()
         && !Version::parse(&found).is_some_and(|found| found.same_result_format(version))
     {
         return Err(Error::Version {
@@ -69,6 +69,16 @@ fn hand_on(raw: &RawValue, version: Version) -> Result<String, Error> {
     }
     result::check(raw, version)?;
     Ok(labelled)
+}
+
+/// What a version's text says, or how it is written when that can be no version.
+fn text_of(version: &RawValue) -> Option<Cow<'_, str>> {
+    let as_written = version.get();
+    match Kind::of(version) {
+        Kind::Text if as_written.len() > LONGEST_VERSION => Some(Cow::Borrowed(as_written)),
+        Kind::Text => Some(json::string(version).unwrap_or(Cow::Borrowed(as_written))),
+        _ => None,
+    }
 }
 
 /// The object `text` with our version in the place of its own, all else byte for byte; and

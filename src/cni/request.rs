@@ -17,6 +17,8 @@ const VERBS: [(&str, Verb); 6] = [
 ];
 /// The kernel's IFNAMSIZ without its final zero.
 const INTERFACE_NAME_BYTES: usize = 15;
+/// The kernel's `PATH_MAX` without its final zero.
+const LONGEST_PATH: usize = 4095;
 
 /// `CNI_COMMAND`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub enum Problem {
     Missing { variable: &'static str },
     #[error("{variable} is not UTF-8")]
     NotUtf8 { variable: &'static str },
+    #[error("CNI_NETNS is longer than the {LONGEST_PATH} bytes of a path")]
+    Path,
     #[error(
         "CNI_CONTAINERID {value:?} does not begin with a letter or digit and go on with letters, digits, dots, dashes and underscores"
     )]
@@ -159,9 +163,10 @@ impl Reader<'_> {
 
 fn flaw(variable: &'static str, value: &OsStr) -> Option<Problem> {
     let text = match variable {
-        "CNI_CONTAINERID" | "CNI_IFNAME" => value.to_str(),
+        "CNI_NETNS" if value.len() > LONGEST_PATH => return Some(Problem::Path),
         // A path may be of any bytes.
-        _ => return None,
+        "CNI_NETNS" | "CNI_PATH" => return None,
+        _ => value.to_str(),
     };
     match (variable, text) {
         (_, None) => Some(Problem::NotUtf8 { variable }),
