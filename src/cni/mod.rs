@@ -8,6 +8,7 @@ mod decision;
 mod error;
 mod reply;
 mod request;
+mod result;
 mod version;
 
 use std::io::{self, Read, Write};
@@ -56,7 +57,7 @@ pub fn run(process: &mut Process) -> ExitCode {
             (error_document(version, &error), ExitCode::FAILURE)
         }
     };
-    match write(process.stdout, &document) {
+    match write(process.stdout, document) {
         Ok(()) => code,
         Err(error) => {
             // Nothing is left to tell it to when this fails too; the exit code remains.
@@ -77,11 +78,12 @@ fn error_document(version: Version, error: &Error) -> String {
     reply::error(version, error.code(), &error.to_string(), &details)
 }
 
-fn write(stdout: &mut dyn Write, document: &str) -> io::Result<()> {
+fn write(stdout: &mut dyn Write, mut document: String) -> io::Result<()> {
     if document.is_empty() {
         return Ok(());
     }
-    stdout.write_all(format!("{document}\n").as_bytes())?;
+    document.push('\n');
+    stdout.write_all(document.as_bytes())?;
     stdout.flush()
 }
 
@@ -99,7 +101,7 @@ fn answer_panics() {
             "this is a mistake in msm-cni; please report it with the details",
             &format!("panic at {place}"),
         );
-        let _ = write(&mut io::stdout(), &document);
+        let _ = write(&mut io::stdout(), document);
         #[expect(clippy::exit, reason = "nothing may run on after a panic")]
         std::process::exit(1);
     }));
@@ -178,6 +180,7 @@ fn add(request: &Request, network: &Network) -> Result<String, Error> {
 
 fn check(request: &Request, network: &Network) -> Result<(), Error> {
     let settings = network.settings()?;
+    reply::check(network)?;
     logging::start(settings.log_level);
     let Wanted::Redirect(wanted) = wanted(request, &settings)? else {
         return Ok(());
