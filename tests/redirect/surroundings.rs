@@ -171,7 +171,7 @@ fn without_nf_tables_auto_takes_iptables() {
         return;
     }
     let pod = Pod::new();
-    Backend::IptablesLegacy.prepare(&pod);
+    Backend::IptablesLegacy.prepare(&pod.inside);
     without_nf_tables(&pod, &["--backend", "auto"]).succeeded();
     assert_eq!(
         pod.connect(&format!("{FAR}:554")),
