@@ -83,15 +83,18 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
     Ok(change)
 }
 
-/// What both variants hold of ours, and the first one that holds anything.
+/// What both variants hold of ours; and which it is, if it is one.
 pub fn found() -> Result<(Listing, Option<Variant>), Error> {
     let holders = holders()?;
     let mut found = Listing::default();
     for (tools, saved) in &holders {
         found.0.extend(listing(tools.variant, saved).0);
     }
-    let first = holders.first().map(|(tools, _)| tools.variant);
-    Ok((found, first))
+    let holder = match holders.as_slice() {
+        [(tools, _)] => Some(tools.variant),
+        _ => None,
+    };
+    Ok((found, holder))
 }
 
 /// What should be there for `redirect`, in the variant that `holder` names, else in the

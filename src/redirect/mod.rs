@@ -130,7 +130,7 @@ pub fn check(redirect: &Redirect, backend: Backend) -> Result<Option<Difference>
     let by_nftables = match backend {
         Backend::Nftables => true,
         Backend::Iptables => false,
-        Backend::Auto => !found.is_empty() || holder.is_none(),
+        Backend::Auto => !found.is_empty() || others.is_empty(),
     };
     let wanted = if by_nftables {
         nft::wanted(redirect, &found)

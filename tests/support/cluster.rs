@@ -1,6 +1,7 @@
 //! A node as the plugin meets it: an API server that knows one pod, a kubeconfig for it,
 //! and the plugin run on a sandbox as a runtime runs it.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -68,7 +69,7 @@ impl Cluster {
     }
 
     /// The least that a node's configuration says, with `more` keys at its top.
-    fn configuration(&self, more: &Value) -> Value {
+    pub fn configuration(&self, more: &Value) -> Value {
         let mut configuration = json!({
             "cniVersion": "1.0.0", "name": "k8s-pod-network", "type": "msm-cni",
             "kubernetes": {
@@ -83,8 +84,8 @@ impl Cluster {
 
     /// Runs a verb on a sandbox.
     pub fn run(&self, verb: &str, sandbox: &Namespace, more: &Value) -> Outcome {
-        let configuration = self.configuration(more).to_string();
-        run_with_input(&mut plugin(verb, sandbox), &configuration)
+        let mut request = request(applet("msm-cni"), verb, &sandbox.path());
+        run_with_input(&mut request, &self.configuration(more).to_string())
     }
 
     /// ADD that has to succeed, and to hand on what came.
@@ -106,20 +107,20 @@ pub fn refused(outcome: Outcome, code: u64) -> String {
     format!("{}: {}", text("msg"), text("details"))
 }
 
-fn plugin(verb: &str, sandbox: &Namespace) -> Command {
+/// The plugin as a runtime asks it to do something to a sandbox.
+pub fn request(mut plugin: Command, verb: &str, netns: &Path) -> Command {
     let arguments = format!(
         "IgnoreUnknown=1;K8S_POD_NAMESPACE={K8S_NAMESPACE};K8S_POD_NAME={K8S_NAME};\
          K8S_POD_INFRA_CONTAINER_ID=c0ffee;K8S_POD_UID={K8S_UID}"
     );
-    let mut command = applet("msm-cni");
-    command
+    plugin
         .env("CNI_COMMAND", verb)
         .env("CNI_CONTAINERID", "c0ffee")
-        .env("CNI_NETNS", sandbox.path())
+        .env("CNI_NETNS", netns)
         .env("CNI_IFNAME", "eth0")
         .env("CNI_PATH", "/opt/cni/bin")
         .env("CNI_ARGS", arguments);
-    command
+    plugin
 }
 
 fn previous_result() -> Value {
