@@ -155,7 +155,7 @@ fn listing(variant: Variant, saved: &[Saved; 2]) -> Listing {
 
 impl Variant {
     /// The commands that show its rules, IPv4 first.
-    const fn tools(self) -> [&'static str; 2] {
+    pub const fn tools(self) -> [&'static str; 2] {
         match self {
             Self::Nft => ["iptables-nft", "ip6tables-nft"],
             Self::Legacy => ["iptables-legacy", "ip6tables-legacy"],

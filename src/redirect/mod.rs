@@ -12,6 +12,8 @@ mod listing;
 mod netlink;
 mod netns;
 mod nft;
+#[cfg(test)]
+mod properties;
 mod rules;
 mod script;
 mod value;

@@ -498,6 +498,24 @@ fn comment(userdata: &[u8]) -> Option<String> {
     }
 }
 
+/// What the kernel holds in our table of that scope, if all of it is ours.
+#[cfg(test)]
+pub fn read(scope: Scope) -> Option<RuleSet> {
+    let socket = open().ok()?;
+    let rules = rules(&socket, scope).ok()?;
+    let chains = chains(&socket, scope).ok()?;
+    let chain = |listed: &Listed| {
+        let is_listed = |role: &Role| listed.name == chain_name(scope, role.name());
+        let role = Role::ALL.into_iter().find(is_listed)?;
+        let rules = rules.iter().filter(|rule| rule.chain == role.name());
+        let rules = rules.map(|rule| decompile(&rule.expressions, scope));
+        let rules = rules.collect::<Option<_>>()?;
+        (role.to_string() == listed.heading).then_some(Chain { role, rules })
+    };
+    let chains = chains.iter().map(chain).collect::<Option<_>>()?;
+    Some(RuleSet { scope, chains })
+}
+
 /// The chain's heading as nft prints it.
 fn heading(chain: &[u8]) -> String {
     let heading = || {
@@ -532,7 +550,7 @@ fn text_in(bytes: &[u8], kind: u16) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redirect::value::Ipv6Mode;
+    use crate::redirect::value::{Ipv6Mode, Port};
     use nix::sched::{CloneFlags, unshare};
 
     /// Runs `work` in a fresh network namespace, on a thread of its own.
@@ -585,6 +603,61 @@ mod tests {
                 }
             }
         });
+    }
+
+    #[test]
+    fn a_table_of_another_process_is_said_to_be_one() {
+        const OWNER: u32 = 2;
+        in_fresh_namespace(|socket| {
+            let port = |number| (1..).nth(number).and_then(Port::new).unwrap();
+            let long = Redirect {
+                ports: (0..600).map(port).collect(),
+                ..redirect(Ipv6Mode::Bypass)
+            };
+            let other = Socket::open().unwrap();
+            let table = table_message(NEW_TABLE, Scope::Inet, NLM_F_CREATE)
+                .with(|table| table.be32(TABLE_FLAGS, OWNER));
+            other.transact(&[table]).unwrap();
+            // The kernel refuses every message of a batch, and can tell only so many.
+            for redirect in [redirect(Ipv6Mode::Bypass), long.clone()] {
+                let refused = apply_as(socket, &redirect, Layout::Inet).unwrap_err();
+                assert!(matches!(refused, Error::Owned { .. }), "{refused:?}");
+            }
+            drop(other);
+            assert_eq!(
+                apply_as(socket, &long, Layout::Inet).unwrap(),
+                Change::Created
+            );
+        });
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_support_is_named() {
+        let mut batch = Batch::default();
+        let set = RuleSet::new(&redirect(Ipv6Mode::Reject), Scope::Inet).unwrap();
+        batch.create(&set, NLM_F_CREATE);
+        let named = |subject: &str| {
+            let is_subject = |(_, of): &(Scope, Subject)| of.to_string() == subject;
+            let request = batch.subjects.iter().position(is_subject);
+            assert!(request.is_some(), "{subject}: {:?}", batch.subjects);
+            let source = Errno::ENOENT;
+            batch
+                .explain(netlink::Error::Refused { request, source })
+                .to_string()
+        };
+        for subject in [
+            "the creation",
+            "nat chain output",
+            "rule 3 (`counter redirect to :8554`) of chain prerouting",
+            "rule 7 (`counter reject with tcp reset`) of chain reject_output",
+        ] {
+            let sentence = format!(
+                "this kernel's nftables does not support {subject} of table inet msm_cni; \
+                 load nf_tables, nft_chain_nat, nft_redir and nft_reject_inet on the node, \
+                 or set interceptName to iptables"
+            );
+            assert_eq!(named(subject), sentence);
+        }
     }
 
     #[test]
