@@ -177,6 +177,8 @@ fn add(request: &Request, network: &Network) -> Result<String, Error> {
     Ok(result)
 }
 
+/// A pod that asks for no redirect is not looked at: one that is there may have been set by
+/// hand, and a label may have been taken away since.
 fn check(request: &Request, network: &Network) -> Result<(), Error> {
     let settings = network.settings()?;
     logging::start(settings.log_level);
