@@ -39,6 +39,8 @@ const RULE_USERDATA: u16 = 7;
 /// What libnftnl calls a rule's comment in its user data.
 const COMMENT: u8 = 0;
 const POLICY_ACCEPT: u32 = 1;
+/// A name that is no text, which the kernel does not mind.
+const UNREADABLE: &str = "?";
 /// A table's flags by their bit. Ours has none: the first switches it off, with the second
 /// it would go with the process that made it.
 const FLAGS: [&str; 3] = ["dormant", "owner", "persist"];
@@ -439,7 +441,7 @@ fn chains(socket: &Socket, scope: Scope) -> Result<Vec<Listed>, Error> {
     let question = Message::new(GET_CHAIN, number(scope), 0);
     let chains = socket.list(&question).map_err(asking)?;
     let listed = |chain: &Vec<u8>| {
-        let name = text_in(chain, CHAIN_NAME)?;
+        let name = text_in(chain, CHAIN_NAME).unwrap_or(UNREADABLE);
         let of_chain = rules.iter().filter(|rule| rule.chain == name);
         (text_in(chain, CHAIN_TABLE)? == TABLE).then(|| Listed {
             name: chain_name(scope, name),
@@ -465,7 +467,7 @@ fn rules(socket: &Socket, scope: Scope) -> Result<Vec<ListedRule>, Error> {
     let listed = |rule: &Vec<u8>| {
         // Older kernels do not filter for us.
         let ours = text_in(rule, RULE_TABLE)? == TABLE;
-        let chain = text_in(rule, RULE_CHAIN)?.to_owned();
+        let chain = text_in(rule, RULE_CHAIN).unwrap_or(UNREADABLE).to_owned();
         ours.then(|| ListedRule {
             chain,
             expressions: decode(attribute(rule, RULE_EXPRESSIONS).unwrap_or_default()),

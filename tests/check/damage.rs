@@ -557,18 +557,19 @@ enum Family {
 use Family::{V4, V6};
 
 on_every_backend! {
-    every_damage_is_named,
+    every_damage_is_named_and_mended,
     nothing_at_all_is_named,
     what_the_configuration_asks_for_by_now_is_named,
 }
 
-fn every_damage_is_named(backend: Backend) {
+fn every_damage_is_named_and_mended(backend: Backend) {
+    let sandbox = Sandbox::of(backend, everything());
     match backend {
         Backend::Nftables => {
             for (damage, difference) in NFT {
-                is_named(backend, difference, |inside| {
-                    inside.load(&with_handles(inside, damage));
-                });
+                sandbox.add();
+                sandbox.inside.load(&with_handles(&sandbox.inside, damage));
+                is_named(&sandbox, difference);
             }
         }
         Backend::IptablesNft | Backend::IptablesLegacy => {
@@ -578,21 +579,22 @@ fn every_damage_is_named(backend: Backend) {
                     V4 => tool4,
                     V6 => tool6,
                 };
+                let restore = format!("{tool}-restore");
                 let script = format!("*{table}\n{damage}\nCOMMIT\n");
-                is_named(backend, &difference.replace("TOOL", tool), |inside| {
-                    let restore = format!("{tool}-restore");
-                    inside.tool(&restore, &["--noflush"], &script).succeeded();
-                });
+                sandbox.add();
+                let restore = sandbox.inside.tool(&restore, &["--noflush"], &script);
+                restore.succeeded();
+                is_named(&sandbox, &difference.replace("TOOL", tool));
             }
         }
     }
+    sandbox.add();
+    sandbox.passes();
 }
 
 /// Whether the backend is configured or found.
-fn is_named(backend: Backend, difference: &str, damage: impl Fn(&Namespace)) {
-    let sandbox = Sandbox::of(backend, everything());
-    sandbox.add();
-    damage(&sandbox.inside);
+#[track_caller]
+fn is_named(sandbox: &Sandbox, difference: &str) {
     sandbox.differs(difference);
     sandbox.differs_by(&everything(), difference);
 }
