@@ -14,7 +14,9 @@ pub enum Error {
     Request(#[from] request::Error),
     #[error("reading the network configuration from standard input")]
     Stdin { source: io::Error },
-    #[error("the network configuration on standard input is larger than {limit} bytes")]
+    #[error(
+        "the network configuration on standard input is larger than {limit} bytes; look for what fills it in the node's CNI configuration and in the previous plugin's result"
+    )]
     StdinTooLarge { limit: u64 },
     #[error(transparent)]
     Config(#[from] config::Error),
@@ -22,7 +24,9 @@ pub enum Error {
         "unknown CNI_COMMAND {command:?}; this plugin knows ADD, DEL, CHECK, GC, STATUS and VERSION"
     )]
     UnknownVerb { command: String },
-    #[error("the configuration's CNI version {version} has no {verb}; it came with {since}")]
+    #[error(
+        "the configuration's CNI version {version} has no {verb}, which came with {since}; to use it, set a newer cniVersion in the node's CNI configuration"
+    )]
     VerbTooNew {
         verb: &'static str,
         version: &'static str,
@@ -33,12 +37,12 @@ pub enum Error {
     #[error("CNI_NETNS cannot be used")]
     Netns { source: redirect::NetnsError },
     #[error(
-        "CNI_NETNS {path} is this plugin's own network namespace; a redirect there would be the node's"
+        "CNI_NETNS {path} is this plugin's own network namespace, and a redirect there would be the node's; if that is meant, set CNI_NETNS_OVERRIDE to 1"
     )]
     OwnNetns { path: String },
     #[error(transparent)]
     Lookup(#[from] Box<kube::Error>),
-    #[error("pod {pod} cannot be redirected as its annotations say")]
+    #[error("pod {pod} cannot be redirected as its annotations say; correct them")]
     Annotation {
         pod: String,
         source: decision::InvalidAnnotation,
@@ -75,8 +79,12 @@ impl Error {
             Self::Stdin { .. } => 5,
             Self::StdinTooLarge { .. }
             | Self::Config(config::Error::Decode { .. } | config::Error::Type { .. })
-            | Self::Reply(reply::Error::Decode { .. }) => 6,
-            Self::Config(config::Error::Missing { .. } | config::Error::Value { .. })
+            | Self::Reply(reply::Error::Decode { .. } | reply::Error::Violation(_)) => 6,
+            Self::Config(
+                config::Error::TooLong { .. }
+                | config::Error::Missing { .. }
+                | config::Error::Value { .. },
+            )
             | Self::Reply(reply::Error::Missing { .. })
             | Self::Annotation { .. } => 7,
             Self::Netns { .. } | Self::OwnNetns { .. } => 8,

@@ -9,6 +9,7 @@ mod error;
 mod json;
 mod reply;
 mod request;
+mod result;
 mod version;
 
 use std::io::{self, Read, Write};
@@ -57,7 +58,7 @@ pub fn run(process: &mut Process) -> ExitCode {
             (error_document(version, &error), ExitCode::FAILURE)
         }
     };
-    match write(process.stdout, &document) {
+    match write(process.stdout, document) {
         Ok(()) => code,
         Err(error) => {
             // Nothing is left to tell it to when this fails too; the exit code remains.
@@ -78,11 +79,12 @@ fn error_document(version: Version, error: &Error) -> String {
     reply::error(version, error.code(), &error.to_string(), &details)
 }
 
-fn write(stdout: &mut dyn Write, document: &str) -> io::Result<()> {
+fn write(stdout: &mut dyn Write, mut document: String) -> io::Result<()> {
     if document.is_empty() {
         return Ok(());
     }
-    stdout.write_all(format!("{document}\n").as_bytes())?;
+    document.push('\n');
+    stdout.write_all(document.as_bytes())?;
     stdout.flush()
 }
 
@@ -100,7 +102,7 @@ fn answer_panics() {
             "this is a mistake in msm-cni; please report it with the details",
             &format!("panic at {place}"),
         );
-        let _ = write(&mut io::stdout(), &document);
+        let _ = write(&mut io::stdout(), document);
         #[expect(clippy::exit, reason = "nothing may run on after a panic")]
         std::process::exit(1);
     }));
@@ -181,6 +183,7 @@ fn add(request: &Request, network: &Network) -> Result<String, Error> {
 /// hand, and a label may have been taken away since.
 fn check(request: &Request, network: &Network) -> Result<(), Error> {
     let settings = network.settings()?;
+    reply::check(network)?;
     logging::start(settings.log_level);
     let Wanted::Redirect(wanted) = wanted(request, &settings)? else {
         return Ok(());
