@@ -61,9 +61,11 @@ pub enum Error {
         "the redirect of pod {pod} is not as it should be: {difference}; delete the pod, so that it is made anew"
     )]
     Differs { pod: String, difference: Difference },
-    #[error("no pod could be added now: the kubeconfig cannot be used")]
-    NoKubeconfig { source: Box<kube::Error> },
-    #[error("no pod could be added now: rules cannot be written on this node")]
+    #[error(transparent)]
+    NoKubeconfig(Box<kube::Error>),
+    #[error("no pod could be redirected now: no network namespace could be entered")]
+    NoNetns { source: redirect::NetnsError },
+    #[error("no pod could be redirected now: its rules could not be written")]
     NoBackend { source: redirect::Error },
 }
 
@@ -87,7 +89,7 @@ impl Error {
             | Self::Annotation { .. } => 7,
             Self::Netns { .. } | Self::OwnNetns { .. } => 8,
             Self::Lookup(source) => lookup_code(source),
-            Self::NoKubeconfig { .. } | Self::NoBackend { .. } => 50,
+            Self::NoKubeconfig(_) | Self::NoNetns { .. } | Self::NoBackend { .. } => 50,
             Self::Apply { source, .. } | Self::Read { source, .. } => redirect_code(source),
             Self::Differs { .. } => 113,
         }
@@ -111,6 +113,7 @@ const fn lookup_code(error: &kube::Error) -> u32 {
 const fn redirect_code(error: &redirect::Error) -> u32 {
     match error {
         error if error.is_unsupported() => 111,
+        redirect::Error::Neither { .. } => 111,
         redirect::Error::Nftables { .. } => 110,
         redirect::Error::Iptables { .. } => 112,
     }

@@ -178,6 +178,8 @@ fn add(request: &Request, network: &Network) -> Result<String, Error> {
     Ok(result)
 }
 
+/// A pod that asks for no redirect is not looked at: one that is there may have been set by
+/// hand, and a label may have been taken away since.
 fn check(request: &Request, network: &Network) -> Result<(), Error> {
     let settings = network.settings()?;
     reply::check(network)?;
@@ -197,14 +199,16 @@ fn check(request: &Request, network: &Network) -> Result<(), Error> {
     difference.map_or(Ok(()), |difference| Err(Error::Differs { pod, difference }))
 }
 
+/// Whether an ADD could work, which nothing short of doing it tells: the rules are written,
+/// in a network namespace that nobody uses and that ends with this process.
 fn status(settings: &Settings) -> Result<(), Error> {
     logging::start(settings.log_level);
-    kube::check_access(&settings.kubeconfig, settings.server.as_deref()).map_err(|source| {
-        Error::NoKubeconfig {
-            source: Box::new(source),
-        }
-    })?;
-    redirect::check_backend(settings.backend).map_err(|source| Error::NoBackend { source })
+    kube::check_access(&settings.kubeconfig, settings.server.as_deref())
+        .map_err(|source| Error::NoKubeconfig(Box::new(source)))?;
+    Netns::run_in_fresh(|| redirect::apply(&settings.redirect, settings.backend))
+        .map_err(|source| Error::NoNetns { source })?
+        .map(drop)
+        .map_err(|source| Error::NoBackend { source })
 }
 
 /// What a pod's namespace should hold.

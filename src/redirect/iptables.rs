@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use super::listing::{Difference, Listing};
+use super::listing::Listing;
 use super::rules::{Redirect, RuleSet, Scope};
 use super::script::{self, Saved};
 use super::value::Family;
@@ -76,47 +76,54 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
     };
     // Only one variant may hold a redirect.
     for other in Tools::installed().filter(|other| other.variant != tools.variant) {
-        if other.holds_redirect()? {
-            other.remove()?;
+        if let Some(saved) = other.holding()? {
+            other.replace(&[None, None], &saved)?;
         }
     }
     Ok(change)
 }
 
-/// Whether there are tools to use.
-pub fn check_tools() -> Result<(), Error> {
-    Tools::choose().map(drop)
-}
-
-/// The first difference between what is there and `redirect`.
-pub fn check(redirect: &Redirect) -> Result<Option<Difference>, Error> {
-    let tools = match in_place()? {
-        Some(tools) => tools,
-        None => Tools::choose()?,
+/// What both variants hold of ours; and which it is, if it is one.
+pub fn found() -> Result<(Listing, Option<Variant>), Error> {
+    let holders = holders()?;
+    let mut found = Listing::default();
+    for (tools, saved) in &holders {
+        found.0.extend(listing(tools.variant, saved).0);
+    }
+    let holder = match holders.as_slice() {
+        [(tools, _)] => Some(tools.variant),
+        _ => None,
     };
-    Ok(wanted(&rule_sets(redirect)).first_difference(&listing(&tools.save()?)))
+    Ok((found, holder))
 }
 
-/// The tools of the variant that holds chains of ours.
-pub fn in_place() -> Result<Option<Tools>, Error> {
-    Ok(holders()?.into_iter().next())
+/// What should be there for `redirect`, in the variant that `holder` names, else in the
+/// one that `apply` would choose.
+pub fn wanted(redirect: &Redirect, holder: Option<Variant>) -> Result<Listing, Error> {
+    let variant = match holder {
+        Some(variant) => variant,
+        None => Tools::choose()?.variant,
+    };
+    Ok(wanted_of(variant, &rule_sets(redirect)))
 }
 
 /// Removes everything of ours from both variants; says whether there was anything.
 pub fn remove() -> Result<bool, Error> {
     let holders = holders()?;
-    holders.iter().try_for_each(Tools::remove)?;
+    for (tools, saved) in &holders {
+        tools.replace(&[None, None], saved)?;
+    }
     Ok(!holders.is_empty())
 }
 
-/// The tools of every variant that holds chains of ours, nft first.
-fn holders() -> Result<Vec<Tools>, Error> {
+/// The tools of every variant that holds chains of ours, nft first, and what it holds.
+fn holders() -> Result<Vec<(Tools, [Saved; 2])>, Error> {
     let mut holders = Vec::new();
     let mut nft_is_installed = false;
     for tools in Tools::installed() {
         nft_is_installed |= tools.variant == Variant::Nft;
-        if tools.holds_redirect()? {
-            holders.push(tools);
+        if let Some(saved) = tools.holding()? {
+            holders.push((tools, saved));
         }
     }
     // Rules may have been written from somewhere that has the tools, such as a container.
@@ -130,21 +137,30 @@ fn rule_sets(redirect: &Redirect) -> [Option<RuleSet>; 2] {
     FAMILIES.map(|family| RuleSet::new(redirect, Scope::Only(family)))
 }
 
-fn wanted(sets: &[Option<RuleSet>; 2]) -> Listing {
-    Listing(
-        sets.iter()
-            .flatten()
-            .flat_map(|set| script::wanted(set).0)
-            .collect(),
-    )
+fn wanted_of(variant: Variant, sets: &[Option<RuleSet>; 2]) -> Listing {
+    let listings = sets
+        .iter()
+        .zip(variant.tools())
+        .filter_map(|(set, tool)| Some(script::wanted(set.as_ref()?, tool).0));
+    Listing(listings.flatten().collect())
 }
 
-fn listing(saved: &[Saved; 2]) -> Listing {
+fn listing(variant: Variant, saved: &[Saved; 2]) -> Listing {
     let listings = saved
         .iter()
-        .zip(FAMILIES)
-        .flat_map(|(saved, family)| saved.listing(Scope::Only(family)).0);
+        .zip(variant.tools())
+        .flat_map(|(saved, tool)| saved.listing(tool).0);
     Listing(listings.collect())
+}
+
+impl Variant {
+    /// The commands that show its rules, IPv4 first.
+    pub const fn tools(self) -> [&'static str; 2] {
+        match self {
+            Self::Nft => ["iptables-nft", "ip6tables-nft"],
+            Self::Legacy => ["iptables-legacy", "ip6tables-legacy"],
+        }
+    }
 }
 
 impl Tools {
@@ -203,23 +219,24 @@ impl Tools {
         Path::new(self.directory).join(format!("{name}{}-{verb}", self.infix))
     }
 
-    /// Asks without creating the tables that the tools would create by being asked.
-    fn holds_redirect(&self) -> Result<bool, Error> {
-        match self.variant {
-            Variant::Legacy => {
-                Ok(legacy_tables_exist() && self.save()?.iter().any(|saved| !saved.is_empty()))
-            }
-            Variant::Nft => nft_chains_exist(),
-        }
-    }
-
-    fn remove(&self) -> Result<(), Error> {
-        self.replace(&[None, None], &self.save()?)
+    /// What the variant holds, if that is anything of ours; asks without creating the
+    /// tables that the tools would create by being asked.
+    fn holding(&self) -> Result<Option<[Saved; 2]>, Error> {
+        let in_use = match self.variant {
+            Variant::Legacy => legacy_tables_exist(),
+            Variant::Nft => nft_chains_exist()?,
+        };
+        let saved = in_use.then(|| self.save()).transpose()?;
+        Ok(saved.filter(|saved| !saved.iter().all(Saved::is_empty)))
     }
 
     /// Turns what was saved into `sets`, unless it says so already.
     fn settle(&self, sets: &[Option<RuleSet>; 2], saved: &[Saved; 2]) -> Result<Change, Error> {
-        if wanted(sets).first_difference(&listing(saved)).is_none() {
+        let wanted = wanted_of(self.variant, sets);
+        if wanted
+            .first_difference(&listing(self.variant, saved))
+            .is_none()
+        {
             return Ok(Change::None);
         }
         self.replace(sets, saved)?;
@@ -345,21 +362,20 @@ fn nft_chains_exist() -> Result<bool, Error> {
 
 /// The same for the tables that `sets` do not use.
 fn nft_chains_exist_outside(sets: &[Option<RuleSet>; 2]) -> Result<bool, Error> {
-    for (family, set) in FAMILIES.into_iter().zip(sets) {
-        for (table, chain) in script::FIRST_CHAINS {
-            let mut chains = set.iter().flat_map(|set| &set.chains);
-            if chains.any(|chain| chain.role.kind() == table) {
-                continue;
-            }
-            match nft::chain_exists(family, table, chain) {
-                Ok(true) => return Ok(true),
-                Ok(false) => {}
-                Err(nft::Error::Unsupported { .. }) => return Ok(false),
-                Err(source) => return Err(Error::Nftables { source }),
-            }
-        }
+    let uses = |set: &Option<RuleSet>, table: &str| {
+        let mut chains = set.iter().flat_map(|set| &set.chains);
+        chains.any(|chain| chain.role.kind() == table)
+    };
+    let chains = FAMILIES.into_iter().zip(sets).flat_map(|(family, set)| {
+        let others = script::CHAINS
+            .into_iter()
+            .filter(move |(table, _)| !uses(set, table));
+        others.map(move |(table, chain)| (family, table, chain))
+    });
+    match nft::any_chain_exists(chains) {
+        Err(nft::Error::Unsupported { .. }) => Ok(false),
+        answer => answer.map_err(|source| Error::Nftables { source }),
     }
-    Ok(false)
 }
 
 /// Whether legacy iptables is in use in the calling thread's namespace. The file is the

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 
 /// The calling thread's own namespace.
@@ -25,6 +25,8 @@ pub enum Error {
     NotANetns { path: PathBuf, kind: Option<String> },
     #[error("entering the network namespace {path:?}: it needs CAP_SYS_ADMIN there")]
     Enter { path: PathBuf, source: io::Error },
+    #[error("making a network namespace: it needs CAP_SYS_ADMIN, as entering a pod's does")]
+    Make { source: io::Error },
 }
 
 /// An open network namespace; stays alive as long as this value does.
@@ -103,6 +105,14 @@ impl Netns {
     /// user's runtime does not have.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
         self.enter()?;
+        Ok(work())
+    }
+
+    /// Runs `work` with the calling thread inside a new namespace, where it stays.
+    pub fn run_in_fresh<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Make {
+            source: errno.into(),
+        })?;
         Ok(work())
     }
 
