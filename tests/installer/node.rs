@@ -215,7 +215,10 @@ fn stamp(path: &Path, stamps: &mut Stamps) {
 
 fn collect(path: &Path, root: &Path, lines: &mut Vec<String>) {
     let shown = path.strip_prefix(root).unwrap().display();
-    let metadata = path.symlink_metadata().unwrap();
+    // The installer may be at work on it.
+    let Ok(metadata) = path.symlink_metadata() else {
+        return;
+    };
     if metadata.is_symlink() {
         let target = fs::read_link(path).unwrap();
         lines.push(format!("{shown} -> {}\n", target.display()));
