@@ -89,7 +89,7 @@ fn run_iptables(args: Vec<OsString>, process: &mut Process) -> ExitCode {
 
 fn run_installer(args: Vec<OsString>, process: &mut Process) -> ExitCode {
     let args = std::iter::once(INSTALLER_APPLET.into()).chain(args);
-    let matches = match install::settings::command().try_get_matches_from(args) {
+    let matches = match install::flags::command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(stop) => return stopped(&stop, process),
     };
@@ -239,6 +239,6 @@ mod tests {
     #[test]
     fn the_flags_are_consistent() {
         redirect::cli::Cli::command().debug_assert();
-        install::settings::command().debug_assert();
+        install::flags::command().debug_assert();
     }
 }

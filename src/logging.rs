@@ -1,6 +1,7 @@
 //! Logs on standard error, in one place for all applets. Standard output belongs to the
 //! CNI protocol.
 
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 
 use env_logger::fmt::Formatter;
@@ -29,13 +30,29 @@ impl Format {
     fn write(self, line: &mut Formatter, record: &Record) -> io::Result<()> {
         let level = record.level().as_str().to_ascii_lowercase();
         match self {
-            Self::Text => writeln!(line, "{level}: {}", record.args()),
+            Self::Text => {
+                let message = record.args().to_string();
+                writeln!(line, "{level}: {}", one_line(&message))
+            }
             Self::Json => {
                 let message = record.args().to_string();
                 writeln!(line, "{}", json!({"level": level, "message": message}))
             }
         }
     }
+}
+
+/// Control characters, as names of files may have them, must not begin a line of their own.
+fn one_line(message: &str) -> Cow<'_, str> {
+    if message.contains(breaks_lines) {
+        message.replace(breaks_lines, "\u{fffd}").into()
+    } else {
+        message.into()
+    }
+}
+
+fn breaks_lines(character: char) -> bool {
+    character.is_control() && character != '\t'
 }
 
 /// Starts logging our own records from `level` on; only the first call counts.

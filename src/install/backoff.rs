@@ -1,5 +1,5 @@
 //! How long to wait before doing the same thing once more: at once for the first few times,
-//! then longer and longer. Pure; the time is given.
+//! then longer and longer, as long as it is undone sooner than that. Pure; the time is given.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,16 @@ pub struct Backoff {
     /// How often it is done without a pause.
     free: u32,
     count: u32,
-    last: Option<Instant>,
+    last: Option<Last>,
+    /// It has to be done again, and has to wait.
+    is_held: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    done: Instant,
+    /// When it had to be done for the last time.
+    needed: Instant,
 }
 
 impl Backoff {
@@ -23,37 +32,80 @@ impl Backoff {
             free,
             count: 0,
             last: None,
+            is_held: false,
         }
     }
 
-    /// It was done.
+    /// It was done. Only what had to wait lengthens the pause: a change now and then is put
+    /// right at once, however often that happens.
     pub fn record(&mut self, now: Instant) {
-        self.forget_if_quiet(now);
-        self.count = self.count.saturating_add(1);
-        self.last = Some(now);
+        if self.is_quiet(now) {
+            self.count = 0;
+        }
+        if self.count <= self.free || self.is_held {
+            self.count = self.count.saturating_add(1);
+        }
+        self.is_held = false;
+        self.last = Some(Last {
+            done: now,
+            needed: now,
+        });
     }
 
-    pub const fn reset(&mut self) {
-        self.count = 0;
-        self.last = None;
+    /// It has to be done; not before when? `None`: now.
+    pub fn hold(&mut self, now: Instant) -> Option<Instant> {
+        if self.is_quiet(now) {
+            return None;
+        }
+        let last = self.last.as_mut()?;
+        last.needed = now;
+        let until = self.until().filter(|until| *until > now);
+        self.is_held |= until.is_some();
+        until
     }
 
-    /// How often it was done in short order; `None`: not often enough to speak of.
-    pub fn excess(&mut self, now: Instant) -> Option<u32> {
-        self.forget_if_quiet(now);
-        (self.count > self.free).then_some(self.count)
+    /// It need not be done any more.
+    pub fn let_go(&mut self, now: Instant) {
+        if let Some(last) = &mut self.last
+            && self.is_held
+        {
+            last.needed = now;
+            self.is_held = false;
+        }
     }
 
-    /// When it may be done again; `None`: now.
-    pub fn not_before(&mut self, now: Instant) -> Option<Instant> {
-        self.forget_if_quiet(now);
-        let until = self.last? + self.pause();
-        (until > now).then_some(until)
+    /// The next time does not wait.
+    pub fn hurry(&mut self, now: Instant) {
+        if let Some(last) = &mut self.last {
+            last.done = now.checked_sub(LONGEST_PAUSE).unwrap_or(last.done);
+        }
     }
 
-    /// When it counts as quiet, if nothing happens.
-    pub fn quiet_at(&self) -> Option<Instant> {
-        Some(self.last? + self.pause() + QUIET)
+    /// Whether it was done too often in short order.
+    pub fn is_excessive(&self, now: Instant) -> bool {
+        self.count > self.free && !self.is_quiet(now)
+    }
+
+    /// Whether it was not needed for a while.
+    pub fn is_quiet(&self, now: Instant) -> bool {
+        self.quiet_at().is_none_or(|quiet| quiet <= now) && !self.is_held
+    }
+
+    /// When something changes though nothing happens.
+    pub fn next(&self) -> Option<Instant> {
+        if self.is_held {
+            self.until()
+        } else {
+            self.quiet_at().filter(|_| self.count > self.free)
+        }
+    }
+
+    fn quiet_at(&self) -> Option<Instant> {
+        self.last.map(|last| last.needed + QUIET)
+    }
+
+    fn until(&self) -> Option<Instant> {
+        self.last.map(|last| last.done + self.pause())
     }
 
     fn pause(&self) -> Duration {
@@ -64,44 +116,88 @@ impl Backoff {
                 .min(LONGEST_PAUSE),
         }
     }
-
-    fn forget_if_quiet(&mut self, now: Instant) {
-        if self.quiet_at().is_some_and(|quiet| quiet <= now) {
-            self.reset();
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_first_few_times_are_free_and_then_pauses_grow_up_to_a_limit() {
-        let mut backoff = Backoff::new(2);
-        let mut now = Instant::now();
-        let mut pauses = Vec::new();
-        for _ in 0..10 {
-            backoff.record(now);
-            let until = backoff.not_before(now).unwrap_or(now);
-            pauses.push(until.duration_since(now).as_secs());
-            now = until;
-        }
-        assert_eq!(pauses, [0, 0, 1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(backoff.excess(now), Some(10));
+    /// Something else that happens every `period` for `times`: the pauses in seconds, from
+    /// each time until it is put right.
+    fn pauses(backoff: &mut Backoff, mut now: Instant, period: Duration, times: usize) -> Vec<u64> {
+        (0..times)
+            .map(|_| {
+                let needed = now;
+                while let Some(until) = backoff.hold(now) {
+                    assert_eq!(backoff.next(), Some(until));
+                    now = until;
+                }
+                backoff.record(now);
+                let pause = now - needed;
+                now += period;
+                pause.as_secs()
+            })
+            .collect()
     }
 
     #[test]
-    fn after_a_quiet_time_it_begins_anew() {
+    fn the_first_few_times_are_free_and_then_pauses_grow_up_to_a_limit() {
+        let mut backoff = Backoff::new(2);
+        let now = Instant::now();
+        assert_eq!(
+            pauses(&mut backoff, now, Duration::ZERO, 11),
+            [0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60]
+        );
+        assert!(backoff.is_excessive(now));
+    }
+
+    #[test]
+    fn what_comes_after_the_pause_does_not_wait_and_stays_too_much() {
+        let mut backoff = Backoff::new(2);
+        let now = Instant::now();
+        let period = Duration::from_millis(2500);
+        assert_eq!(pauses(&mut backoff, now, period, 20), [0; 20]);
+        assert!(backoff.is_excessive(now + 19 * period));
+    }
+
+    #[test]
+    fn what_comes_now_and_then_is_never_too_much() {
+        let mut backoff = Backoff::new(2);
+        let now = Instant::now();
+        assert_eq!(pauses(&mut backoff, now, QUIET, 20), [0; 20]);
+        assert!(!backoff.is_excessive(now + 20 * QUIET));
+    }
+
+    #[test]
+    fn after_a_quiet_time_it_begins_anew_and_waiting_is_not_quiet() {
         let mut backoff = Backoff::new(0);
         let now = Instant::now();
-        backoff.record(now);
-        let busy = now + FIRST_PAUSE;
         assert_eq!(
-            (backoff.not_before(busy), backoff.excess(busy)),
-            (None, Some(1))
+            pauses(&mut backoff, now, Duration::ZERO, 6),
+            [0, 1, 2, 4, 8, 16]
         );
-        let quiet = backoff.quiet_at().unwrap();
-        assert_eq!((backoff.excess(quiet), backoff.quiet_at()), (None, None));
+        let now = backoff.last.unwrap().done;
+        let later = now + Duration::from_secs(20);
+        assert_eq!(backoff.hold(now), Some(now + Duration::from_secs(32)));
+        assert!(backoff.is_excessive(later) && !backoff.is_quiet(later));
+        // In the middle of being rewritten it is neither right nor wrong.
+        backoff.let_go(later);
+        assert!(backoff.is_excessive(later));
+        let quiet = backoff.next().unwrap();
+        assert_eq!(quiet, later + QUIET);
+        assert!(backoff.is_quiet(quiet) && !backoff.is_excessive(quiet));
+        assert_eq!(backoff.hold(quiet), None);
+    }
+
+    #[test]
+    fn in_a_hurry_it_does_not_wait_and_yet_is_too_much() {
+        let mut backoff = Backoff::new(0);
+        let now = Instant::now();
+        pauses(&mut backoff, now, Duration::ZERO, 3);
+        let now = backoff.last.unwrap().done;
+        assert!(backoff.hold(now).is_some());
+        backoff.hurry(now);
+        assert_eq!(backoff.hold(now), None);
+        assert!(backoff.is_excessive(now));
     }
 }

@@ -154,6 +154,10 @@ impl<'a> List<'a> {
         self.has_entry().then(|| self.assembled(&self.others()))
     }
 
+    pub fn as_it_is(&self) -> String {
+        self.text.to_owned()
+    }
+
     /// Whether it holds, but for ours, just the plugin that `single` is.
     pub fn extends(&self, single: &Single) -> bool {
         let mut others = self.plugins.iter().filter(|plugin| !plugin.is_ours());

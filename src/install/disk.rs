@@ -152,7 +152,15 @@ impl Temporary {
     }
 
     fn take_place_of(&self, path: &Path) -> io::Result<()> {
-        fs::rename(&self.0, path)?;
+        match fs::rename(&self.0, path) {
+            // Container runtimes make one to mount a file on that is missing; one that is
+            // not empty is somebody's.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                fs::remove_dir(path)?;
+                fs::rename(&self.0, path)?;
+            }
+            renamed => renamed?,
+        }
         sync_directory_of(path)
     }
 }

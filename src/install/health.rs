@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use serde_json::json;
 use super::settings::HealthAddress;
 
 /// Who may be in the middle of a request at the same time.
-const PLACES: usize = 32;
+const PLACES: usize = 128;
 /// In bytes; a probe has some 100.
 const LARGEST_REQUEST: usize = 4096;
 /// A client that has not asked its question by then is gone.
@@ -27,16 +27,43 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const TURN: usize = 64;
 /// Before another try when no connection can be taken.
 const PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_QUEUE: i32 = 128;
+/// Connections that wait to be taken; the kernel has its own limit (`net.core.somaxconn`).
+const LONGEST_QUEUE: i32 = 1024;
+/// Read in one go, and twice that of what comes behind a request.
+const PORTION: usize = 1024;
 
 /// Why health cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "serving health on {address}; is the port taken by another process of this node? choose another --health-address"
-)]
-pub struct Error {
-    address: HealthAddress,
-    source: io::Error,
+pub enum Error {
+    #[error(
+        "serving health on {address}, which another process of this node has taken; choose another --health-address"
+    )]
+    Taken {
+        address: HealthAddress,
+        source: io::Error,
+    },
+    #[error(
+        "serving health on {address}, which is no address of this node; choose another --health-address"
+    )]
+    NotOurs {
+        address: HealthAddress,
+        source: io::Error,
+    },
+    #[error("serving health on {address}; perhaps another --health-address is allowed")]
+    Listen {
+        address: HealthAddress,
+        source: io::Error,
+    },
+}
+
+impl Error {
+    fn new(address: HealthAddress, source: io::Error) -> Self {
+        match source.kind() {
+            ErrorKind::AddrInUse => Self::Taken { address, source },
+            ErrorKind::AddrNotAvailable => Self::NotOurs { address, source },
+            _ => Self::Listen { address, source },
+        }
+    }
 }
 
 /// What `/readyz` answers.
@@ -54,6 +81,8 @@ pub struct Health {
     clients: VecDeque<Client>,
     /// No connection is taken before.
     paused_until: Option<Instant>,
+    /// Why the last one could not be taken.
+    trouble: Option<ErrorKind>,
     pub readiness: Readiness,
 }
 
@@ -72,11 +101,11 @@ impl Health {
                 break;
             }
         }
-        let listener = outcome.map_err(|source| Error { address, source })?;
         Ok(Self {
-            listener,
+            listener: outcome.map_err(|source| Error::new(address, source))?,
             clients: VecDeque::new(),
             paused_until: None,
+            trouble: None,
             readiness: Readiness {
                 reasons: vec!["the installer has just started".into()],
                 mended: 0,
@@ -116,26 +145,16 @@ impl Health {
     fn accept(&mut self, now: Instant) {
         for _ in 0..TURN {
             match self.listener.accept() {
-                Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => {
-                    if self.clients.len() >= PLACES {
-                        self.clients.pop_front();
-                    }
-                    let mut client = Client {
-                        stream,
-                        request: Vec::new(),
-                        deadline: now + PATIENCE,
-                    };
-                    if client.go_on(&self.readiness) {
-                        self.clients.push_back(client);
-                    }
-                }
-                Ok(_) => {}
+                Ok((stream, _)) => self.welcome(stream, now),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error)
                     if [ErrorKind::ConnectionAborted, ErrorKind::Interrupted]
                         .contains(&error.kind()) => {}
                 Err(error) => {
-                    log::warn!("no connection to the health address can be taken: {error}");
+                    if self.trouble != Some(error.kind()) {
+                        log::warn!("no connection to the health address can be taken: {error}");
+                    }
+                    self.trouble = Some(error.kind());
                     self.clients.clear();
                     self.paused_until = Some(now + PAUSE);
                     return;
@@ -143,12 +162,34 @@ impl Health {
             }
         }
     }
+
+    fn welcome(&mut self, stream: TcpStream, now: Instant) {
+        self.trouble = None;
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        let mut client = Client {
+            stream,
+            request: Vec::new(),
+            deadline: now + PATIENCE,
+        };
+        if !client.go_on(&self.readiness) {
+            return;
+        }
+        if self.clients.len() >= PLACES
+            && let Some(mut oldest) = self.clients.pop_front()
+        {
+            // What it had no time to say yet may have come by now.
+            oldest.go_on(&self.readiness);
+        }
+        self.clients.push_back(client);
+    }
 }
 
 impl Client {
     /// Reads on and answers; whether there is more to come.
     fn go_on(&mut self, readiness: &Readiness) -> bool {
-        let mut buffer = [0; 1024];
+        let mut buffer = [0; PORTION];
         loop {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return false,
@@ -163,7 +204,11 @@ impl Client {
             if let Some(answer) = answer(&self.request, readiness) {
                 // It fits the socket's buffer; who does not take it has gone.
                 let _ = self.stream.write(answer.as_bytes());
-                let _ = self.stream.shutdown(std::net::Shutdown::Write);
+                let _ = self.stream.shutdown(Shutdown::Write);
+                // What is left unread would turn the end into a reset, which can overtake
+                // the answer.
+                let _ = self.stream.read(&mut buffer);
+                let _ = self.stream.read(&mut buffer);
                 return false;
             }
         }

@@ -4,28 +4,32 @@
 mod backoff; // how long to wait before doing the same again
 mod conflist; // our entry in the node's configuration
 mod disk; // changes that are whole or not at all
+pub mod flags; // flags and environment
 mod health; // /healthz and /readyz
+mod leave; // what becomes of it all at the end
 mod observe; // what is on the disk
+mod pace; // what may be done now
 mod plan; // what has to be done
-pub mod settings; // flags and environment
+pub mod settings; // what the installer is told
 mod template; // the plugin's entry
+mod values; // the texts of settings
 mod watch; // what wakes the loop
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use backoff::Backoff;
 use health::Health;
 use observe::Observer;
+use pace::Pace;
 use plan::{Action, Cause, Plan, Step};
-use settings::{Cleanup, Settings};
+use settings::Settings;
 use watch::{Wake, Watch};
 
-use crate::kube::{self, Credentials, Fate, OwnPod};
 use crate::logging;
 use crate::process::chain;
 
@@ -33,27 +37,48 @@ use crate::process::chain;
 const SLOW_CLOCK: Duration = Duration::from_secs(60);
 /// While something is missing that may appear where nobody watches.
 const WAITING_CLOCK: Duration = Duration::from_secs(1);
-/// How often a file of ours may be rewritten in short order before it counts as a fight.
-const PATIENCE: u32 = 5;
-/// For the question whether our `DaemonSet` is still wanted.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Not longer does it take to write a file, or to put another one in its place.
+const BLINK: Duration = Duration::from_millis(200);
+/// However many changes there are, no more looks than one in that time.
+const SHORTEST_LOOK: Duration = Duration::from_millis(5);
 const LARGEST_TEMPLATE: u64 = 1 << 20;
 
-/// Why the installer ends with 1.
+/// Of settings that cannot be used.
+const USAGE_ERROR: u8 = 2;
+
+/// Why the installer ends with an error.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("reading the template of the plugin's configuration {}", .path.display())]
-    ReadTemplate { path: PathBuf, source: io::Error },
-    #[error("the plugin's configuration cannot be made")]
-    Template { source: template::Error },
+    #[error("{setting} is {}, which cannot be read", .path.display())]
+    ReadTemplate {
+        setting: String,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("{setting} is no template that can be used")]
+    Template {
+        setting: String,
+        source: template::Error,
+    },
     #[error(transparent)]
     Health(#[from] health::Error),
     #[error(transparent)]
     Watch(#[from] watch::Error),
-    #[error("removing what was installed: not all of it is gone")]
-    Leave { source: disk::Error },
-    #[error("removing what was installed: {reason}")]
+    #[error("removing what was installed: still there: {left}")]
+    Leave { left: String, source: disk::Error },
+    #[error(
+        "removing what was installed: kubeconfig and executables stay, because {reason}, and pods may need them"
+    )]
     CannotLeave { reason: String },
+}
+
+impl Error {
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Self::ReadTemplate { .. } | Self::Template { .. } => USAGE_ERROR,
+            Self::Health(_) | Self::Watch(_) | Self::Leave { .. } | Self::CannotLeave { .. } => 1,
+        }
+    }
 }
 
 /// Runs until a signal ends it.
@@ -63,7 +88,7 @@ pub fn run(settings: Settings) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{}", chain(&error));
-            ExitCode::FAILURE
+            error.exit_code().into()
         }
     }
 }
@@ -73,29 +98,22 @@ struct Installer {
     watch: Watch,
     health: Health,
     observer: Observer,
-    /// Repairs of what others have changed.
-    rewrites: Backoff,
-    repaired: Option<PathBuf>,
-    /// Changes that did not come about.
-    failures: Backoff,
-    failure: Option<String>,
+    pace: Pace,
+    /// When the disk was looked at for the last time.
+    looked: Instant,
+    /// What others have been told to be missing.
+    missing: Vec<String>,
+    /// Since when something else is.
+    missing_since: Option<Instant>,
     /// From then on, what is not as it should be was changed by somebody else.
     was_ready: bool,
 }
 
 impl Installer {
     fn start(mut settings: Settings) -> Result<Self, Error> {
-        if let Some(path) = &settings.template_file {
-            let bytes = disk::read(path, LARGEST_TEMPLATE);
-            let text = bytes.and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
-            settings.template = text.map_err(|source| Error::ReadTemplate {
-                path: path.clone(),
-                source,
-            })?;
-        }
-        plan::check_template(&settings).map_err(|source| Error::Template { source })?;
         // The mask of signals is to be in force before anything else happens.
         let watch = Watch::new()?;
+        read_template(&mut settings)?;
         let health = Health::serve_on(settings.health_address)?;
         log::info!(
             "msm-cni {} keeps {} and {} as they should be; health on {}",
@@ -109,10 +127,10 @@ impl Installer {
             watch,
             health,
             observer: Observer::default(),
-            rewrites: Backoff::new(PATIENCE),
-            repaired: None,
-            failures: Backoff::new(0),
-            failure: None,
+            pace: Pace::default(),
+            looked: Instant::now(),
+            missing: Vec::new(),
+            missing_since: None,
             was_ready: false,
         })
     }
@@ -120,14 +138,14 @@ impl Installer {
     fn run(mut self) -> Result<(), Error> {
         loop {
             self.cover_directories();
-            let deadline = self.reconcile();
-            if let Some(signal) = self.wait(deadline)? {
+            let next = self.reconcile();
+            if let Some(signal) = self.wait(next)? {
                 return self.leave(signal);
             }
         }
     }
 
-    fn cover_directories(&self) {
+    fn cover_directories(&mut self) {
         let Settings {
             bin_dir,
             secondary_bin_dir,
@@ -142,84 +160,96 @@ impl Installer {
         };
         let directories = [bin_dir, secondary_bin_dir, net_dir, service_account];
         let directories = directories.map(PathBuf::as_path).into_iter();
-        for directory in directories.chain(authority) {
-            self.watch.cover(directory);
-        }
+        self.watch.cover(directories.chain(authority));
     }
 
-    /// Serves health until something else happens; the signal that ends it.
-    fn wait(&mut self, deadline: Instant) -> Result<Option<Signal>, Error> {
+    /// Serves health until it is time for another look; the signal that ends it.
+    fn wait(&mut self, mut next: Instant) -> Result<Option<Signal>, Error> {
         loop {
-            let until = self
-                .health
-                .deadline()
-                .map_or(deadline, |it| it.min(deadline));
-            match self.watch.wait(until, &self.health.descriptors())? {
+            match self.wake(next, &[])? {
                 Wake::End(signal) => return Ok(Some(signal)),
-                Wake::Change => return Ok(None),
-                Wake::Clock if until == deadline => return Ok(None),
-                Wake::Clock | Wake::Other => self.health.turn(),
+                Wake::Retry => {
+                    self.pace.hurry(Instant::now());
+                    return Ok(None);
+                }
+                Wake::Change => next = next.min(self.looked + SHORTEST_LOOK),
+                Wake::Other => {}
+            }
+            if next <= Instant::now() {
+                return Ok(None);
             }
         }
     }
 
-    /// Brings the disk to what it should be as far as that goes now; returns when to look
-    /// again at the latest.
+    /// Waits until `until` at most, or until one of `others` can be read; serves health.
+    fn wake(&mut self, until: Instant, others: &[BorrowedFd]) -> Result<Wake, Error> {
+        let until = self.health.deadline().map_or(until, |it| it.min(until));
+        let descriptors = [&self.health.descriptors(), others].concat();
+        let wake = self.watch.wait(until, &descriptors)?;
+        self.health.turn();
+        Ok(wake)
+    }
+
+    /// Brings the disk nearer to what it should be; returns when to look again at the latest.
     fn reconcile(&mut self) -> Instant {
-        loop {
-            let found = self.observer.observe(&self.settings);
-            let plan = plan::plan(&self.settings, &found);
-            let now = Instant::now();
-            if plan.steps.is_empty() {
-                self.failure = None;
-                self.failures.reset();
-            }
-            let pauses = [self.failures.not_before(now), self.rewrites.not_before(now)];
-            let pause = pauses.into_iter().flatten().max();
-            if plan.steps.is_empty() || pause.is_some() {
-                self.tell(&plan, now);
-                return self.next_look(&plan, pause, now);
-            }
-            self.apply(plan.steps, now);
+        let found = self.observer.observe(&self.settings);
+        let plan = plan::plan(&self.settings, &found);
+        let now = Instant::now();
+        self.looked = now;
+        self.was_ready |= plan.is_empty();
+        let Plan { steps, waiting } = plan;
+        let kubeconfig = self.settings.kubeconfig();
+        if steps.iter().all(|step| step.action.path() != kubeconfig) {
+            self.observer.kubeconfig_is_right(&found);
         }
+        self.pace.look(&steps, now);
+        if self.apply(steps, now) {
+            // Whether it helped is seen at another look.
+            return now;
+        }
+        let next = if self.is_blinking(&waiting, now) {
+            now + BLINK
+        } else {
+            self.missing = waiting;
+            self.missing_since = None;
+            self.tell(now);
+            let is_calm = self.missing.is_empty() && !self.watch.is_blind();
+            now + if is_calm { SLOW_CLOCK } else { WAITING_CLOCK }
+        };
+        self.pace.next().map_or(next, |it| it.min(next))
     }
 
-    fn apply(&mut self, steps: Vec<Step>, now: Instant) {
-        for step in &steps {
+    /// Whether something may be missing only because it is just being written.
+    fn is_blinking(&mut self, waiting: &[String], now: Instant) -> bool {
+        let is_news = !waiting.is_empty() && waiting != self.missing;
+        is_news && now < *self.missing_since.get_or_insert(now) + BLINK
+    }
+
+    /// Takes the steps that may be taken now, in order; whether there was one.
+    fn apply(&mut self, steps: Vec<Step>, now: Instant) -> bool {
+        let mut has_changed = false;
+        for step in steps {
+            if self.pace.not_before(&step, now).is_some() {
+                break;
+            }
             if let Err(error) = apply(&step.action) {
-                self.failure = Some(chain(&error));
-                self.failures.record(now);
-                return;
+                self.pace.failed(step, chain(&error), now);
+                break;
             }
             log::info!("{}: {}", step.action, step.reason);
+            if step.cause == Cause::Repair && self.was_ready {
+                self.health.readiness.mended += 1;
+            }
+            self.pace.done(step, now);
+            has_changed = true;
         }
-        self.failure = None;
-        self.failures.reset();
-        let repaired = steps.into_iter().find(|step| step.cause == Cause::Repair);
-        if let Some(step) = repaired
-            && self.was_ready
-        {
-            self.rewrites.record(now);
-            self.repaired = Some(step.action.path().to_owned());
-            self.health.readiness.mended += 1;
-        }
+        has_changed
     }
 
     /// Tells whoever asks, and the log when it is news.
-    fn tell(&mut self, plan: &Plan, now: Instant) {
-        let fight = self
-            .rewrites
-            .excess(now)
-            .zip(self.repaired.as_deref())
-            .map(|(times, path)| fight(times, path));
-        let reasons: Vec<String> = plan
-            .waiting
-            .iter()
-            .cloned()
-            .chain(self.failure.clone())
-            .chain(fight)
-            .collect();
-        self.was_ready |= plan.is_empty();
+    fn tell(&mut self, now: Instant) {
+        let mut reasons = self.missing.clone();
+        reasons.extend(self.pace.reasons(now));
         let known = &mut self.health.readiness.reasons;
         if *known == reasons {
             return;
@@ -231,75 +261,6 @@ impl Installer {
             log::warn!("not ready: {reason}");
         }
         *known = reasons;
-    }
-
-    fn next_look(&self, plan: &Plan, pause: Option<Instant>, now: Instant) -> Instant {
-        let waiting = (!plan.waiting.is_empty()).then(|| now + WAITING_CLOCK);
-        [
-            Some(now + SLOW_CLOCK),
-            waiting,
-            pause,
-            self.rewrites.quiet_at(),
-        ]
-        .into_iter()
-        .flatten()
-        .filter(|at| *at > now)
-        .min()
-        .unwrap_or(now + WAITING_CLOCK)
-    }
-
-    /// What becomes of what was installed.
-    fn leave(mut self, signal: Signal) -> Result<(), Error> {
-        let (goes, reason) = match self.settings.cleanup {
-            Cleanup::Always => (true, "--cleanup-on-exit is always".to_owned()),
-            Cleanup::Never => (false, "--cleanup-on-exit is never".to_owned()),
-            Cleanup::Auto => {
-                let fate = self.fate();
-                (matches!(fate, Fate::Unwanted(_)), fate.to_string())
-            }
-        };
-        if !goes {
-            log::info!("{signal}: everything stays as it is: {reason}");
-            return Ok(());
-        }
-        log::info!("{signal}: what was installed goes: {reason}");
-        let found = self.observer.observe(&self.settings);
-        let Plan { steps, waiting } = plan::removal(&self.settings, &found);
-        // Whatever comes next would break pods as long as an entry may be there.
-        if let Some(reason) = waiting.into_iter().next() {
-            return Err(Error::CannotLeave { reason });
-        }
-        for Step { action, reason, .. } in steps {
-            apply(&action).map_err(|source| Error::Leave { source })?;
-            log::info!("{action}: {reason}");
-        }
-        Ok(())
-    }
-
-    /// Asks the API server whether our `DaemonSet` is still wanted.
-    fn fate(&self) -> Fate {
-        let token = observe::token(&self.settings.service_account.join("token"));
-        let (token, authority) = match (token, observe::authority(&self.settings.trust)) {
-            (Ok(token), Ok(authority)) => (token, authority),
-            (Err(reason), _) | (_, Err(reason)) => return Fate::Unknown(reason),
-        };
-        let named = self
-            .settings
-            .own_pod
-            .as_ref()
-            .and_then(|(namespace, name)| OwnPod::new(namespace, name, None).ok());
-        let Some(pod) = named.or_else(|| OwnPod::of_token(&token)) else {
-            return Fate::Unknown(
-                "neither POD_NAME and POD_NAMESPACE nor the service account's token name our pod"
-                    .into(),
-            );
-        };
-        let credentials = Credentials {
-            server: &self.settings.api_server,
-            authority: authority.as_deref(),
-            token: &token,
-        };
-        kube::fate(&credentials, &pod, QUESTION_TIMEOUT)
     }
 }
 
@@ -318,10 +279,17 @@ fn apply(action: &Action) -> Result<(), disk::Error> {
     }
 }
 
-fn fight(times: u32, path: &Path) -> String {
-    format!(
-        "{} was changed by somebody else {times} times in short order, and is put right less often now; \
-         another network plugin may want the file for itself, as Cilium does: set its cni.exclusive to false",
-        path.display()
-    )
+/// A file goes before the text.
+fn read_template(settings: &mut Settings) -> Result<(), Error> {
+    let setting = settings.template_setting.clone();
+    if let Some(path) = &settings.template_file {
+        let bytes = disk::read(path, LARGEST_TEMPLATE);
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+        settings.template = text.map_err(|source| Error::ReadTemplate {
+            setting: setting.clone(),
+            path: path.clone(),
+            source,
+        })?;
+    }
+    plan::check_template(settings).map_err(|source| Error::Template { setting, source })
 }

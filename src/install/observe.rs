@@ -37,6 +37,8 @@ pub struct Observed {
     pub temporaries: Vec<PathBuf>,
     /// Who we are.
     pub own_uid: u32,
+    /// Whether token or authority are others than when the kubeconfig was right.
+    pub is_renewed: bool,
 }
 
 /// A directory for executables.
@@ -89,11 +91,13 @@ impl std::fmt::Debug for Held {
     }
 }
 
-/// Looks, and remembers which executables need not be read again.
-#[derive(Debug, Default)]
+/// Looks, and remembers what it need not read again and what was right.
+#[derive(Default)]
 pub struct Observer {
     /// Files that were found to be copies of ours, as long as they stay what they were.
     copies: HashMap<PathBuf, Identity>,
+    /// Token and authority when the kubeconfig was right.
+    written: Option<(String, Option<Vec<u8>>)>,
 }
 
 /// A change of a file's content changes this.
@@ -108,20 +112,36 @@ struct Identity {
 impl Observer {
     pub fn observe(&mut self, settings: &Settings) -> Observed {
         let (bin_dirs, bin_dir_trouble) = self.bin_dirs(settings);
-        let kubeconfig_path = settings.net_dir.join(&settings.kubeconfig_name);
         let directories = bin_dirs
             .iter()
             .map(|dir| dir.path.as_path())
             .chain([settings.net_dir.as_path()]);
+        let token = token(&settings.service_account.join("token"));
+        let authority = authority(&settings.trust);
         Observed {
             temporaries: directories.flat_map(temporaries).collect(),
             bin_dirs,
             bin_dir_trouble,
-            kubeconfig: state(&kubeconfig_path),
-            token: token(&settings.service_account.join("token")),
-            authority: authority(&settings.trust),
+            kubeconfig: state(&settings.kubeconfig()),
+            is_renewed: self
+                .written
+                .as_ref()
+                .is_none_or(|(old_token, old_authority)| {
+                    token.as_ref() != Ok(old_token) || authority.as_ref() != Ok(old_authority)
+                }),
+            token,
+            authority,
             net_files: net_files(&settings.net_dir),
             own_uid: geteuid().as_raw(),
+        }
+    }
+
+    /// It was found to say what it should.
+    pub fn kubeconfig_is_right(&mut self, found: &Observed) {
+        if found.is_renewed
+            && let (Ok(token), Ok(authority)) = (&found.token, &found.authority)
+        {
+            self.written = Some((token.clone(), authority.clone()));
         }
     }
 
@@ -171,11 +191,18 @@ impl Observer {
             metadata => metadata?,
         };
         if !metadata.is_file() {
-            return Ok(Comparison::Wrong("it is not a regular file".into()));
+            return Ok(Comparison::Wrong("it was not a regular file".into()));
         }
         let mode = metadata.mode() & PERMISSIONS;
         if mode != EXECUTABLE_MODE {
-            return Ok(Comparison::Wrong(format!("its mode is {mode:04o}")));
+            return Ok(Comparison::Wrong(format!("its mode was {mode:04o}")));
+        }
+        // Who could replace what root runs.
+        if metadata.uid() != geteuid().as_raw() {
+            return Ok(Comparison::Wrong(format!(
+                "it belonged to user {}",
+                metadata.uid()
+            )));
         }
         let identity = Identity::of(&metadata);
         if self.copies.get(path) == Some(&identity) {
@@ -183,7 +210,7 @@ impl Observer {
         }
         let own = disk::own_executable()?;
         if own.metadata()?.len() != metadata.len() || !same_content(own, File::open(path)?)? {
-            return Ok(Comparison::Wrong("it is not this version".into()));
+            return Ok(Comparison::Wrong("it was not this version".into()));
         }
         self.copies.insert(path.to_owned(), identity);
         Ok(Comparison::Right)
@@ -222,9 +249,9 @@ fn same_content(one: File, other: File) -> io::Result<bool> {
 fn link(path: &Path) -> Comparison {
     match fs::read_link(path) {
         Ok(target) if target == Path::new(EXECUTABLE) => Comparison::Right,
-        Ok(target) => Comparison::Wrong(format!("it is a symlink to {}", target.display())),
+        Ok(target) => Comparison::Wrong(format!("it was a symlink to {}", target.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Comparison::Missing,
-        Err(_) => Comparison::Wrong("it is not a symlink".into()),
+        Err(_) => Comparison::Wrong("it was not a symlink".into()),
     }
 }
 
@@ -286,11 +313,14 @@ fn net_files(directory: &Path) -> Result<Vec<NetFile>, String> {
             continue;
         }
         let path = directory.join(&name);
-        if path.is_dir() {
-            continue;
-        }
+        let held = match held(&path) {
+            // Gone since, or a symlink to nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(_) if path.is_dir() => continue,
+            held => held.map_err(|error| error.to_string()),
+        };
         files.push(NetFile {
-            held: held(&path).map_err(|error| error.to_string()),
+            held,
             path: path.canonicalize().unwrap_or(path),
             name,
         });
@@ -299,9 +329,18 @@ fn net_files(directory: &Path) -> Result<Vec<NetFile>, String> {
     Ok(files)
 }
 
+/// Reads what the kubelet mounts. It replaces the directory behind the file's symlink and
+/// removes the old one, which may be the one that was just being opened.
+fn read_mounted(path: &Path) -> io::Result<Vec<u8>> {
+    match disk::read(path, LARGEST_FILE) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => disk::read(path, LARGEST_FILE),
+        read => read,
+    }
+}
+
 /// The service account's token, as far as it could be sent.
 pub fn token(path: &Path) -> Result<String, String> {
-    let bytes = disk::read(path, LARGEST_FILE).map_err(|error| {
+    let bytes = read_mounted(path).map_err(|error| {
         format!(
             "the service account's token {} cannot be read: {error}",
             path.display()
@@ -323,7 +362,7 @@ pub fn authority(trust: &Trust) -> Result<Option<Vec<u8>>, String> {
     let Trust::AuthorityFile(path) = trust else {
         return Ok(None);
     };
-    let bytes = disk::read(path, LARGEST_FILE).map_err(|error| {
+    let bytes = read_mounted(path).map_err(|error| {
         format!(
             "the certificate authority {} cannot be read: {error}",
             path.display()

@@ -11,7 +11,7 @@ use super::observe::{BinDir, Comparison, Held, NetFile, Observed, State};
 use super::settings::{ExecutableAtCleanup, Placement, Replacement, Settings};
 use super::template::{self, Entry, Secrecy};
 use crate::kube::{self, Credentials};
-use crate::names::{EXECUTABLE, ORIGINAL_SUFFIX, STAND_ALONE_FILE};
+use crate::names::{CNI_APPLET, EXECUTABLE, ORIGINAL_SUFFIX, STAND_ALONE_FILE};
 use crate::process::chain;
 
 const EXECUTABLE_MODE: u32 = 0o755;
@@ -102,11 +102,20 @@ pub fn removal(settings: &Settings, found: &Observed) -> Plan {
     plan.remove_temporaries(found);
     let reason = "msm-cni leaves this node";
     match &found.net_files {
-        Ok(files) => Directory::new(settings, files).leave(None, reason, &mut plan),
+        Ok(files) => {
+            for file in files {
+                plan.know_before_leaving(file);
+            }
+            Directory::new(settings, files).leave(None, reason, &mut plan);
+        }
         Err(reason) => plan.wait(reason.clone()),
     }
+    // As long as an entry may be left, so is what it needs.
+    if !plan.waiting.is_empty() {
+        return plan;
+    }
     if !matches!(found.kubeconfig, State::Missing) {
-        plan.remove(settings.net_dir.join(&settings.kubeconfig_name), reason);
+        plan.remove(settings.kubeconfig(), reason);
     }
     for dir in &found.bin_dirs {
         for (name, state) in &dir.links {
@@ -142,6 +151,20 @@ impl Plan {
 
     fn wait(&mut self, reason: String) {
         self.waiting.push(reason);
+    }
+
+    /// A file that cannot be read, or is just being written, may hold our entry.
+    fn know_before_leaving(&mut self, file: &NetFile) {
+        let path = file.path.display();
+        match &file.held {
+            Err(reason) => self.wait(format!("{path} cannot be read: {reason}")),
+            Ok(held) if !file.name.ends_with(ORIGINAL_SUFFIX) && names_us(&held.content) => {
+                if let Err(error) = NetworkConfig::parse(&file.name, &held.content) {
+                    self.wait(format!("{path} names {CNI_APPLET}, but {}", chain(&error)));
+                }
+            }
+            Ok(_) => {}
+        }
     }
 
     fn remove_temporaries(&mut self, found: &Observed) {
@@ -196,11 +219,15 @@ impl Plan {
             token,
         });
         let mode = settings.kubeconfig_mode;
+        let is_other = |held: &Held| held.content != content.as_bytes();
         let (reason, cause) = match &found.kubeconfig {
-            State::There(held) if held.content != content.as_bytes() => (
+            State::There(held) if is_other(held) && found.is_renewed => (
                 "token, authority or address have changed".to_owned(),
                 Cause::Renewal,
             ),
+            State::There(held) if is_other(held) => {
+                ("it was another one".to_owned(), Cause::Repair)
+            }
             state => match amiss(state, mode, found.own_uid) {
                 Some(reason) => (reason, Cause::Repair),
                 None => return,
@@ -208,7 +235,7 @@ impl Plan {
         };
         self.steps.push(Step {
             action: Action::Write {
-                path: settings.net_dir.join(&settings.kubeconfig_name),
+                path: settings.kubeconfig(),
                 content: content.into_bytes(),
                 mode,
                 owner: None,
@@ -217,6 +244,11 @@ impl Plan {
             cause,
         });
     }
+}
+
+fn names_us(content: &[u8]) -> bool {
+    let name = CNI_APPLET.as_bytes();
+    content.windows(name.len()).any(|window| window == name)
 }
 
 /// Whether executable and kubeconfig are there, or can be made.
@@ -312,6 +344,11 @@ impl<'a> Directory<'a> {
                         "our entry was missing"
                     };
                     plan.push(first.rewritten(content, entry.secrecy), reason);
+                } else if first.held.mode != private(first.held.mode, entry.secrecy) {
+                    plan.push(
+                        first.rewritten(list.as_it_is(), entry.secrecy),
+                        "others could read the token in it",
+                    );
                 }
                 self.leave(Some(&first.file.name), "it is in another file now", plan);
             }

@@ -1,166 +1,18 @@
-//! Flags and environment of the installer: a flag goes before its variable, a variable
-//! before the default. An empty variable is unset; a bad value is an error that names where
+//! Everything that the installer is told, as values: a bad one is an error that names where
 //! it comes from. Pure: what the values name is not looked at here.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::ArgMatches;
 use log::LevelFilter;
 
-use crate::kube::{self, Server};
+use super::flags::{self, Error, Given};
+use super::values;
+use crate::kube::Server;
 use crate::logging::{self, Format};
-use crate::names::{self, CNI_APPLET, INSTALLER_APPLET, IPTABLES_APPLET};
 use crate::process::Vars;
-
-/// One setting: `--flag`, or the variable of the same name in upper snake case.
-struct Setting {
-    flag: &'static str,
-    value_name: &'static str,
-    default: &'static str,
-    help: &'static str,
-}
-
-const fn setting(
-    flag: &'static str,
-    value_name: &'static str,
-    default: &'static str,
-    help: &'static str,
-) -> Setting {
-    Setting {
-        flag,
-        value_name,
-        default,
-        help,
-    }
-}
-
-const CNI_NET_DIR: Setting = setting(
-    "cni-net-dir",
-    "DIR",
-    "/etc/cni/net.d",
-    "The runtime's configuration directory as the host names it",
-);
-const MOUNTED_CNI_NET_DIR: Setting = setting(
-    "mounted-cni-net-dir",
-    "DIR",
-    "/host/etc/cni/net.d",
-    "Where that directory is mounted here",
-);
-const CNI_CONF_NAME: Setting = setting(
-    "cni-conf-name",
-    "FILE",
-    "",
-    "The configuration to add the plugin to, or the stand-alone file to write [default: the first valid file; YYY-msm-cni.conf]",
-);
-const CHAINED: Setting = setting(
-    "chained-cni-plugin",
-    "BOOL",
-    "true",
-    "Add the plugin to the node's configuration; false writes a file of its own",
-);
-const TEMPLATE: Setting = setting(
-    "cni-network-config",
-    "JSON",
-    "",
-    "The plugin's configuration, with placeholders [default: built in]",
-);
-const TEMPLATE_FILE: Setting = setting(
-    "cni-network-config-file",
-    "FILE",
-    "",
-    "The same as a file, which goes before the text",
-);
-const LOG_LEVEL: Setting = setting(
-    "log-level",
-    "LEVEL",
-    "info",
-    "trace, debug, info, warn or error: of the plugin, and of the installer",
-);
-const LOG_TYPE: Setting = setting("log-type", "TYPE", "text", "text or json");
-const KUBECONFIG_NAME: Setting = setting(
-    "kubecfg-file-name",
-    "FILE",
-    names::KUBECONFIG_FILE,
-    "The plugin's kubeconfig, in the configuration directory",
-);
-const KUBECONFIG_MODE: Setting = setting(
-    "kubeconfig-mode",
-    "OCTAL",
-    "0600",
-    "The kubeconfig's mode; it holds a token, so others may not read it",
-);
-const KUBE_CA_FILE: Setting = setting(
-    "kube-ca-file",
-    "FILE",
-    "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
-    "The API server's certificate authority",
-);
-const SKIP_TLS_VERIFY: Setting = setting(
-    "skip-tls-verify",
-    "BOOL",
-    "false",
-    "Trust any API server's certificate",
-);
-const UPDATE: Setting = setting(
-    "update-cni-binaries",
-    "BOOL",
-    "true",
-    "Replace executables that are there; false installs only missing ones",
-);
-const SKIP: Setting = setting(
-    "skip-cni-binaries",
-    "NAMES",
-    "",
-    "Executables that are not installed, separated by commas or spaces",
-);
-const CLEANUP_ON_EXIT: Setting = setting(
-    "cleanup-on-exit",
-    "WHEN",
-    "auto",
-    "Whether what was installed goes at the end: always, never, or auto: when the DaemonSet is gone",
-);
-const CLEANUP_BINARIES: Setting = setting(
-    "cleanup-binaries",
-    "BOOL",
-    "false",
-    "Then remove the executable too, which stays otherwise",
-);
-const HEALTH_ADDRESS: Setting = setting(
-    "health-address",
-    "ADDRESS",
-    ":8000",
-    "Where /healthz and /readyz are served: PORT or :PORT on all addresses, or ADDRESS:PORT",
-);
-const ROOT: Setting = setting(
-    "root",
-    "DIR",
-    "/",
-    "Put in front of every path that is read or written; for tests",
-);
-
-const SETTINGS: [Setting; 18] = [
-    CNI_NET_DIR,
-    MOUNTED_CNI_NET_DIR,
-    CNI_CONF_NAME,
-    CHAINED,
-    TEMPLATE,
-    TEMPLATE_FILE,
-    LOG_LEVEL,
-    LOG_TYPE,
-    KUBECONFIG_NAME,
-    KUBECONFIG_MODE,
-    KUBE_CA_FILE,
-    SKIP_TLS_VERIFY,
-    UPDATE,
-    SKIP,
-    CLEANUP_ON_EXIT,
-    CLEANUP_BINARIES,
-    HEALTH_ADDRESS,
-    ROOT,
-];
 
 /// Everything that does not change while the installer runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +26,8 @@ pub struct Settings {
     pub placement: Placement,
     /// With placeholders.
     pub template: String,
+    /// Where it comes from: a flag, a variable, or neither.
+    pub template_setting: String,
     /// Goes before `template`; for the shell to read.
     pub template_file: Option<PathBuf>,
     pub plugin_log_level: String,
@@ -252,120 +106,75 @@ pub enum HealthAddress {
     At(SocketAddr),
 }
 
-/// A setting that says nothing we can do.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    #[error("{setting} is {value:?}, which is not valid: {reason}")]
-    Invalid {
-        /// The flag or variable.
-        setting: String,
-        value: String,
-        reason: String,
-    },
-    #[error("{variable} is not set; in a cluster, the kubelet sets it for every container")]
-    Missing { variable: &'static str },
-    #[error("{variable} is not UTF-8")]
-    NotUtf8 { variable: String },
-    #[error(
-        "KUBERNETES_SERVICE_HOST {host:?} and KUBERNETES_SERVICE_PORT {port:?} are no API server's address"
-    )]
-    ApiServer {
-        host: String,
-        port: String,
-        source: kube::InvalidServer,
-    },
-}
-
-/// The flags, for clap.
-pub fn command() -> Command {
-    let bool_help = |setting: &Setting| setting.value_name == "BOOL";
-    let args = SETTINGS.iter().map(move |setting| {
-        let arg = Arg::new(setting.flag)
-            .long(setting.flag)
-            .value_name(setting.value_name)
-            .help(described(setting))
-            .allow_hyphen_values(true);
-        if bool_help(setting) {
-            arg.num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("true")
-        } else {
-            arg
-        }
-    });
-    Command::new(INSTALLER_APPLET)
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("Puts the Media Streaming Mesh CNI plugin on a node and keeps it there")
-        .after_help(
-            "Each flag may be given as a variable of the same name in upper snake case, such as \
-             CNI_NET_DIR. Besides: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT (needed), \
-             KUBERNETES_SERVICE_PROTOCOL (https), KUBERNETES_NODE_NAME (else the host name), \
-             POD_NAME and POD_NAMESPACE (else taken from the service account's token).",
-        )
-        .args(args)
-}
-
-fn described(setting: &Setting) -> String {
-    if setting.default.is_empty() {
-        setting.help.to_owned()
-    } else {
-        format!("{} [default: {}]", setting.help, setting.default)
-    }
-}
-
 impl Settings {
     /// `host_name`: the node's name where the environment gives none.
-    pub fn new(flags: &ArgMatches, vars: &Vars, host_name: &str) -> Result<Self, Error> {
-        let given = Given { flags, vars };
-        let root = PathBuf::from(given.value(&ROOT)?.text);
+    pub fn new(matches: &ArgMatches, vars: &Vars, host_name: &str) -> Result<Self, Error> {
+        let given = Given {
+            flags: matches,
+            vars,
+        };
+        let root = PathBuf::from(
+            given
+                .flag_alone(&flags::ROOT)
+                .parsed(values::absolute_path)?,
+        );
         let under = |path: &str| rooted(&root, Path::new(path));
-        let absolute = |setting: &Setting| given.parsed(setting, absolute_path);
+        let absolute = |setting: &flags::Setting| given.parsed(setting, values::absolute_path);
 
-        let kubeconfig_name = given.parsed(&KUBECONFIG_NAME, kubeconfig_name)?;
-        let host_net_dir = absolute(&CNI_NET_DIR)?;
+        let kubeconfig_name = given.parsed(&flags::KUBECONFIG_NAME, values::kubeconfig_name)?;
+        let host_net_dir = absolute(&flags::CNI_NET_DIR)?;
         let service_host = given.required("KUBERNETES_SERVICE_HOST")?;
         let service_port = given.required("KUBERNETES_SERVICE_PORT")?;
         given.https_only()?;
-        let level = given.value(&LOG_LEVEL)?;
+        let level = given.value(&flags::LOG_LEVEL)?;
+        let template = given.value(&flags::TEMPLATE)?;
+        let template_file = given.value(&flags::TEMPLATE_FILE)?;
         Ok(Self {
-            net_dir: under(&absolute(&MOUNTED_CNI_NET_DIR)?),
+            net_dir: under(&absolute(&flags::MOUNTED_CNI_NET_DIR)?),
             kubeconfig_on_host: format!("{}/{kubeconfig_name}", host_net_dir.trim_end_matches('/')),
-            conf_name: given.optional(&CNI_CONF_NAME, conf_name)?,
-            placement: if given.parsed(&CHAINED, boolean)? {
+            conf_name: given
+                .value(&flags::CNI_CONF_NAME)?
+                .unless_empty(values::conf_name)?,
+            placement: if given.parsed(&flags::CHAINED, values::boolean)? {
                 Placement::Chained
             } else {
                 Placement::StandAlone
             },
-            template: given
-                .optional(&TEMPLATE, |text| Ok(text.to_owned()))?
+            template_setting: if template_file.text.is_empty() {
+                template.source.clone()
+            } else {
+                template_file.source.clone()
+            },
+            template: template
+                .unless_empty(|text| Ok(text.to_owned()))?
                 .unwrap_or_else(|| BUILT_IN_TEMPLATE.to_owned()),
-            template_file: given
-                .optional(&TEMPLATE_FILE, absolute_path)?
+            template_file: template_file
+                .unless_empty(values::absolute_path)?
                 .map(|path| under(&path)),
             log_level: level.parsed(logging::level)?,
             plugin_log_level: level.text,
-            log_format: given.parsed(&LOG_TYPE, Format::from_name)?,
+            log_format: given.parsed(&flags::LOG_TYPE, Format::from_name)?,
             kubeconfig_name,
-            kubeconfig_mode: given.parsed(&KUBECONFIG_MODE, mode)?,
-            trust: if given.parsed(&SKIP_TLS_VERIFY, boolean)? {
+            kubeconfig_mode: given.parsed(&flags::KUBECONFIG_MODE, values::mode)?,
+            trust: if given.parsed(&flags::SKIP_TLS_VERIFY, values::boolean)? {
                 Trust::Anyone
             } else {
-                Trust::AuthorityFile(under(&absolute(&KUBE_CA_FILE)?))
+                Trust::AuthorityFile(under(&absolute(&flags::KUBE_CA_FILE)?))
             },
-            replacement: if given.parsed(&UPDATE, boolean)? {
+            replacement: if given.parsed(&flags::UPDATE, values::boolean)? {
                 Replacement::IfDifferent
             } else {
                 Replacement::Never
             },
-            links: given.parsed(&SKIP, links)?,
-            cleanup: given.parsed(&CLEANUP_ON_EXIT, cleanup)?,
-            executable_at_cleanup: if given.parsed(&CLEANUP_BINARIES, boolean)? {
+            links: given.parsed(&flags::SKIP, values::links)?,
+            cleanup: given.parsed(&flags::CLEANUP_ON_EXIT, values::cleanup)?,
+            executable_at_cleanup: if given.parsed(&flags::CLEANUP_BINARIES, values::boolean)? {
                 ExecutableAtCleanup::Goes
             } else {
                 ExecutableAtCleanup::Stays
             },
-            health_address: given.parsed(&HEALTH_ADDRESS, health_address)?,
-            api_server: api_server(&service_host, &service_port)?,
+            health_address: given.parsed(&flags::HEALTH_ADDRESS, values::health_address)?,
+            api_server: values::api_server(&service_host, &service_port)?,
             service_host,
             service_port,
             node_name: given
@@ -378,6 +187,13 @@ impl Settings {
             secondary_bin_dir: under("/host/secondary-bin-dir"),
             service_account: under("/var/run/secrets/kubernetes.io/serviceaccount"),
         })
+    }
+}
+
+impl Settings {
+    /// The kubeconfig as it is found here.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.net_dir.join(&self.kubeconfig_name)
     }
 }
 
@@ -394,215 +210,9 @@ const BUILT_IN_TEMPLATE: &str = r#"{
   }
 }"#;
 
-struct Given<'a> {
-    flags: &'a ArgMatches,
-    vars: &'a Vars,
-}
-
-/// A value and where it comes from.
-struct Value {
-    source: String,
-    text: String,
-}
-
-impl Value {
-    fn parsed<T>(&self, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Error> {
-        parse(&self.text).map_err(|reason| Error::Invalid {
-            setting: self.source.clone(),
-            value: self.text.clone(),
-            reason,
-        })
-    }
-}
-
-impl Given<'_> {
-    fn value(&self, setting: &Setting) -> Result<Value, Error> {
-        if let Some(text) = self.flags.get_one::<String>(setting.flag) {
-            return Ok(Value {
-                source: format!("--{}", setting.flag),
-                text: text.clone(),
-            });
-        }
-        let name = setting.flag.to_ascii_uppercase().replace('-', "_");
-        let text = self.variable(&name)?;
-        Ok(Value {
-            text: text.unwrap_or_else(|| setting.default.to_owned()),
-            source: name,
-        })
-    }
-
-    fn parsed<T>(
-        &self,
-        setting: &Setting,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<T, Error> {
-        self.value(setting)?.parsed(parse)
-    }
-
-    /// A setting whose empty value is none.
-    fn optional<T>(
-        &self,
-        setting: &Setting,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, Error> {
-        let value = self.value(setting)?;
-        if value.text.is_empty() {
-            return Ok(None);
-        }
-        value.parsed(parse).map(Some)
-    }
-
-    fn variable(&self, name: &str) -> Result<Option<String>, Error> {
-        let Some(value) = self.vars.get(name) else {
-            return Ok(None);
-        };
-        let text = value.to_str().ok_or_else(|| Error::NotUtf8 {
-            variable: name.to_owned(),
-        })?;
-        Ok(Some(text.to_owned()))
-    }
-
-    fn required(&self, variable: &'static str) -> Result<String, Error> {
-        self.variable(variable)?.ok_or(Error::Missing { variable })
-    }
-
-    /// The plugin sends a token, which plain HTTP would show to everybody.
-    fn https_only(&self) -> Result<(), Error> {
-        match self.variable("KUBERNETES_SERVICE_PROTOCOL")? {
-            Some(protocol) if !protocol.eq_ignore_ascii_case("https") => Err(Error::Invalid {
-                setting: "KUBERNETES_SERVICE_PROTOCOL".into(),
-                value: protocol,
-                reason: "the API server is asked by https only".into(),
-            }),
-            _ => Ok(()),
-        }
-    }
-}
-
 /// `path` below `root`, also where it is absolute.
 fn rooted(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
-}
-
-fn absolute_path(text: &str) -> Result<String, String> {
-    if Path::new(text).is_absolute() {
-        Ok(text.to_owned())
-    } else {
-        Err("it is not an absolute path".into())
-    }
-}
-
-fn file_name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text == "." || text == ".." || text.contains(['/', '\0']) {
-        return Err("it is not the name of a file".into());
-    }
-    if text.starts_with('.') {
-        return Err("hidden files are not for the node's configuration".into());
-    }
-    Ok(text.to_owned())
-}
-
-fn conf_name(text: &str) -> Result<String, String> {
-    let name = file_name(text)?;
-    if names::is_network_configuration(&name) {
-        Ok(name)
-    } else {
-        Err("runtimes read .conf, .conflist and .json files only".into())
-    }
-}
-
-fn kubeconfig_name(text: &str) -> Result<String, String> {
-    let name = file_name(text)?;
-    if names::is_network_configuration(&name) {
-        return Err("the runtime would take it for a network configuration".into());
-    }
-    Ok(name)
-}
-
-fn mode(text: &str) -> Result<u32, String> {
-    let mode = Some(text)
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-        .and_then(|text| u32::from_str_radix(text, 8).ok())
-        .filter(|mode| *mode <= 0o777)
-        .ok_or("it is not an octal mode such as 0600")?;
-    if mode & 0o007 != 0 {
-        return Err("others could use the token in it; the last digit has to be 0".into());
-    }
-    if mode & 0o400 == 0 {
-        return Err("its owner could not read it".into());
-    }
-    Ok(mode)
-}
-
-/// What Go's flags take for one.
-fn boolean(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err("it is neither true nor false".into()),
-    }
-}
-
-/// The symlinks that are left when some are skipped.
-fn links(skip: &str) -> Result<Vec<&'static str>, String> {
-    let skipped: Vec<&str> = skip
-        .split([',', ' ', '\t', '\n', '\r'])
-        .filter(|name| !name.is_empty())
-        .collect();
-    let known = [CNI_APPLET, IPTABLES_APPLET];
-    if let Some(name) = skipped.iter().find(|name| !known.contains(name)) {
-        return Err(format!(
-            "{name:?} is not installed anyway; what can be skipped is {}",
-            known.join(" and ")
-        ));
-    }
-    Ok(known
-        .into_iter()
-        .filter(|name| !skipped.contains(name))
-        .collect())
-}
-
-fn cleanup(text: &str) -> Result<Cleanup, String> {
-    match text {
-        "auto" => Ok(Cleanup::Auto),
-        "always" => Ok(Cleanup::Always),
-        "never" => Ok(Cleanup::Never),
-        _ => Err("it is none of auto, always and never".into()),
-    }
-}
-
-fn health_address(text: &str) -> Result<HealthAddress, String> {
-    let port = |text: &str| u16::from_str(text).ok().filter(|port| *port > 0);
-    let everywhere = port(text.strip_prefix(':').unwrap_or(text));
-    if let Some(port) = everywhere {
-        return Ok(HealthAddress::Everywhere { port });
-    }
-    match text.parse::<SocketAddr>() {
-        Ok(address) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
-            Ok(HealthAddress::Everywhere {
-                port: address.port(),
-            })
-        }
-        Ok(address) if address.port() > 0 => Ok(HealthAddress::At(address)),
-        _ => Err("it is neither PORT, :PORT, IPV4:PORT nor [IPV6]:PORT".into()),
-    }
-}
-
-fn api_server(host: &str, port: &str) -> Result<Server, Error> {
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    let url = if bare.parse::<Ipv6Addr>().is_ok() {
-        format!("https://[{bare}]:{port}")
-    } else {
-        format!("https://{bare}:{port}")
-    };
-    Server::parse(&url).map_err(|source| Error::ApiServer {
-        host: host.to_owned(),
-        port: port.to_owned(),
-        source,
-    })
 }
 
 impl fmt::Display for HealthAddress {
@@ -624,5 +234,238 @@ impl HealthAddress {
             ],
             Self::At(address) => vec![address],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IN_A_CLUSTER: [(&str, &str); 2] = [
+        ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+        ("KUBERNETES_SERVICE_PORT", "443"),
+    ];
+
+    fn settings(args: &[&str], vars: &[(&str, &str)]) -> Result<Settings, Error> {
+        let args = std::iter::once(&"installer").chain(args);
+        let matches = flags::command().try_get_matches_from(args).unwrap();
+        let vars = IN_A_CLUSTER.iter().chain(vars).copied().collect();
+        Settings::new(&matches, &vars, "host-name")
+    }
+
+    #[test]
+    fn a_flag_goes_before_its_variable_and_that_before_the_default() {
+        let name =
+            |args: &[&str], vars: &[(&str, &str)]| settings(args, vars).unwrap().kubeconfig_name;
+        let variable = ("KUBECFG_FILE_NAME", "of-the-variable");
+        let flag = "--kubecfg-file-name=of-the-flag";
+        assert_eq!(name(&[], &[]), "ZZZ-msm-cni-kubeconfig");
+        assert_eq!(
+            name(&[], &[("KUBECFG_FILE_NAME", "")]),
+            "ZZZ-msm-cni-kubeconfig"
+        );
+        assert_eq!(name(&[], &[variable]), "of-the-variable");
+        assert_eq!(name(&[flag], &[variable]), "of-the-flag");
+        assert_eq!(name(&[flag, "--kubecfg-file-name", "last"], &[]), "last");
+    }
+
+    #[test]
+    fn without_a_word_everything_is_as_it_always_was() {
+        let settings = settings(&[], &[]).unwrap();
+        for (path, expected) in [
+            (&settings.net_dir, "/host/etc/cni/net.d"),
+            (&settings.bin_dir, "/host/opt/cni/bin"),
+            (&settings.secondary_bin_dir, "/host/secondary-bin-dir"),
+            (
+                &settings.service_account,
+                "/var/run/secrets/kubernetes.io/serviceaccount",
+            ),
+            (
+                &settings.kubeconfig(),
+                "/host/etc/cni/net.d/ZZZ-msm-cni-kubeconfig",
+            ),
+        ] {
+            assert_eq!(path, Path::new(expected));
+        }
+        assert_eq!(
+            settings.kubeconfig_on_host,
+            "/etc/cni/net.d/ZZZ-msm-cni-kubeconfig"
+        );
+        assert_eq!(
+            (settings.kubeconfig_mode, settings.node_name.as_str()),
+            (0o600, "host-name")
+        );
+        assert_eq!(
+            (settings.placement, settings.conf_name),
+            (Placement::Chained, None)
+        );
+        assert_eq!(
+            (settings.cleanup, settings.replacement),
+            (Cleanup::Auto, Replacement::IfDifferent)
+        );
+        let authority = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+        assert_eq!(settings.trust, Trust::AuthorityFile(authority.into()));
+        assert_eq!(settings.links, ["msm-cni", "msm-iptables"]);
+        assert_eq!(
+            settings.health_address,
+            HealthAddress::Everywhere { port: 8000 }
+        );
+        assert_eq!(settings.api_server.to_string(), "https://10.96.0.1");
+    }
+
+    #[test]
+    fn a_switch_is_on_without_a_value_and_what_its_value_says() {
+        for (given, expected) in [
+            ("", true),
+            ("=true", true),
+            ("=1", true),
+            ("=t", true),
+            ("=T", true),
+            ("=TRUE", true),
+            ("=True", true),
+            ("=false", false),
+            ("=0", false),
+            ("=f", false),
+            ("=F", false),
+            ("=FALSE", false),
+            ("=False", false),
+        ] {
+            let trust = settings(&[&format!("--skip-tls-verify{given}")], &[])
+                .unwrap()
+                .trust;
+            assert_eq!(trust == Trust::Anyone, expected, "{given}");
+        }
+        for switch in [
+            "--chained-cni-plugin",
+            "--update-cni-binaries",
+            "--cleanup-binaries",
+        ] {
+            settings(&[switch], &[]).unwrap();
+        }
+        let off = settings(
+            &[],
+            &[
+                ("CHAINED_CNI_PLUGIN", "false"),
+                ("UPDATE_CNI_BINARIES", "0"),
+            ],
+        );
+        let off = off.unwrap();
+        assert_eq!(
+            (off.placement, off.replacement),
+            (Placement::StandAlone, Replacement::Never)
+        );
+    }
+
+    #[test]
+    fn a_mode_is_octal_with_and_without_a_leading_zero() {
+        for (text, mode) in [
+            ("0600", 0o600),
+            ("600", 0o600),
+            ("0640", 0o640),
+            ("640", 0o640),
+            ("0400", 0o400),
+            ("660", 0o660),
+            ("00600", 0o600),
+        ] {
+            let settings = settings(&["--kubeconfig-mode", text], &[]).unwrap();
+            assert_eq!(settings.kubeconfig_mode, mode, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_to_skip_are_separated_by_whatever_they_always_were() {
+        for (text, left) in [
+            ("msm-cni", &["msm-iptables"][..]),
+            ("msm-iptables msm-cni", &[]),
+            ("msm-cni,msm-iptables", &[]),
+            (" ,msm-iptables\n", &["msm-cni"]),
+            (" ", &["msm-cni", "msm-iptables"]),
+        ] {
+            assert_eq!(
+                settings(&["--skip-cni-binaries", text], &[]).unwrap().links,
+                left,
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn health_is_served_everywhere_or_at_one_address() {
+        for (text, shown) in [
+            ("8080", "port 8080 on all addresses"),
+            (":8080", "port 8080 on all addresses"),
+            ("[::]:8080", "port 8080 on all addresses"),
+            ("0.0.0.0:8080", "0.0.0.0:8080"),
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("[::1]:65535", "[::1]:65535"),
+        ] {
+            let settings = settings(&["--health-address", text], &[]).unwrap();
+            assert_eq!(settings.health_address.to_string(), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_api_server_is_an_address_or_a_name() {
+        for (host, port, url) in [
+            ("10.96.0.1", "443", "https://10.96.0.1"),
+            ("10.96.0.1", "6443", "https://10.96.0.1:6443"),
+            ("fd00::1", "443", "https://[fd00::1]"),
+            ("[fd00::1]", "6443", "https://[fd00::1]:6443"),
+            ("[10.96.0.1]", "443", "https://10.96.0.1"),
+            ("api.example.com", "443", "https://api.example.com"),
+        ] {
+            let vars = [
+                ("KUBERNETES_SERVICE_HOST", host),
+                ("KUBERNETES_SERVICE_PORT", port),
+            ];
+            assert_eq!(settings(&[], &vars).unwrap().api_server.to_string(), url);
+        }
+        for protocol in ["https", "HTTPS", ""] {
+            settings(&[], &[("KUBERNETES_SERVICE_PROTOCOL", protocol)]).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_path_is_below_the_root_but_what_the_host_calls_its_own() {
+        let settings = settings(
+            &[
+                "--root=/tmp/x",
+                "--cni-net-dir=/etc/net.d/",
+                "--mounted-cni-net-dir=/mnt",
+                "--kube-ca-file=/ca.crt",
+                "--cni-network-config-file=/template",
+            ],
+            &[("ROOT", "/nowhere"), ("CNI_NETWORK_CONFIG", "{}")],
+        )
+        .unwrap();
+        assert_eq!(
+            settings.kubeconfig(),
+            Path::new("/tmp/x/mnt/ZZZ-msm-cni-kubeconfig")
+        );
+        assert_eq!(
+            settings.kubeconfig_on_host,
+            "/etc/net.d/ZZZ-msm-cni-kubeconfig"
+        );
+        assert_eq!(settings.trust, Trust::AuthorityFile("/tmp/x/ca.crt".into()));
+        assert_eq!(
+            settings.template_file.as_deref(),
+            Some(Path::new("/tmp/x/template"))
+        );
+        assert_eq!(settings.template_setting, "--cni-network-config-file");
+    }
+
+    #[test]
+    fn the_environment_names_node_and_pod() {
+        let settings = settings(
+            &[],
+            &[
+                ("KUBERNETES_NODE_NAME", "node-1"),
+                ("POD_NAMESPACE", "msm"),
+                ("POD_NAME", "msm-cni-x"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(settings.node_name, "node-1");
+        assert_eq!(settings.own_pod, Some(("msm".into(), "msm-cni-x".into())));
     }
 }

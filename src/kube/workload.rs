@@ -119,11 +119,12 @@ impl Question {
                 "pod {namespace}/{name} belongs to no DaemonSet"
             )));
         };
-        let path = format!(
-            "/apis/apps/v1/namespaces/{namespace}/daemonsets/{}",
-            owner.name
-        );
-        let name = format!("DaemonSet {namespace}/{}", owner.name);
+        // Named by the rules that pods are named by.
+        let PodRef { name, .. } = PodRef::new(namespace, &owner.name, None).map_err(|_| {
+            Fate::Unknown(format!("the owner of pod {namespace}/{name} has no name"))
+        })?;
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}");
+        let name = format!("DaemonSet {namespace}/{name}");
         Ok(match self.get(&path)? {
             None => Fate::Unwanted(format!("{name} is gone")),
             Some(set) if set.metadata.deletion_timestamp.is_some() => {
@@ -152,9 +153,14 @@ impl Question {
             }
             Err(failure) => return Err(Fate::Unknown(asked(&failure))),
         };
-        serde_json::from_slice(&body)
-            .map(Some)
-            .map_err(|error| Fate::Unknown(asked(&error)))
+        // The error's own text may quote the answer.
+        serde_json::from_slice(&body).map(Some).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            let url = self.session.url(path);
+            Fate::Unknown(format!(
+                "GET {url}: the answer is no object in JSON at line {line}, column {column}"
+            ))
+        })
     }
 }
 

@@ -2,9 +2,29 @@
 //! and what the node looks like afterwards.
 
 #[cfg(test)]
+#[expect(dead_code, reason = "it can more than is asked of it here")]
+#[path = "../support/api_server.rs"]
+mod api_server;
+#[cfg(test)]
 mod basics;
 #[cfg(test)]
+mod directories;
+#[cfg(test)]
+mod health;
+#[cfg(test)]
+mod inputs;
+#[cfg(test)]
+mod leaving;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod lost;
+#[cfg(test)]
 mod node;
+#[cfg(test)]
+mod rivals;
+#[cfg(test)]
+mod rotation;
 #[cfg(test)]
 #[expect(dead_code, reason = "no namespaces and no traffic are needed here")]
 #[path = "../support/mod.rs"]

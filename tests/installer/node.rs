@@ -1,11 +1,12 @@
 //! A node as the installer's container sees it: the host's directories mounted below a root
 //! of the test's own, a service account as the kubelet mounts it, and the installer running.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,15 +17,15 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::applet;
 use crate::support::scratch::Scratch;
+use crate::support::{applet, executable, find_tool};
 
 /// When a condition that does not come true counts as a failure.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 pub const NET_DIR: &str = "host/etc/cni/net.d";
 pub const BIN_DIR: &str = "host/opt/cni/bin";
 pub const KUBECONFIG: &str = "host/etc/cni/net.d/ZZZ-msm-cni-kubeconfig";
-const SERVICE_ACCOUNT: &str = "var/run/secrets/kubernetes.io/serviceaccount";
+pub const SERVICE_ACCOUNT: &str = "var/run/secrets/kubernetes.io/serviceaccount";
 /// A certificate; nobody connects by it.
 const AUTHORITY: &str = include_str!("../fixtures/authority.crt");
 
@@ -33,14 +34,25 @@ pub struct Node {
     scratch: Scratch,
     /// In whose name tokens are mounted, counted up.
     mounts: AtomicU32,
+    /// What may be in no log.
+    secrets: Mutex<Vec<String>>,
 }
+
+/// Inode and time of the last change of every file: what was written, has others.
+pub type Stamps = BTreeMap<PathBuf, (u64, i64, i64)>;
 
 impl Node {
     /// A node with a service account and empty directories.
     pub fn new() -> Self {
+        Self::with_account("first.token.x", AUTHORITY)
+    }
+
+    /// The same with another service account.
+    pub fn with_account(token: &str, authority: &str) -> Self {
         let node = Self {
             scratch: Scratch::new(),
             mounts: AtomicU32::new(0),
+            secrets: Mutex::default(),
         };
         for directory in [NET_DIR, BIN_DIR, SERVICE_ACCOUNT] {
             fs::create_dir_all(node.path(directory)).unwrap();
@@ -52,7 +64,7 @@ impl Node {
             )
             .unwrap();
         }
-        node.mount_service_account("first.token.x", AUTHORITY);
+        node.mount_service_account(token, authority);
         node
     }
 
@@ -86,8 +98,11 @@ impl Node {
         self.read(&format!("{NET_DIR}/{name}"))
     }
 
-    /// As the kubelet does it: a new directory, then one rename of `..data`.
+    /// As the kubelet does it: a new directory, one rename of `..data`, and the old directory
+    /// goes.
     pub fn mount_service_account(&self, token: &str, authority: &str) {
+        self.keep_secret(token);
+        self.keep_secret(authority.lines().nth(1).unwrap_or_default());
         let number = self.mounts.fetch_add(1, Ordering::Relaxed);
         let account = self.path(SERVICE_ACCOUNT);
         let version = format!("..2026_11_24.{number}");
@@ -99,8 +114,19 @@ impl Node {
         ] {
             fs::write(account.join(&version).join(name), content).unwrap();
         }
+        let old = fs::read_link(account.join("..data"));
         symlink(&version, account.join("..data_tmp")).unwrap();
         fs::rename(account.join("..data_tmp"), account.join("..data")).unwrap();
+        if let Ok(old) = old {
+            fs::remove_dir_all(account.join(old)).unwrap();
+        }
+    }
+
+    /// From now on an installer that logs it fails its test.
+    pub fn keep_secret(&self, text: &str) {
+        if text.len() > 8 {
+            self.secrets.lock().unwrap().push(text.to_owned());
+        }
     }
 
     pub fn rotate_token(&self, token: &str) {
@@ -114,6 +140,13 @@ impl Node {
         collect(&self.path("host"), self.root(), &mut lines);
         lines.sort();
         lines.concat()
+    }
+
+    /// What was written by when.
+    pub fn stamps(&self) -> Stamps {
+        let mut stamps = Stamps::new();
+        stamp(&self.path("host"), &mut stamps);
+        stamps
     }
 
     /// The command line of an installer that serves health on an address of its own.
@@ -135,6 +168,25 @@ impl Node {
         (command, health)
     }
 
+    /// The same command line run by a tool that makes its surroundings.
+    pub fn command_by(&self, tool: &[&str], args: &[&str]) -> (Command, SocketAddr) {
+        let (installer, health) = self.command(args);
+        let (name, tool_args) = tool.split_first().unwrap();
+        let mut command = Command::new(find_tool(name).unwrap());
+        command
+            .args(tool_args)
+            .arg(executable())
+            .arg("installer")
+            .args(installer.get_args())
+            .env_clear()
+            .envs(
+                installer
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            );
+        (command, health)
+    }
+
     /// Starts the installer.
     pub fn start(&self, args: &[&str]) -> Installer<'_> {
         let (command, health) = self.command(args);
@@ -149,10 +201,24 @@ impl Node {
     }
 }
 
-fn collect(path: &Path, root: &Path, lines: &mut Vec<String>) {
-    use std::os::unix::fs::MetadataExt;
-    let shown = path.strip_prefix(root).unwrap().display();
+fn stamp(path: &Path, stamps: &mut Stamps) {
     let metadata = path.symlink_metadata().unwrap();
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            stamp(&entry.unwrap().path(), stamps);
+        }
+    } else {
+        let changed = (metadata.ino(), metadata.ctime(), metadata.ctime_nsec());
+        stamps.insert(path.to_owned(), changed);
+    }
+}
+
+fn collect(path: &Path, root: &Path, lines: &mut Vec<String>) {
+    let shown = path.strip_prefix(root).unwrap().display();
+    // The installer may be at work on it.
+    let Ok(metadata) = path.symlink_metadata() else {
+        return;
+    };
     if metadata.is_symlink() {
         let target = fs::read_link(path).unwrap();
         lines.push(format!("{shown} -> {}\n", target.display()));
@@ -218,8 +284,17 @@ impl<'a> Installer<'a> {
     /// Fails the test unless `condition` comes true.
     #[track_caller]
     pub fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
+        self.until(what, || condition().then_some(()));
+    }
+
+    /// What `condition` comes to; fails the test unless it does.
+    #[track_caller]
+    pub fn until<T>(&self, what: &str, condition: impl Fn() -> Option<T>) -> T {
         let start = Instant::now();
-        while !condition() {
+        loop {
+            if let Some(value) = condition() {
+                return value;
+            }
             assert!(
                 start.elapsed() < DEADLINE,
                 "not within {DEADLINE:?}: {what}\n--- log\n{}--- node\n{}",
@@ -252,7 +327,12 @@ impl<'a> Installer<'a> {
     }
 
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(self.health).ok()?;
+        Self::get_from(self.health, path)
+    }
+
+    /// The same from another address.
+    pub fn get_from(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n").ok()?;
         let mut answer = String::new();
@@ -267,6 +347,28 @@ impl<'a> Installer<'a> {
 
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// How many lines of the log hold `text`.
+    pub fn logged(&self, text: &str) -> usize {
+        self.log()
+            .lines()
+            .filter(|line| line.contains(text))
+            .count()
+    }
+
+    /// How often something of ours was mended, as `/readyz` tells.
+    pub fn mended(&self) -> u64 {
+        let (_, body) = self.ready().unwrap();
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        body["mended"].as_u64().unwrap()
+    }
+
+    /// What happens in one go as it sees it.
+    pub fn at_once(&self, work: impl FnOnce()) {
+        self.signal(Signal::SIGSTOP);
+        work();
+        self.signal(Signal::SIGCONT);
     }
 
     /// Ends it and returns exit code, log and how long the end took.
@@ -295,5 +397,12 @@ impl Drop for Installer<'_> {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.reader.take().map(JoinHandle::join);
+        if !thread::panicking() {
+            let log = self.log();
+            for secret in &*self.node.secrets.lock().unwrap() {
+                assert!(!log.contains(secret), "{secret:?} is in the log\n{log}");
+            }
+        }
     }
 }
