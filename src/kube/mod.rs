@@ -12,6 +12,4 @@ mod yaml; // YAML text as a JSON value
 
 pub use client::{Lookup, check_access, fetch_pod};
 pub use error::Error;
-#[cfg(test)]
-pub use pod::Container;
 pub use pod::{InvalidPodRef, Pod, PodRef};
