@@ -7,10 +7,14 @@
 
 mod applet;
 mod cni;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod kube;
 mod logging;
 mod names;
 mod process;
+#[cfg(test)]
+mod properties;
 mod redirect;
 
 pub use applet::run;

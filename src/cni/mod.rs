@@ -26,13 +26,26 @@ use crate::process::{Process, chain};
 use crate::redirect::{self, Netns, Redirect};
 use crate::{logging, names};
 
+/// For `fuzzing`, which asks them by themselves.
+#[cfg(any(test, fuzzing))]
+pub mod parts {
+    pub use super::decision::{Decision, decide};
+    pub use super::request::Request;
+}
+
 /// More than any runtime sends: etcd, where configurations may come from, ends at 1.5 MiB.
 const STDIN_LIMIT: u64 = 16 << 20;
 /// Code of a mistake of ours.
 const PANIC_CODE: u32 = 999;
 
-/// Answers one request.
+/// Answers one request, and a panic as well.
 pub fn run(process: &mut Process) -> ExitCode {
+    answer_panics();
+    respond(process)
+}
+
+/// Answers one request.
+pub fn respond(process: &mut Process) -> ExitCode {
     let Some(command) = process.vars.get("CNI_COMMAND").map(ToOwned::to_owned) else {
         let about = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
         let said = writeln!(
@@ -46,7 +59,6 @@ pub fn run(process: &mut Process) -> ExitCode {
             ExitCode::FAILURE
         };
     };
-    answer_panics();
     let mut stdin = Vec::new();
     let answer = Request::from_vars(&command, &process.vars)
         .map_err(Error::from)

@@ -29,6 +29,17 @@ pub use netns::{Error as NetnsError, Netns};
 pub use rules::Redirect;
 pub use value::{Backend, Ipv6Mode};
 
+/// For `fuzzing`, which asks them by themselves.
+#[cfg(any(test, fuzzing))]
+pub mod parts {
+    pub use super::expression::{Expression, compile, decode, decompile, encode};
+    pub use super::listing::{Listed, Listing};
+    pub use super::netlink::{Attributes, Reply, attribute, attributes, replies};
+    pub use super::nft::heading;
+    pub use super::rules::{RuleSet, Scope};
+    pub use super::value::Family;
+}
+
 /// Why a redirect could not be written, read or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
