@@ -10,6 +10,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::names::{CNI_APPLET, INSTALLER_ALIAS, INSTALLER_APPLET, IPTABLES_APPLET};
 use crate::process::{Process, Reader, Stdout, end_at_panics};
+use crate::redirect::tool;
 use crate::{cni, redirect};
 
 /// The executable's own name.
@@ -21,6 +22,8 @@ enum Applet {
     Cni,
     Iptables,
     Installer,
+    /// What a child of ours is until it becomes a tool of the host.
+    Tool,
 }
 
 /// What argv asks for.
@@ -120,6 +123,7 @@ impl Applet {
             CNI_APPLET => Some(Self::Cni),
             IPTABLES_APPLET => Some(Self::Iptables),
             INSTALLER_APPLET | INSTALLER_ALIAS => Some(Self::Installer),
+            tool::APPLET => Some(Self::Tool),
             _ => None,
         }
     }
@@ -133,6 +137,7 @@ impl Applet {
                 "installer: not there yet: this version has only msm-cni and msm-iptables\n",
                 1,
             ),
+            Self::Tool => tool::turn_into(args, process),
         }
     }
 }
