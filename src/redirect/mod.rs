@@ -3,7 +3,7 @@
 //!
 //! `rules` says what is wanted, `listing` where what is there differs; `nft` and
 //! `iptables` bring the kernel from one to the other, in the calling thread's namespace;
-//! `netns` gets a thread there.
+//! `netns` gets a thread there, and `tool` runs what the host has for it.
 
 pub mod cli;
 mod expression;
@@ -16,6 +16,7 @@ mod nft;
 mod properties;
 mod rules;
 mod script;
+pub mod tool;
 mod value;
 
 use std::fmt;
