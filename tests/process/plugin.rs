@@ -13,19 +13,15 @@ use serde_json::{Value, json};
 
 use crate::cluster::request;
 use crate::support::command::Outcome;
-use crate::support::{executable, find_tool};
+use crate::support::{TOOL_DIRECTORIES, applet_under};
 
 /// No step of these tests takes a second.
 const DEADLINE_MS: u16 = 30_000;
 
 /// The executable as `applet`, run by `wrapper`, a program and its arguments.
 pub fn under(wrapper: &[&str], applet: &str) -> Command {
-    let tool = find_tool(wrapper[0]).unwrap_or_else(|| panic!("{} is missing", wrapper[0]));
-    let mut command = Command::new(tool);
-    command.args(&wrapper[1..]).arg(executable()).arg(applet);
-    command
-        .env_clear()
-        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
+    let mut command = applet_under(wrapper, applet);
+    command.env("PATH", TOOL_DIRECTORIES.join(":"));
     command
 }
 
