@@ -15,6 +15,8 @@ use crate::json::{self, Error as JsonError, Kind};
 const LABEL_BYTES: usize = 32;
 /// Longer than any version in JSON, each of its characters written as an escape.
 const LONGEST_VERSION: usize = 64;
+/// In characters; the longest of our own sentences, with what they quote, have some 1,000.
+const LONGEST_TEXT: usize = 2048;
 
 /// Why there is no result to hand on.
 #[derive(Debug, thiserror::Error)]
@@ -111,10 +113,21 @@ pub fn versions() -> String {
     json!({ "cniVersion": Version::LATEST.name(), "supportedVersions": supported }).to_string()
 }
 
-/// An error as the specification wants it.
+/// An error as the specification wants it. What is wrong may be quoted in it, as long as
+/// the input and with anything in it; people read it in an event.
 pub fn error(version: Version, code: u32, msg: &str, details: &str) -> String {
+    let msg = readable(msg, char::is_control);
+    // A tool's output keeps its lines.
+    let details = readable(details, |letter| letter.is_control() && letter != '\n');
     json!({ "cniVersion": version.name(), "code": code, "msg": msg, "details": details })
         .to_string()
+}
+
+fn readable(text: &str, is_unprintable: impl Fn(char) -> bool) -> String {
+    let shown = |letter| if is_unprintable(letter) { ' ' } else { letter };
+    let end = text.chars().nth(LONGEST_TEXT).map(|_| '…');
+    let start = text.chars().take(LONGEST_TEXT).map(shown);
+    start.chain(end).collect()
 }
 
 #[cfg(test)]
@@ -179,6 +192,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_error_is_as_long_as_people_read() {
+        let document = error(Version::LATEST, 7, &"ä".repeat(10_000), "short");
+        let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+        let msg = document["msg"].as_str().unwrap();
+        assert_eq!(msg.chars().count(), LONGEST_TEXT + 1);
+        assert!(msg.ends_with("ä…"));
+        assert_eq!(document["details"], "short");
+    }
+
+    #[test]
+    fn an_error_is_one_line_and_its_details_are_printable() {
+        let text = "/a\nb\u{7f}\0\tc";
+        let document = error(Version::LATEST, 7, text, text);
+        let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+        assert_eq!(document["msg"], "/a b   c");
+        assert_eq!(document["details"], "/a\nb   c");
     }
 
     #[test]

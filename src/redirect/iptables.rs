@@ -1,37 +1,28 @@
-//! The iptables backend: finds the host's tools and runs them, both families at the same
-//! time, on standard input and in a clean environment. What to tell them is `script`'s.
+//! The iptables backend: finds the host's tools, and reads and writes both families' rules
+//! by them. What to tell them is `script`'s, how they are run is `tool`'s.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
 
 use super::listing::Listing;
 use super::rules::{Redirect, RuleSet, Scope};
 use super::script::{self, Saved};
+use super::tool::{self, Call};
 use super::value::Family;
 use super::{Change, nft};
 
 /// Where a host may have them; no `PATH` is asked, the kubelet's is anybody's guess.
 const DIRECTORIES: [&str; 5] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin"];
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
-/// How long a tool may wait for a lock that nobody else should hold.
-const LOCK_SECONDS: &str = "5";
+/// The lock is one that nobody else should hold.
+const RESTORE: [&str; 3] = ["--noflush", "-w", "5"];
 
 /// Why iptables holds no redirect.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("there is no iptables-restore in {}; install iptables on the node, or use nftables", DIRECTORIES.join(", "))]
     NoTool,
-    #[error("starting {program:?}")]
-    Start { program: PathBuf, source: io::Error },
-    #[error("writing rules to {program:?}")]
-    Feed { program: PathBuf, source: io::Error },
-    #[error("{program:?} ended with {status}: {output}")]
-    Failed {
-        program: PathBuf,
-        status: std::process::ExitStatus,
-        output: String,
-    },
+    #[error(transparent)]
+    Tool(#[from] tool::Error),
     #[error("iptables-nft holds a redirect of ours, and there is no iptables-nft-restore in {} to change it; install iptables where this runs", DIRECTORIES.join(", "))]
     NoToolToRemove,
     #[error("asking nftables for the rules of iptables-nft")]
@@ -59,7 +50,7 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
     let tools = Tools::choose()?;
     let sets = rule_sets(redirect);
     let scripts = sets.each_ref().map(|set| set.as_ref().map(script::create));
-    let change = match tools.restore(&scripts) {
+    let change = match tools.restore(scripts) {
         Ok(()) if !tools.may_hold_others(&sets)? => Change::Created,
         Ok(()) => match tools.settle(&sets, &tools.save()?)? {
             Change::None => Change::Created,
@@ -201,11 +192,13 @@ impl Tools {
     /// Hosts with one variant only may name it plainly; it says itself which one it is.
     fn find_plain() -> Option<Self> {
         let mut tools = Self::find(Variant::Legacy, "")?;
-        let version = clean(&tools.program(Family::Ipv4, "restore"))
-            .arg("--version")
-            .output()
-            .ok()?;
-        if String::from_utf8_lossy(&version.stdout).contains("nf_tables") {
+        let question = Call {
+            program: tools.program(Family::Ipv4, "restore"),
+            args: &["--version"],
+            input: String::new(),
+        };
+        let [version, _] = tool::run([Some(question), None]).ok()?;
+        if String::from_utf8_lossy(&version).contains("nf_tables") {
             tools.variant = Variant::Nft;
         }
         Some(tools)
@@ -247,7 +240,7 @@ impl Tools {
         let [set4, set6] = sets.each_ref().map(Option::as_ref);
         let [saved4, saved6] = saved;
         let scripts = [script::replace(set4, saved4), script::replace(set6, saved6)];
-        self.restore(&scripts.map(Some))
+        self.restore(scripts.map(Some))
     }
 
     /// Whether a family or table that `sets` leave alone may hold chains of ours, left
@@ -260,99 +253,31 @@ impl Tools {
     }
 
     /// Runs `iptables-restore` and `ip6tables-restore` at the same time.
-    fn restore(&self, scripts: &[Option<String>; 2]) -> Result<(), Error> {
-        let started = FAMILIES
-            .into_iter()
-            .zip(scripts)
-            .filter_map(|(family, script)| {
-                let script = script.as_deref().filter(|script| !script.is_empty())?;
-                let mut command = clean(&self.program(family, "restore"));
-                command.args(["--noflush", "-w", LOCK_SECONDS]);
-                Some(Running::start(command, script))
-            });
-        let started: Vec<Result<Running, Error>> = started.collect();
-        let ended: Vec<Result<Output, Error>> =
-            started.into_iter().map(|running| running?.end()).collect();
-        ended.into_iter().try_for_each(|output| output.map(drop))
+    fn restore(&self, scripts: [Option<String>; 2]) -> Result<(), Error> {
+        let [ipv4, ipv6] = scripts;
+        let call = |family, script: Option<String>| {
+            Some(Call {
+                program: self.program(family, "restore"),
+                args: &RESTORE,
+                input: script.filter(|script| !script.is_empty())?,
+            })
+        };
+        tool::run([call(Family::Ipv4, ipv4), call(Family::Ipv6, ipv6)])?;
+        Ok(())
     }
 
     /// Runs `iptables-save` and `ip6tables-save` at the same time.
     fn save(&self) -> Result<[Saved; 2], Error> {
-        let [ipv4, ipv6] =
-            FAMILIES.map(|family| Running::start(clean(&self.program(family, "save")), ""));
-        let saved = |running: Result<Running, Error>| {
-            let output = running?.end()?;
-            Ok::<_, Error>(Saved::parse(&String::from_utf8_lossy(&output.stdout)))
-        };
-        let (ipv4, ipv6) = (saved(ipv4), saved(ipv6));
-        Ok([ipv4?, ipv6?])
+        let calls = FAMILIES.map(|family| {
+            Some(Call {
+                program: self.program(family, "save"),
+                args: &[],
+                input: String::new(),
+            })
+        });
+        let printed = tool::run(calls)?;
+        Ok(printed.map(|text| Saved::parse(&String::from_utf8_lossy(&text))))
     }
-}
-
-/// A tool at work.
-struct Running {
-    program: PathBuf,
-    child: Child,
-    fed: io::Result<()>,
-}
-
-impl Running {
-    fn start(mut command: Command, input: &str) -> Result<Self, Error> {
-        let program = PathBuf::from(command.get_program());
-        let mut child = match command.spawn() {
-            Ok(child) => child,
-            Err(source) => return Err(Error::Start { program, source }),
-        };
-        // A script fits a pipe's buffer, so that this does not wait for the tool.
-        let fed = child
-            .stdin
-            .take()
-            .map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
-        Ok(Self {
-            program,
-            child,
-            fed,
-        })
-    }
-
-    fn end(self) -> Result<Output, Error> {
-        let program = self.program;
-        let output = match self.child.wait_with_output() {
-            Ok(output) => output,
-            Err(source) => return Err(Error::Start { program, source }),
-        };
-        if !output.status.success() {
-            let said = [output.stderr.as_slice(), output.stdout.as_slice()].concat();
-            let output_text = String::from_utf8_lossy(&said)
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .join(" ");
-            return Err(Error::Failed {
-                program,
-                status: output.status,
-                output: output_text,
-            });
-        }
-        match self.fed {
-            Ok(()) => Ok(output),
-            Err(source) => Err(Error::Feed { program, source }),
-        }
-    }
-}
-
-/// A command with nothing of our environment, whose output is ours to read.
-fn clean(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    command
-        .env_clear()
-        // Legacy tools serialise over all namespaces of the host by one lock file. Ours
-        // lock something that nobody else has: the pipe that they read.
-        .env("XTABLES_LOCKFILE", "/proc/self/fd/0")
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
 }
 
 /// Whether iptables-nft holds chains of ours; needs none of its tools.

@@ -3,7 +3,7 @@
 //!
 //! `rules` says what is wanted, `listing` where what is there differs; `nft` and
 //! `iptables` bring the kernel from one to the other, in the calling thread's namespace;
-//! `netns` gets a thread there.
+//! `netns` gets a thread there, and `tool` runs what the host has for it.
 
 pub mod cli;
 mod expression;
@@ -16,6 +16,7 @@ mod nft;
 mod properties;
 mod rules;
 mod script;
+pub mod tool;
 mod value;
 
 use std::fmt;
@@ -28,6 +29,17 @@ pub use listing::Difference;
 pub use netns::{Error as NetnsError, Netns};
 pub use rules::Redirect;
 pub use value::{Backend, Ipv6Mode};
+
+/// For `fuzzing`, which asks them by themselves.
+#[cfg(any(test, fuzzing))]
+pub mod parts {
+    pub use super::expression::{Expression, compile, decode, decompile, encode};
+    pub use super::listing::{Listed, Listing};
+    pub use super::netlink::{Attributes, Reply, attribute, attributes, replies};
+    pub use super::nft::heading;
+    pub use super::rules::{RuleSet, Scope};
+    pub use super::value::Family;
+}
 
 /// Why a redirect could not be written, read or removed.
 #[derive(Debug, thiserror::Error)]

@@ -136,7 +136,7 @@ impl Attributes {
         self.bytes(kind | NLA_F_NESTED, &inner.0);
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -365,7 +365,7 @@ impl Socket {
 
 /// One message from the kernel.
 #[derive(Debug, PartialEq, Eq)]
-enum Reply<'a> {
+pub enum Reply<'a> {
     Object {
         attributes: &'a [u8],
         interrupted: bool,
@@ -374,7 +374,7 @@ enum Reply<'a> {
     Status { sequence: u32, errno: Option<Errno> },
 }
 
-fn replies(bytes: &[u8]) -> impl Iterator<Item = Result<Reply<'_>, Error>> {
+pub fn replies(bytes: &[u8]) -> impl Iterator<Item = Result<Reply<'_>, Error>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         if rest.is_empty() {

@@ -21,6 +21,8 @@ pub enum Error {
     Gone { path: PathBuf },
     #[error("opening the network namespace {path:?}")]
     Open { path: PathBuf, source: io::Error },
+    #[error("asking /proc about the network namespace {path:?}: is /proc mounted?")]
+    Proc { path: PathBuf, source: io::Error },
     #[error("{path:?} is not a network namespace{}", .kind.as_deref().map(|kind| format!(" but {kind}")).unwrap_or_default())]
     NotANetns { path: PathBuf, kind: Option<String> },
     #[error("entering the network namespace {path:?}: it needs CAP_SYS_ADMIN there")]
@@ -65,7 +67,7 @@ impl Netns {
         // The kernel's own name of the file, such as `net:[4026531840]`; for a bind mount,
         // which is what runtimes hand out, it is the path instead, and setns tells the kind.
         let kind = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(
-            |source| Error::Open {
+            |source| Error::Proc {
                 path: path.into(),
                 source,
             },

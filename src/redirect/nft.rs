@@ -519,7 +519,7 @@ pub fn read(scope: Scope) -> Option<RuleSet> {
 }
 
 /// The chain's heading as nft prints it.
-fn heading(chain: &[u8]) -> String {
+pub fn heading(chain: &[u8]) -> String {
     let heading = || {
         let hook = attribute(chain, CHAIN_HOOK)?;
         let name = HOOKS.get(usize::try_from(number_in(hook, HOOK_NUMBER)?).ok()?)?;
