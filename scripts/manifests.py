@@ -21,8 +21,20 @@ def rendered(folder):
     )
     if answer.returncode != 0:
         sys.exit(f"manifests: kubectl kustomize {folder}: {answer.stderr}")
-    objects = list(yaml.safe_load_all(answer.stdout))
+    objects = [by_name(it) for it in yaml.safe_load_all(answer.stdout)]
     return sorted(objects, key=lambda it: (it["kind"], it["metadata"]["name"]))
+
+
+def by_name(value):
+    """Lists of named things are sets to the API; kubectl's versions order them differently."""
+    if isinstance(value, dict):
+        return {key: by_name(it) for key, it in value.items()}
+    if isinstance(value, list):
+        items = [by_name(it) for it in value]
+        if all(isinstance(it, dict) and "name" in it for it in items):
+            items.sort(key=lambda it: it["name"])
+        return items
+    return value
 
 
 def differences(name, text, update):
