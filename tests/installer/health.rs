@@ -242,7 +242,7 @@ fn a_crowd_of_bad_clients_delays_neither_probes_nor_the_loop() {
     });
     let grown = resident(&installer).saturating_sub(memory);
     assert!(grown < 4096, "{grown} kB");
-    installer.wait_until("all of them are gone", || descriptors(&installer) == open);
+    installer.wait_until("all of them are gone", || descriptors(&installer) <= open);
     let (code, log, _) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0));
     assert_eq!(
