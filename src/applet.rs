@@ -2,9 +2,7 @@
 //! of `msm`. A name that is none of them is a usage error, never a default.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{Write, stderr, stdin, stdout};
-use std::os::fd::AsFd;
+use std::io::{Write, stderr, stdin};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,7 +10,8 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::install::settings::Settings;
 use crate::names::{CNI_APPLET, EXECUTABLE, INSTALLER_ALIAS, INSTALLER_APPLET, IPTABLES_APPLET};
-use crate::process::{Process, chain};
+use crate::process::{Process, Reader, Stdout, chain, end_at_panics};
+use crate::redirect::tool;
 use crate::{cni, install, redirect};
 
 const USAGE_ERROR: u8 = 2;
@@ -22,6 +21,8 @@ enum Applet {
     Cni,
     Iptables,
     Installer,
+    /// What a child of ours is until it becomes a tool of the host.
+    Tool,
 }
 
 /// What argv asks for.
@@ -36,30 +37,24 @@ enum Call {
 /// Runs this process as the applet that its arguments name.
 #[must_use]
 pub fn run() -> ExitCode {
+    end_at_panics(tell_panic);
     let call = Call::from_args(std::env::args_os());
-    // Not `Stdout`, which takes a descriptor that cannot be written for success.
-    let Ok(stdout) = stdout().as_fd().try_clone_to_owned() else {
-        return ExitCode::FAILURE;
+    let reader = match call {
+        // An answer that the runtime does not get must not pass for success.
+        Call::Applet {
+            applet: Applet::Cni,
+            ..
+        } => Reader::Needed,
+        _ => Reader::Optional,
     };
     let mut process = Process {
         vars: std::env::vars_os().collect(),
         stdin: &mut stdin(),
-        stdout: &mut File::from(stdout),
+        stdout: &mut Stdout::new(reader),
         stderr: &mut stderr(),
     };
     match call {
-        Call::Applet {
-            applet: Applet::Cni,
-            ..
-        } => cni::run(&mut process),
-        Call::Applet {
-            applet: Applet::Iptables,
-            args,
-        } => run_iptables(args, &mut process),
-        Call::Applet {
-            applet: Applet::Installer,
-            args,
-        } => run_installer(args, &mut process),
+        Call::Applet { applet, args } => applet.run(args, &mut process),
         Call::Help => say(process.stdout, &help(), 0),
         Call::Version => say(
             process.stdout,
@@ -74,6 +69,14 @@ pub fn run() -> ExitCode {
             say(process.stderr, &text, USAGE_ERROR)
         }
     }
+}
+
+fn tell_panic(place: &str) {
+    // Nobody is left to tell it to when this fails; the exit code remains.
+    let _ = writeln!(
+        stderr(),
+        "{EXECUTABLE}: this is a mistake in {EXECUTABLE}; please report it: panic at {place}"
+    );
 }
 
 fn run_iptables(args: Vec<OsString>, process: &mut Process) -> ExitCode {
@@ -113,14 +116,14 @@ fn stopped(stop: &clap::Error, process: &mut Process) -> ExitCode {
     }
 }
 
-/// Writes a text; a text that nobody takes is a failure.
+/// Writes a text; a text that nobody takes is no success.
 fn say(stream: &mut dyn Write, text: &str, code: u8) -> ExitCode {
-    match stream
+    let said = stream
         .write_all(text.as_bytes())
-        .and_then(|()| stream.flush())
-    {
-        Ok(()) => code.into(),
-        Err(_) => ExitCode::FAILURE,
+        .and_then(|()| stream.flush());
+    match (said, code) {
+        (Err(_), 0) => ExitCode::FAILURE,
+        _ => code.into(),
     }
 }
 
@@ -142,7 +145,17 @@ impl Applet {
             CNI_APPLET => Some(Self::Cni),
             IPTABLES_APPLET => Some(Self::Iptables),
             INSTALLER_APPLET | INSTALLER_ALIAS => Some(Self::Installer),
+            tool::APPLET => Some(Self::Tool),
             _ => None,
+        }
+    }
+
+    fn run(self, args: Vec<OsString>, process: &mut Process) -> ExitCode {
+        match self {
+            Self::Cni => cni::run(process),
+            Self::Iptables => run_iptables(args, process),
+            Self::Installer => run_installer(args, process),
+            Self::Tool => tool::turn_into(args, process),
         }
     }
 }
@@ -184,6 +197,7 @@ impl Call {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::tests::in_own_process;
 
     fn call(args: &[&str]) -> Call {
         Call::from_args(args.iter().map(OsString::from))
@@ -234,6 +248,25 @@ mod tests {
         ] {
             assert!(matches!(call(args), Call::Unknown { .. }), "{args:?}");
         }
+    }
+
+    #[test]
+    fn a_panic_of_any_applet_is_told_on_standard_error() {
+        let output = in_own_process(
+            "applet::tests::a_panic_of_any_applet_is_told_on_standard_error",
+            "",
+            |_| {
+                let code = run();
+                panic!("sesame: {code:?}");
+            },
+        );
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(
+            text.contains("a mistake in msm; please report it: panic at src/applet.rs:"),
+            "{text}"
+        );
+        assert!(!text.contains("sesame"), "{text}");
     }
 
     #[test]

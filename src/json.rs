@@ -1,38 +1,76 @@
-//! A JSON object as it was written: order, spellings and values untouched. Pure.
+//! JSON as it was written: order, spellings and values untouched, nothing copied that is
+//! not looked for. Pure. Bounds: nesting, and the members of an object that is kept.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Deeper nesting than any configuration has, and shallow enough for every reader behind us.
 const DEPTH_LIMIT: usize = 128;
+/// More members than any object of a configuration has.
+const MEMBER_LIMIT: usize = 1024;
+/// Longer than any key that is looked for.
+const LONGEST_KEY: usize = 64;
 
 /// Members in order; where a key is repeated, the last one counts.
 #[derive(Debug, Clone)]
 pub struct Object<'a>(Vec<(String, &'a RawValue)>);
 
+/// What a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Null,
+    Boolean,
+    Number,
+    Text,
+    List,
+    Object,
+}
+
 /// Why bytes are not a JSON object.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("it is empty")]
+    Empty,
+    #[error("it is {encoding}; it has to be UTF-8 without a byte order mark")]
+    Encoding { encoding: &'static str },
+    #[error("it is not UTF-8")]
+    NotUtf8 { source: std::str::Utf8Error },
     #[error("it is nested deeper than {DEPTH_LIMIT} levels")]
     TooDeep,
-    #[error("it is not a JSON object")]
+    #[error("it has more than {MEMBER_LIMIT} members")]
+    TooManyMembers,
+    #[error("it is {}, not an object", .found.name())]
+    NotAnObject { found: Kind },
+    #[error("it is not JSON")]
     Syntax { source: serde_json::Error },
 }
 
 impl<'a> Object<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
-        if depth(bytes) > DEPTH_LIMIT {
-            return Err(Error::TooDeep);
-        }
-        serde_json::from_slice(bytes).map_err(|source| Error::Syntax { source })
+        Self::from_text(text(bytes)?)
     }
 
     pub fn from_raw(raw: &'a RawValue) -> Result<Self, Error> {
-        serde_json::from_str(raw.get()).map_err(|source| Error::Syntax { source })
+        Self::from_text(raw.get())
+    }
+
+    fn from_text(text: &'a str) -> Result<Self, Error> {
+        let (mut kept, mut count) = (Vec::new(), 0);
+        members(text, |key, value| {
+            count += 1;
+            if count <= MEMBER_LIMIT {
+                kept.push((key.to_owned(), value));
+            }
+        })?;
+        if count > MEMBER_LIMIT {
+            return Err(Error::TooManyMembers);
+        }
+        Ok(Self(kept))
     }
 
     /// The value of exactly this key; `null` counts as absent.
@@ -55,46 +93,63 @@ impl<'a> Object<'a> {
         let member = self.0.iter().rev().find(|(name, _)| matches(name));
         member.map(|(_, value)| *value)
     }
+}
 
-    /// The object's text with `key` set to the JSON text `value`, all else as it came.
-    pub fn with(&self, key: &str, value: &str) -> String {
-        let quoted = |name: &str| serde_json::Value::from(name).to_string();
-        let mut members: Vec<String> = Vec::with_capacity(self.0.len() + 1);
-        if self.0.iter().all(|(name, _)| name != key) {
-            members.push(format!("{}:{value}", quoted(key)));
+impl Kind {
+    pub fn of(raw: &RawValue) -> Self {
+        match raw.get().as_bytes().first() {
+            Some(b'{') => Self::Object,
+            Some(b'[') => Self::List,
+            Some(b'"') => Self::Text,
+            Some(b't' | b'f') => Self::Boolean,
+            Some(b'n') | None => Self::Null,
+            Some(_) => Self::Number,
         }
-        members.extend(self.0.iter().map(|(name, old)| {
-            let text = if name == key { value } else { old.get() };
-            format!("{}:{text}", quoted(name))
-        }));
-        format!("{{{}}}", members.join(","))
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Boolean => "true or false",
+            Self::Number => "a number",
+            Self::Text => "a text",
+            Self::List => "a list",
+            Self::Object => "an object",
+        }
     }
 }
 
-impl<'de> Deserialize<'de> for Object<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Object<'de>;
+/// The text of JSON's bytes, if it may be read.
+fn text(bytes: &[u8]) -> Result<&str, Error> {
+    let encoding = match bytes {
+        [0xef, 0xbb, 0xbf, ..] => Some("UTF-8 with a byte order mark"),
+        [0xfe, 0xff, ..] | [0xff, 0xfe, ..] | [0, _, ..] | [_, 0, ..] => Some("UTF-16"),
+        _ => None,
+    };
+    if let Some(encoding) = encoding {
+        return Err(Error::Encoding { encoding });
+    }
+    if bytes.trim_ascii().is_empty() {
+        return Err(Error::Empty);
+    }
+    if depth(bytes) > DEPTH_LIMIT {
+        return Err(Error::TooDeep);
+    }
+    str::from_utf8(bytes).map_err(|source| Error::NotUtf8 { source })
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                write!(f, "an object")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Object(members))
-            }
-        }
-        deserializer.deserialize_map(Members)
+/// What a JSON string says; `None` when it is no string, or holds half a surrogate pair.
+pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str(raw.get()).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
     }
 }
 
 fn is_null(value: &RawValue) -> bool {
-    value.get() == "null"
+    Kind::of(value) == Kind::Null
 }
 
 /// Whether two JSON texts say the same: members in any order, the last of repeated keys,
@@ -143,6 +198,92 @@ pub fn span(outer: &str, inner: &str) -> Range<usize> {
     start..start + inner.len()
 }
 
+/// Shows each member of the object `text` in order, up to the end or the first mistake. A
+/// key that nobody looks for, by its length or half a surrogate pair, is shown as empty.
+pub fn members<'a>(text: &'a str, show: impl FnMut(&str, &'a RawValue)) -> Result<(), Error> {
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(match serde_json::from_str::<&RawValue>(text) {
+            Ok(raw) => Error::NotAnObject {
+                found: Kind::of(raw),
+            },
+            Err(source) => Error::Syntax { source },
+        });
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader
+        .deserialize_map(Members(show))
+        .and_then(|()| reader.end())
+        .map_err(|source| Error::Syntax { source })
+}
+
+/// Shows each item of the list `raw` in order; `None` when it is no list.
+pub fn items<'a>(raw: &'a RawValue, show: impl FnMut(&'a RawValue)) -> Option<()> {
+    let mut reader = serde_json::Deserializer::from_str(raw.get());
+    reader.deserialize_seq(Items(show)).ok()
+}
+
+struct Members<F>(F);
+
+impl<'de, F: FnMut(&str, &'de RawValue)> Visitor<'de> for Members<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<(), M::Error> {
+        let mut key = String::new();
+        while map.next_key_seed(Key(&mut key))?.is_some() {
+            (self.0)(&key, map.next_value()?);
+        }
+        Ok(())
+    }
+}
+
+/// As bytes: in a text, half a surrogate pair would be an error.
+struct Key<'k>(&'k mut String);
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_bytes(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<(), E> {
+        self.0.clear();
+        if bytes.len() <= LONGEST_KEY {
+            self.0.push_str(str::from_utf8(bytes).unwrap_or_default());
+        }
+        Ok(())
+    }
+}
+
+struct Items<F>(F);
+
+impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for Items<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(mut self, mut items: S) -> Result<(), S::Error> {
+        while let Some(item) = items.next_element()? {
+            (self.0)(item);
+        }
+        Ok(())
+    }
+}
+
 /// How deep arrays and objects are nested; brackets in strings are text.
 fn depth(bytes: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
@@ -165,23 +306,6 @@ fn depth(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_member_is_replaced_and_all_else_stays_as_it_was_written() {
-        let object = Object::parse(
-            br#"{"b": 1.50e3, "cniVersion":"0.3.1", "a":{"z": 12345678901234567890} }"#,
-        )
-        .unwrap();
-        assert_eq!(
-            object.with("cniVersion", "\"0.4.0\""),
-            r#"{"b":1.50e3,"cniVersion":"0.4.0","a":{"z": 12345678901234567890}}"#
-        );
-        let object = Object::parse(b"{}").unwrap();
-        assert_eq!(
-            object.with("cniVersion", "\"0.4.0\""),
-            r#"{"cniVersion":"0.4.0"}"#
-        );
-    }
 
     #[test]
     fn the_last_of_repeated_keys_counts() {
@@ -223,6 +347,64 @@ mod tests {
     }
 
     #[test]
+    fn members_are_shown_as_they_were_written() {
+        let text =
+            r#" { "a" : 1.50e3, "\u0062":[ 12345678901234567890 ],"\ud800":"\ud800", "":{ } } "#;
+        let mut shown = Vec::new();
+        members(text, |key, value| {
+            assert_eq!(&text[span(text, value.get())], value.get());
+            shown.push((key.to_owned(), value.get()));
+        })
+        .unwrap();
+        let expected = [
+            ("a", "1.50e3"),
+            ("b", "[ 12345678901234567890 ]"),
+            ("", r#""\ud800""#),
+            ("", "{ }"),
+        ];
+        assert_eq!(shown, expected.map(|(key, value)| (key.to_owned(), value)));
+    }
+
+    #[test]
+    fn what_stands_before_a_mistake_is_shown() {
+        let mut keys = Vec::new();
+        let result = members(r#"{"a":1,"b":[],"c":tru"#, |key, _| {
+            keys.push(key.to_owned());
+        });
+        assert!(matches!(result, Err(Error::Syntax { .. })));
+        assert_eq!(keys, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_is_no_object_is_told_in_words() {
+        for (bytes, sentence) in [
+            (&b""[..], "it is empty"),
+            (b" \n", "it is empty"),
+            (b"\xef\xbb\xbf{}", "it is UTF-8 with a byte order mark"),
+            (b"\xff\xfe{\0}\0", "it is UTF-16"),
+            (b"\xfe\xff\0{\0}", "it is UTF-16"),
+            (b"{\0}\0", "it is UTF-16"),
+            (b"\0{\0}", "it is UTF-16"),
+            (b"{\"a\":\"\xff\"}", "it is not UTF-8"),
+            (b" [{}]", "it is a list, not an object"),
+            (b"null", "it is null, not an object"),
+            (b"\"sesame\"", "it is a text, not an object"),
+            (b"true", "it is true or false, not an object"),
+            (b"-1", "it is a number, not an object"),
+            (b"nothing", "it is not JSON"),
+            (b"{", "it is not JSON"),
+            (b"{} {}", "it is not JSON"),
+            (b"{\"a\":01}", "it is not JSON"),
+            (b"{\"a\":1,}", "it is not JSON"),
+            (b"{\"a\":\"\t\"}", "it is not JSON"),
+            (b"{a:1}", "it is not JSON"),
+        ] {
+            let error = Object::parse(bytes).unwrap_err().to_string();
+            assert!(error.starts_with(sentence), "{bytes:?}: {error}");
+        }
+    }
+
+    #[test]
     fn nesting_is_bounded() {
         let nested =
             |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
@@ -236,5 +418,27 @@ mod tests {
             Err(Error::TooDeep)
         ));
         assert_eq!(depth(br#"{"[[[\"[[[":1}"#), 1);
+    }
+
+    #[test]
+    fn members_are_bounded() {
+        let object = |members: usize| format!("{{{}}}", vec!["\"a\":0"; members].join(","));
+        assert!(Object::parse(object(1024).as_bytes()).is_ok());
+        assert!(matches!(
+            Object::parse(object(1025).as_bytes()),
+            Err(Error::TooManyMembers)
+        ));
+    }
+
+    #[test]
+    fn strings_are_read_with_their_escapes() {
+        let read = |json: &str| {
+            let raw: &RawValue = serde_json::from_str(json).unwrap();
+            string(raw).map(Cow::into_owned)
+        };
+        assert_eq!(read(r#""plain ä""#).as_deref(), Some("plain ä"));
+        assert_eq!(read(r#""\u0061\n\ud83d\ude00""#).as_deref(), Some("a\n😀"));
+        assert_eq!(read(r#""\ud83d""#), None);
+        assert_eq!(read("7"), None);
     }
 }

@@ -7,12 +7,16 @@
 
 mod applet;
 mod cni;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod install;
 mod json;
 mod kube;
 mod logging;
 mod names;
 mod process;
+#[cfg(test)]
+mod properties;
 mod redirect;
 
 pub use applet::run;

@@ -46,6 +46,17 @@ pub const IPV6_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/ipv6";
 pub const INBOUND_PORTS_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/inbound-ports";
 /// Kubernetes' annotation of a static pod's mirror: the UID that the runtime knows it by.
 pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+/// Everything above: what of a pod's labels and annotations is looked at.
+pub const OF_A_POD: [&str; 8] = [
+    INJECT_LABEL,
+    PORTS_ANNOTATION,
+    PROXY_PORT_ANNOTATION,
+    PROXY_UID_ANNOTATION,
+    EXCLUDE_CIDRS_ANNOTATION,
+    IPV6_ANNOTATION,
+    INBOUND_PORTS_ANNOTATION,
+    MIRROR_ANNOTATION,
+];
 
 /// RTSP's registered port (RFC 7826, section 21).
 pub const RTSP_PORT: u16 = 554;

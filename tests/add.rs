@@ -1,171 +1,28 @@
 //! ADD from the bytes on stdin to where connections land: the executable as a runtime runs
 //! it, a real HTTPS API server, a real pod. How the lookup fails is not asked here.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
 
 #[cfg(test)]
 #[expect(dead_code, reason = "these tests need an API server that works")]
 #[path = "support/api_server.rs"]
 mod api_server;
 #[cfg(test)]
+#[path = "support/cluster.rs"]
+mod cluster;
+#[cfg(test)]
 #[expect(dead_code, reason = "some of it is for the redirect by hand")]
 mod support;
 
-use std::process::Command;
-use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::{Value, json};
 
-use api_server::{
-    Answer, ApiServer, Authority, Behaviour, Credentials, KeyKind, Kubeconfig, Options, PodSpec,
-    Request, pod_json,
-};
-use support::command::{Outcome, run_with_input};
+use cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, by, refused};
+use support::cannot_run;
 use support::netns::Namespace;
 use support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID, lands};
-use support::scratch::Scratch;
-use support::{applet, cannot_run};
 
-const K8S_NAMESPACE: &str = "media";
-const K8S_NAME: &str = "camera-7d9c5b6f4-x7k2p";
-const K8S_UID: &str = "5f2c1d1e-8a35-4b7a-9f5d-1c2b3a4d5e6f";
-const LABELLED: &[(&str, &str)] = &[("app", "camera"), (INJECT, "true")];
-const INJECT: &str = "sidecar.mediastreamingmesh.io/inject";
 /// CNI's code for an invalid configuration.
 const INVALID_CONFIGURATION: u64 = 7;
-
-/// An API server that knows one pod, and a node's kubeconfig for it.
-struct Cluster {
-    server: ApiServer,
-    scratch: Scratch,
-    /// The pod as the API server shows it.
-    pod: Arc<Mutex<Value>>,
-}
-
-impl Cluster {
-    fn new(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Self {
-        let authority = Authority::new(KeyKind::Ecdsa);
-        let pod = Arc::new(Mutex::new(pod_of(labels, annotations)));
-        let shown = Arc::clone(&pod);
-        let path = format!("/api/v1/namespaces/{K8S_NAMESPACE}/pods/{K8S_NAME}");
-        let handler = move |request: &Request| {
-            Behaviour::Answer(if request.path == path {
-                Answer::object(&shown.lock().unwrap())
-            } else {
-                Answer::error(404, "no such pod")
-            })
-        };
-        let server = ApiServer::start(&Options::new(authority.server(&["127.0.0.1"])), handler);
-        let scratch = Scratch::new();
-        let kubeconfig = Kubeconfig {
-            server: &server.url(),
-            authority: Some(&authority.pem()),
-            tls_server_name: None,
-            credentials: Credentials::Token("sesame"),
-        };
-        kubeconfig.write(&scratch.path().join("kubeconfig"));
-        Self {
-            server,
-            scratch,
-            pod,
-        }
-    }
-
-    /// From now on the pod has these annotations.
-    fn annotate(&self, annotations: &[(&str, &str)]) {
-        *self.pod.lock().unwrap() = pod_of(LABELLED, annotations);
-    }
-
-    /// The least that a node's configuration says, with `more` keys at its top.
-    fn configuration(&self, more: &Value) -> Value {
-        let mut configuration = json!({
-            "cniVersion": "1.0.0", "name": "k8s-pod-network", "type": "msm-cni",
-            "kubernetes": {
-                "kubeConfig": self.scratch.path().join("kubeconfig"),
-                "podLookupTimeoutSeconds": 5,
-            },
-            "prevResult": previous_result(),
-        });
-        merge(&mut configuration, more);
-        configuration
-    }
-
-    fn add(&self, sandbox: &Namespace, more: &Value) -> Outcome {
-        run_with_input(
-            &mut add_command(sandbox),
-            &self.configuration(more).to_string(),
-        )
-    }
-
-    /// ADD that has to succeed, and to hand on what came.
-    #[track_caller]
-    fn added(&self, sandbox: &Namespace, more: &Value) {
-        let outcome = self.add(sandbox, more).succeeded();
-        let reply: Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
-        assert_eq!(reply, previous_result(), "{outcome}");
-    }
-
-    /// ADD that has to fail with this code; returns the message.
-    #[track_caller]
-    fn refused(&self, sandbox: &Namespace, more: &Value, code: u64) -> String {
-        let outcome = self.add(sandbox, more).exited(1);
-        let error: Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
-        assert_eq!(error["code"], code, "{outcome}");
-        format!("{} {}", error["msg"], error["details"])
-    }
-}
-
-fn add_command(sandbox: &Namespace) -> Command {
-    let arguments = format!(
-        "IgnoreUnknown=1;K8S_POD_NAMESPACE={K8S_NAMESPACE};K8S_POD_NAME={K8S_NAME};\
-         K8S_POD_INFRA_CONTAINER_ID=c0ffee;K8S_POD_UID={K8S_UID}"
-    );
-    let mut command = applet("msm-cni");
-    command
-        .env("CNI_COMMAND", "ADD")
-        .env("CNI_CONTAINERID", "c0ffee")
-        .env("CNI_NETNS", sandbox.path())
-        .env("CNI_IFNAME", "eth0")
-        .env("CNI_PATH", "/opt/cni/bin")
-        .env("CNI_ARGS", arguments);
-    command
-}
-
-fn previous_result() -> Value {
-    json!({
-        "cniVersion": "1.0.0",
-        "interfaces": [{"name": "eth0", "sandbox": "/var/run/netns/x"}],
-        "ips": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 0}],
-    })
-}
-
-fn pod_of(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Value {
-    pod_json(&PodSpec {
-        namespace: K8S_NAMESPACE,
-        name: K8S_NAME,
-        uid: K8S_UID,
-        labels,
-        annotations,
-    })
-}
-
-/// Puts the members of `more` into `object`, level by level.
-fn merge(object: &mut Value, more: &Value) {
-    for (key, value) in more.as_object().unwrap() {
-        match &mut object[key] {
-            known @ Value::Object(_) => merge(known, value),
-            other => *other = value.clone(),
-        }
-    }
-}
-
-fn by(backend: &str) -> Value {
-    json!({"kubernetes": {"interceptName": backend}})
-}
 
 fn default_settings() -> Value {
     json!({})
@@ -447,8 +304,9 @@ fn invalid_annotations_are_named_and_nothing_is_written() {
         ("inbound-ports", "65536"),
     ] {
         let annotation = format!("sidecar.mediastreamingmesh.io/{name}");
-        cluster.annotate(&[(&annotation, value)]);
-        let message = cluster.refused(&sandbox, &default_settings(), INVALID_CONFIGURATION);
+        cluster.show(LABELLED, &[(&annotation, value)]);
+        let outcome = cluster.run("ADD", &sandbox, &default_settings());
+        let message = refused(outcome, INVALID_CONFIGURATION);
         assert!(
             message.contains(&annotation),
             "{annotation} is not named: {message}"

@@ -612,7 +612,8 @@ fn an_unusable_kubeconfig_is_error_107_at_once() {
     let token = format!("token: \"{TOKEN}\"");
     let table = [
         (String::new(), "it is empty"),
-        ("[".repeat(1 << 19), "line 1: "),
+        ("[".repeat(1 << 15), "line 1: "),
+        ("[".repeat(1 << 19), "more values than"),
         ("a: &a [x]\nb: [*a, *a]\n".to_owned(), "aliases"),
         ("x".repeat(10 << 20), "larger than"),
         (swap("current-context", "no-context"), "no current-context"),

@@ -1,17 +1,17 @@
 //! The network configuration on standard input. Pure. `Network` is what every verb needs,
 //! `Settings` are our own keys: what is wrong in them must not stop a DEL.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use log::LevelFilter;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::request::{excerpt, is_identifier};
 use super::version::Version;
-use crate::json::{self, Object};
+use crate::json::{self, Kind, Object};
 use crate::logging;
 use crate::redirect::{Backend, Redirect};
 
@@ -19,28 +19,38 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Lists become rules of one transaction, which has to fit a netlink socket's buffer; a
 /// longer one is a mistake.
 pub const LONGEST_LIST: usize = 64;
+/// Of one of our keys, with all that is inside of it: room for thousands of namespaces.
+const LONGEST_VALUE: usize = 256 << 10;
+const MEND: &str = "set it right in the node's CNI configuration, usually in /etc/cni/net.d";
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the network configuration on standard input cannot be read")]
-    Decode { source: json::Error },
-    #[error("{key} in the network configuration has the wrong type: {value}")]
+    #[error("{what} cannot be read; {MEND}")]
+    Decode {
+        what: &'static str,
+        source: json::Error,
+    },
+    #[error("{key} in the network configuration is {found}, where {wanted} is needed; {MEND}")]
     Type {
         key: String,
-        value: String,
-        source: serde_json::Error,
+        found: &'static str,
+        wanted: &'static str,
     },
-    #[error("{key} is missing in the network configuration")]
+    #[error("{key} in the network configuration is longer than {LONGEST_VALUE} bytes; {MEND}")]
+    TooLong { key: String },
+    #[error("{key} is missing in the network configuration; {MEND}")]
     Missing { key: &'static str },
-    #[error("{key} in the network configuration is {value:?}, which is not valid: {reason}")]
+    #[error(
+        "{key} in the network configuration is {value:?}, which is not valid: {reason}; {MEND}"
+    )]
     Value {
         key: String,
         value: String,
         reason: String,
     },
     #[error(
-        "the configuration asks for CNI version {version:?}; this plugin speaks {}",
+        "the network configuration asks for CNI version {version:?}; this plugin speaks {}; {MEND}",
         Version::list()
     )]
     Version { version: String },
@@ -51,7 +61,7 @@ pub enum Error {
 pub struct Network<'a> {
     pub version: Version,
     pub prev_result: Option<&'a RawValue>,
-    object: Object<'a>,
+    top: Section<'a>,
 }
 
 /// What is our own.
@@ -67,59 +77,66 @@ pub struct Settings {
     pub redirect: Redirect,
 }
 
-/// The version that a configuration asks for, as far as one can be made out: an error
-/// about anything else is answered in it.
+/// The version that a configuration asks for, as far as one can be made out, be the rest
+/// of it broken: an error about anything else is answered in it.
 pub fn version(stdin: &[u8]) -> Option<Version> {
-    Version::from_config(&Object::parse(stdin).ok()?).ok()
+    let text = stdin.utf8_chunks().next()?.valid();
+    let mut asked_for = None;
+    let whole = json::members(text.trim_start_matches('\u{feff}'), |key, value| {
+        if key.eq_ignore_ascii_case("cniVersion") {
+            asked_for = Some(value);
+        }
+    });
+    match asked_for.filter(|raw| Kind::of(raw) != Kind::Null) {
+        Some(raw) => Version::from_config(&json::string(raw)?),
+        None => whole.is_ok().then_some(Version::FIRST),
+    }
 }
 
 impl<'a> Network<'a> {
     pub fn parse(stdin: &'a [u8]) -> Result<Self, Error> {
-        let object = Object::parse(stdin).map_err(|source| Error::Decode { source })?;
-        let name: Option<String> = typed(object.get_any_case("name"), "name")?;
-        match name.as_deref() {
-            None | Some("") => return Err(Error::Missing { key: "name" }),
-            Some(name) if !is_identifier(name) => {
-                let reason = "a network name begins with a letter or digit and goes on with letters, digits, dots, dashes and underscores".to_owned();
-                return Err(Error::Value {
-                    key: "name".into(),
-                    value: excerpt(name),
-                    reason,
-                });
-            }
-            Some(_) => {}
+        let object = Object::parse(stdin).map_err(|source| Error::Decode {
+            what: "the network configuration on standard input",
+            source,
+        })?;
+        let prev_result = object.get("prevResult");
+        let top = Section {
+            path: "",
+            object: Some(object),
+        };
+        let name = top.text("name")?.ok_or(Error::Missing { key: "name" })?;
+        if !is_identifier(&name) {
+            let reason = "a network name begins with a letter or digit and goes on with letters, digits, dots, dashes and underscores";
+            return Err(top.invalid("name", &name, reason));
         }
-        let version = Version::from_config(&object)?;
+        let version = top.text("cniVersion")?.unwrap_or_default();
+        let version = Version::from_config(&version).ok_or_else(|| Error::Version {
+            version: excerpt(&version),
+        })?;
         Ok(Self {
             version,
-            prev_result: object.get("prevResult"),
-            object,
+            prev_result,
+            top,
         })
     }
 
     pub fn settings(&self) -> Result<Settings, Error> {
-        let section = |key: &'static str| Section::of(&self.object, key);
-        let top = Section {
-            path: "",
-            object: Some(self.object.clone()),
-        };
-        let kubernetes = section("kubernetes")?;
-        let redirect = section("redirect")?;
-        let kubeconfig: String = kubernetes.text("kubeConfig")?.ok_or(Error::Missing {
+        let kubernetes = self.top.section("kubernetes")?;
+        let redirect = self.top.section("redirect")?;
+        let kubeconfig = kubernetes.text("kubeConfig")?.ok_or(Error::Missing {
             key: "kubernetes.kubeConfig",
         })?;
         Ok(Settings {
-            log_level: top
-                .value("logLevel", logging::level)?
+            log_level: self
+                .top
+                .word("logLevel", logging::level)?
                 .unwrap_or(LevelFilter::Info),
-            kubeconfig: kubeconfig.into(),
-            server: kubernetes.text("kubernetesAPIRoot")?,
-            exclude_namespaces: kubernetes.typed("excludeNamespaces")?.unwrap_or_default(),
-            backend: kubernetes
-                .value("interceptName", parse)?
-                .unwrap_or_default(),
+            kubeconfig: kubeconfig.into_owned().into(),
+            server: kubernetes.text("kubernetesAPIRoot")?.map(Cow::into_owned),
+            exclude_namespaces: kubernetes.texts("excludeNamespaces")?,
+            backend: kubernetes.word("interceptName", parse)?.unwrap_or_default(),
             lookup_timeout: kubernetes
-                .value("podLookupTimeoutSeconds", timeout)?
+                .number("podLookupTimeoutSeconds", timeout)?
                 .unwrap_or(LOOKUP_TIMEOUT),
             redirect: redirect.redirect()?,
         })
@@ -127,61 +144,80 @@ impl<'a> Network<'a> {
 }
 
 /// One object of the configuration; all its keys are optional.
+#[derive(Debug)]
 struct Section<'a> {
     path: &'static str,
     object: Option<Object<'a>>,
 }
 
 impl<'a> Section<'a> {
-    fn of(parent: &Object<'a>, path: &'static str) -> Result<Self, Error> {
-        let object = parent
-            .get_any_case(path)
-            .map(|raw| typed(Some(raw), path))
-            .transpose()?
-            .flatten();
-        Ok(Self { path, object })
-    }
-
-    fn key(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
+    fn section(&self, path: &'static str) -> Result<Self, Error> {
+        let Some(raw) = self.raw(path)? else {
+            return Ok(Self { path, object: None });
+        };
+        match Object::from_raw(raw) {
+            Ok(object) => Ok(Self {
+                path,
+                object: Some(object),
+            }),
+            Err(json::Error::NotAnObject { .. }) => Err(self.wrong(path, raw, "an object")),
+            Err(source) => Err(Error::Decode { what: path, source }),
         }
     }
 
-    fn typed<T: Deserialize<'a>>(&self, key: &str) -> Result<Option<T>, Error> {
-        typed(
-            self.object
-                .as_ref()
-                .and_then(|object| object.get_any_case(key)),
-            &self.key(key),
-        )
+    fn raw(&self, key: &str) -> Result<Option<&'a RawValue>, Error> {
+        let object = self.object.as_ref();
+        let raw = object.and_then(|object| object.get_any_case(key));
+        match raw {
+            Some(raw) if raw.get().len() > LONGEST_VALUE => {
+                let key = self.name_of(key);
+                Err(Error::TooLong { key })
+            }
+            raw => Ok(raw),
+        }
     }
 
     /// A text; an empty one counts as absent, as templates leave it.
-    fn text(&self, key: &str) -> Result<Option<String>, Error> {
-        Ok(self.typed::<String>(key)?.filter(|text| !text.is_empty()))
+    fn text(&self, key: &str) -> Result<Option<Cow<'a, str>>, Error> {
+        let read = |raw| json::string(raw).ok_or_else(|| self.wrong(key, raw, "a text"));
+        let text = self.raw(key)?.map(read).transpose()?;
+        Ok(text.filter(|text| !text.is_empty()))
     }
 
-    /// A text or number, parsed strictly.
-    fn value<T>(
+    fn texts(&self, key: &str) -> Result<Vec<String>, Error> {
+        let items = self.items(key)?.unwrap_or_default();
+        let read = |(index, raw)| {
+            let text = json::string(raw).map(Cow::into_owned);
+            text.ok_or_else(|| self.wrong(&format!("{key}[{index}]"), raw, "a text"))
+        };
+        items.into_iter().enumerate().map(read).collect()
+    }
+
+    /// A text that is one of a few words.
+    fn word<T>(
         &self,
         key: &str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Error> {
-        let Some(scalar) = self.typed::<Scalar>(key)? else {
+        let read =
+            |text: Cow<str>| parse(&text).map_err(|reason| self.invalid(key, &text, &reason));
+        self.text(key)?.map(read).transpose()
+    }
+
+    /// A number, which is as good as its text: both are parsed by the same strict parser.
+    fn number<T>(
+        &self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, Error> {
+        let Some(raw) = self.raw(key)? else {
             return Ok(None);
         };
-        let text = scalar.text();
+        let text = scalar(raw).ok_or_else(|| self.wrong(key, raw, "a number"))?;
         if text.is_empty() {
             return Ok(None);
         }
-        let invalid = |reason| Error::Value {
-            key: self.key(key),
-            value: excerpt(&text),
-            reason,
-        };
+        let invalid = |reason: String| self.invalid(key, &text, &reason);
         parse(&text).map(Some).map_err(invalid)
     }
 
@@ -189,65 +225,90 @@ impl<'a> Section<'a> {
     where
         T: FromStr<Err: ToString> + PartialEq,
     {
-        let Some(items) = self.typed::<Vec<Scalar>>(key)? else {
+        let Some(items) = self.items(key)? else {
             return Ok(None);
         };
-        let mut list = Vec::with_capacity(items.len());
-        for text in items.iter().map(Scalar::text) {
-            let invalid = |reason| Error::Value {
-                key: self.key(key),
-                value: excerpt(&text),
-                reason,
-            };
-            let item = parse(&text).map_err(invalid)?;
+        let mut list = Vec::new();
+        for (index, raw) in items.into_iter().enumerate() {
+            let wrong = || self.wrong(&format!("{key}[{index}]"), raw, "a number or a text");
+            let text = scalar(raw).ok_or_else(wrong)?;
+            let item = parse(&text).map_err(|reason| self.invalid(key, &text, &reason))?;
             if !list.contains(&item) {
                 list.push(item);
             }
             if list.len() > LONGEST_LIST {
-                return Err(invalid(format!("the list is longer than {LONGEST_LIST}")));
+                let reason = format!("the list is longer than {LONGEST_LIST}");
+                return Err(self.invalid(key, &text, &reason));
             }
         }
         Ok(Some(list))
+    }
+
+    fn items(&self, key: &str) -> Result<Option<Vec<&'a RawValue>>, Error> {
+        let Some(raw) = self.raw(key)? else {
+            return Ok(None);
+        };
+        let mut items = Vec::new();
+        match json::items(raw, |item| items.push(item)) {
+            Some(()) => Ok(Some(items)),
+            None => Err(self.wrong(key, raw, "a list")),
+        }
     }
 
     fn redirect(&self) -> Result<Redirect, Error> {
         let default = Redirect::default();
         let ports = self.list("ports")?.unwrap_or(default.ports);
         if ports.is_empty() {
-            let reason = "a redirect needs at least one port; to redirect nothing, leave the pod's label away".to_owned();
-            return Err(Error::Value {
-                key: self.key("ports"),
-                value: "[]".into(),
-                reason,
-            });
+            let reason = "a redirect needs at least one port; to redirect nothing, leave the pod's label away";
+            return Err(self.invalid("ports", "[]", reason));
         }
         Ok(Redirect {
             ports,
             proxy_port: self
-                .value("proxyPort", parse)?
+                .number("proxyPort", parse)?
                 .unwrap_or(default.proxy_port),
-            proxy_uid: self.value("proxyUID", parse)?.unwrap_or(default.proxy_uid),
+            proxy_uid: self.number("proxyUID", parse)?.unwrap_or(default.proxy_uid),
             exclude_cidrs: self.list("excludeCIDRs")?.unwrap_or(default.exclude_cidrs),
-            ipv6: self.value("ipv6", parse)?.unwrap_or(default.ipv6),
+            ipv6: self.word("ipv6", parse)?.unwrap_or(default.ipv6),
             inbound_ports: self.list("inboundPorts")?.unwrap_or(default.inbound_ports),
         })
     }
-}
 
-/// A number is as good as its text: both are parsed by the same strict parser.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Scalar {
-    Text(String),
-    Number(serde_json::Number),
-}
-
-impl Scalar {
-    fn text(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Number(number) => number.to_string(),
+    fn name_of(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
         }
+    }
+
+    /// The value is not shown: what stands in the wrong place may be a secret.
+    fn wrong(&self, key: &str, raw: &RawValue, wanted: &'static str) -> Error {
+        let found = match Kind::of(raw) {
+            Kind::Text if json::string(raw).is_none() => "a text with half a surrogate pair",
+            kind => kind.name(),
+        };
+        Error::Type {
+            key: self.name_of(key),
+            found,
+            wanted,
+        }
+    }
+
+    fn invalid(&self, key: &str, value: &str, reason: &str) -> Error {
+        Error::Value {
+            key: self.name_of(key),
+            value: excerpt(value),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// What a text says, or how a number is written.
+fn scalar(raw: &RawValue) -> Option<Cow<'_, str>> {
+    match Kind::of(raw) {
+        Kind::Number => Some(Cow::Borrowed(raw.get())),
+        _ => json::string(raw),
     }
 }
 
@@ -265,24 +326,12 @@ fn timeout(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "it is not a number of seconds from 1 to 600".into())
 }
 
-fn typed<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>, key: &str) -> Result<Option<T>, Error> {
-    let Some(raw) = raw else { return Ok(None) };
-    let wrong = |source| Error::Type {
-        key: key.to_owned(),
-        value: excerpt(raw.get()),
-        source,
-    };
-    serde_json::from_str(raw.get()).map(Some).map_err(wrong)
-}
-
 impl Version {
     /// The version of a configuration; one without any is of the first.
-    fn from_config(object: &Object) -> Result<Self, Error> {
-        match typed::<String>(object.get_any_case("cniVersion"), "cniVersion")?.as_deref() {
-            None | Some("") => Ok(Self::FIRST),
-            Some(text) => Self::parse(text).ok_or_else(|| Error::Version {
-                version: excerpt(text),
-            }),
+    fn from_config(text: &str) -> Option<Self> {
+        match text {
+            "" => Some(Self::FIRST),
+            text => Self::parse(text),
         }
     }
 }
@@ -375,6 +424,7 @@ mod tests {
     fn the_network_needs_a_name_and_a_known_version() {
         for (text, sentence) in [
             (r#"{"cniVersion":"1.0.0"}"#, "name is missing"),
+            (r#"{"name":null}"#, "name is missing"),
             (
                 r#"{"name":"a b"}"#,
                 "name in the network configuration is \"a b\"",
@@ -385,11 +435,10 @@ mod tests {
             ),
             (
                 r#"{"name":"a","cniVersion":1}"#,
-                "cniVersion in the network configuration has the wrong type",
+                "cniVersion in the network configuration is a number, where a text is needed",
             ),
             ("[]", "cannot be read"),
             ("", "cannot be read"),
-            ("\u{feff}{}", "cannot be read"),
         ] {
             let error = Network::parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(sentence), "{text}: {error}");
@@ -398,5 +447,86 @@ mod tests {
             Network::parse(br#"{"name":"a"}"#).unwrap().version,
             Version::FIRST
         );
+    }
+
+    #[test]
+    fn a_wrong_type_is_told_without_the_value() {
+        for (keys, sentence) in [
+            (
+                r#""kubernetes":["sesame"]"#,
+                "kubernetes in the network configuration is a list, where an object is needed",
+            ),
+            (
+                r#""kubernetes":{"kubeConfig":{"token":"sesame"}}"#,
+                "kubernetes.kubeConfig in the network configuration is an object, where a text is needed",
+            ),
+            (
+                r#""kubernetes":{"kubeConfig":"sesame\ud800"}"#,
+                "a text with half a surrogate pair, where a text is needed",
+            ),
+            (
+                r#""kubernetes":{"kubeConfig":"/k","excludeNamespaces":["a",7]}"#,
+                "kubernetes.excludeNamespaces[1] in the network configuration is a number",
+            ),
+            (
+                r#""kubernetes":{"kubeConfig":"/k"},"redirect":{"ports":[554,["sesame"]]}"#,
+                "redirect.ports[1] in the network configuration is a list, where a number or a text",
+            ),
+            (
+                r#""kubernetes":{"kubeConfig":"/k"},"redirect":"sesame""#,
+                "redirect in the network configuration is a text, where an object is needed",
+            ),
+        ] {
+            let error = settings(keys).unwrap_err();
+            assert!(matches!(error, Error::Type { .. }), "{keys}: {error}");
+            let error = error.to_string();
+            assert!(error.contains(sentence), "{keys}: {error}");
+            assert!(!error.contains("sesame"), "{keys}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_bounded() {
+        let long = "1,".repeat(LONGEST_VALUE / 2) + "1";
+        let keys = format!(r#""kubernetes":{{"kubeConfig":"/k"}},"redirect":{{"ports":[{long}]}}"#);
+        let error = settings(&keys).unwrap_err().to_string();
+        assert!(
+            error.contains("redirect in the network configuration is longer"),
+            "{error}"
+        );
+        let long = "a".repeat(LONGEST_VALUE);
+        let error = settings(&format!(
+            r#""kubernetes":{{"kubeConfig":"/k","interceptName":"{long}"}}"#
+        ));
+        assert!(error.unwrap_err().to_string().len() < 1000);
+    }
+
+    #[test]
+    fn the_version_is_made_out_from_what_can_be_read() {
+        for (stdin, expected) in [
+            (&br#"{"cniVersion":"0.4.0"}"#[..], Some("0.4.0")),
+            (
+                br#"{"CNIVersion":"0.3.0","cniversion":"0.4.0""#,
+                Some("0.4.0"),
+            ),
+            (b"\xef\xbb\xbf{\"cniVersion\":\"0.4.0\"}", Some("0.4.0")),
+            (
+                b"{\"cniVersion\":\"0.4.0\",\"name\":\"\xff\"}",
+                Some("0.4.0"),
+            ),
+            (br#"{"cniVersion":"0.4.0","name":{{"#, Some("0.4.0")),
+            (b"{}", Some("0.1.0")),
+            (br#"{"cniVersion":""}"#, Some("0.1.0")),
+            (br#"{"cniVersion":"9.9.9"}"#, None),
+            (br#"{"cniVersion":7}"#, None),
+            (br#"{"cniVersion":"0.4.0"#, None),
+            (b"{\"name\":", None),
+            (b"[]", None),
+            (b"", None),
+            (b"\xff", None),
+        ] {
+            let found = version(stdin).map(Version::name);
+            assert_eq!(found, expected, "{}", String::from_utf8_lossy(stdin));
+        }
     }
 }

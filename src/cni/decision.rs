@@ -73,10 +73,7 @@ pub fn decide(pod: &Pod, configured: &Redirect) -> Result<Decision, InvalidAnnot
     let redirect = annotated(pod, configured)?;
     let port = redirect.proxy_port.get();
     let uid = redirect.proxy_uid.get();
-    let seen = pod
-        .containers
-        .iter()
-        .any(|container| container.ports.contains(&port) || container.run_as_user == Some(uid));
+    let seen = pod.ports.contains(&port) || pod.users.contains(&uid);
     Ok(Decision::Redirect {
         redirect,
         stub: if seen { Stub::Seen } else { Stub::NotSeen },
@@ -189,7 +186,6 @@ impl fmt::Display for Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kube::Container;
 
     fn pod(label: Option<&str>, annotations: &[(&str, &str)]) -> Pod {
         let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
@@ -289,38 +285,21 @@ mod tests {
 
     #[test]
     fn the_stub_is_known_by_its_port_or_its_user() {
-        for (container, seen) in [
-            (Container::default(), Stub::NotSeen),
-            (
-                Container {
-                    ports: vec![80, 8554],
-                    run_as_user: None,
-                },
-                Stub::Seen,
-            ),
-            (
-                Container {
-                    ports: vec![],
-                    run_as_user: Some(1337),
-                },
-                Stub::Seen,
-            ),
-            (
-                Container {
-                    ports: vec![554],
-                    run_as_user: Some(0),
-                },
-                Stub::NotSeen,
-            ),
+        for (ports, users, seen) in [
+            (&[][..], &[][..], Stub::NotSeen),
+            (&[80, 8554], &[], Stub::Seen),
+            (&[], &[0, 1337], Stub::Seen),
+            (&[554], &[0], Stub::NotSeen),
         ] {
             let pod = Pod {
-                containers: vec![container.clone()],
+                ports: ports.iter().copied().collect(),
+                users: users.iter().copied().collect(),
                 ..pod(Some("true"), &[])
             };
             let Ok(Decision::Redirect { stub, .. }) = decide(&pod, &Redirect::default()) else {
                 panic!("{pod:?}")
             };
-            assert_eq!(stub, seen, "{container:?}");
+            assert_eq!(stub, seen, "{pod:?}");
         }
     }
 

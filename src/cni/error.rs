@@ -14,7 +14,9 @@ pub enum Error {
     Request(#[from] request::Error),
     #[error("reading the network configuration from standard input")]
     Stdin { source: io::Error },
-    #[error("the network configuration on standard input is larger than {limit} bytes")]
+    #[error(
+        "the network configuration on standard input is larger than {limit} bytes; look for what fills it in the node's CNI configuration and in the previous plugin's result"
+    )]
     StdinTooLarge { limit: u64 },
     #[error(transparent)]
     Config(#[from] config::Error),
@@ -22,7 +24,9 @@ pub enum Error {
         "unknown CNI_COMMAND {command:?}; this plugin knows ADD, DEL, CHECK, GC, STATUS and VERSION"
     )]
     UnknownVerb { command: String },
-    #[error("the configuration's CNI version {version} has no {verb}; it came with {since}")]
+    #[error(
+        "the configuration's CNI version {version} has no {verb}, which came with {since}; to use it, set a newer cniVersion in the node's CNI configuration"
+    )]
     VerbTooNew {
         verb: &'static str,
         version: &'static str,
@@ -33,12 +37,12 @@ pub enum Error {
     #[error("CNI_NETNS cannot be used")]
     Netns { source: redirect::NetnsError },
     #[error(
-        "CNI_NETNS {path} is this plugin's own network namespace; a redirect there would be the node's"
+        "CNI_NETNS {path} is this plugin's own network namespace, and a redirect there would be the node's; if that is meant, set CNI_NETNS_OVERRIDE to 1"
     )]
     OwnNetns { path: String },
     #[error(transparent)]
     Lookup(#[from] Box<kube::Error>),
-    #[error("pod {pod} cannot be redirected as its annotations say")]
+    #[error("pod {pod} cannot be redirected as its annotations say; correct them")]
     Annotation {
         pod: String,
         source: decision::InvalidAnnotation,
@@ -57,9 +61,11 @@ pub enum Error {
         "the redirect of pod {pod} is not as it should be: {difference}; delete the pod, so that it is made anew"
     )]
     Differs { pod: String, difference: Difference },
-    #[error("no pod could be added now: the kubeconfig cannot be used")]
-    NoKubeconfig { source: Box<kube::Error> },
-    #[error("no pod could be added now: rules cannot be written on this node")]
+    #[error(transparent)]
+    NoKubeconfig(Box<kube::Error>),
+    #[error("no pod could be redirected now: no network namespace could be entered")]
+    NoNetns { source: redirect::NetnsError },
+    #[error("no pod could be redirected now: its rules could not be written")]
     NoBackend { source: redirect::Error },
 }
 
@@ -73,13 +79,17 @@ impl Error {
             Self::Stdin { .. } => 5,
             Self::StdinTooLarge { .. }
             | Self::Config(config::Error::Decode { .. } | config::Error::Type { .. })
-            | Self::Reply(reply::Error::Decode { .. }) => 6,
-            Self::Config(config::Error::Missing { .. } | config::Error::Value { .. })
+            | Self::Reply(reply::Error::Decode { .. } | reply::Error::Violation(_)) => 6,
+            Self::Config(
+                config::Error::TooLong { .. }
+                | config::Error::Missing { .. }
+                | config::Error::Value { .. },
+            )
             | Self::Reply(reply::Error::Missing { .. })
             | Self::Annotation { .. } => 7,
             Self::Netns { .. } | Self::OwnNetns { .. } => 8,
             Self::Lookup(source) => lookup_code(source),
-            Self::NoKubeconfig { .. } | Self::NoBackend { .. } => 50,
+            Self::NoKubeconfig(_) | Self::NoNetns { .. } | Self::NoBackend { .. } => 50,
             Self::Apply { source, .. } | Self::Read { source, .. } => redirect_code(source),
             Self::Differs { .. } => 113,
         }
@@ -103,6 +113,7 @@ const fn lookup_code(error: &kube::Error) -> u32 {
 const fn redirect_code(error: &redirect::Error) -> u32 {
     match error {
         error if error.is_unsupported() => 111,
+        redirect::Error::Neither { .. } => 111,
         redirect::Error::Nftables { .. } => 110,
         redirect::Error::Iptables { .. } => 112,
     }

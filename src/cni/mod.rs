@@ -8,10 +8,12 @@ mod decision;
 mod error;
 mod reply;
 mod request;
+mod result;
 mod version;
 
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use config::{Network, Settings};
 use decision::{Decision, Precheck, Reason, Stub};
@@ -20,17 +22,30 @@ use request::{Request, Verb};
 use version::Version;
 
 use crate::kube::{self, PodRef};
-use crate::process::{Process, chain};
+use crate::process::{Process, Reader, Stdout, chain, end_at_panics};
 use crate::redirect::{self, Netns, Redirect};
 use crate::{logging, names};
+
+/// For `fuzzing`, which asks them by themselves.
+#[cfg(any(test, fuzzing))]
+pub mod parts {
+    pub use super::decision::{Decision, decide};
+    pub use super::request::Request;
+}
 
 /// More than any runtime sends: etcd, where configurations may come from, ends at 1.5 MiB.
 const STDIN_LIMIT: u64 = 16 << 20;
 /// Code of a mistake of ours.
 const PANIC_CODE: u32 = 999;
 
-/// Answers one request.
+/// Answers one request, and a panic as well.
 pub fn run(process: &mut Process) -> ExitCode {
+    end_at_panics(answer_panic);
+    respond(process)
+}
+
+/// Answers one request.
+pub fn respond(process: &mut Process) -> ExitCode {
     let Some(command) = process.vars.get("CNI_COMMAND").map(ToOwned::to_owned) else {
         let about = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
         let said = writeln!(
@@ -44,7 +59,6 @@ pub fn run(process: &mut Process) -> ExitCode {
             ExitCode::FAILURE
         };
     };
-    answer_panics();
     let mut stdin = Vec::new();
     let answer = Request::from_vars(&command, &process.vars)
         .map_err(Error::from)
@@ -56,15 +70,11 @@ pub fn run(process: &mut Process) -> ExitCode {
             (error_document(version, &error), ExitCode::FAILURE)
         }
     };
-    match write(process.stdout, &document) {
+    match write(process.stdout, document) {
         Ok(()) => code,
         Err(error) => {
-            // Nothing is left to tell it to when this fails too; the exit code remains.
-            let _ = writeln!(
-                process.stderr,
-                "{}: writing the answer to standard output: {error}",
-                names::CNI_APPLET
-            );
+            let text = format!("writing the answer to standard output: {error}");
+            complain(process.stderr, &text);
             ExitCode::FAILURE
         }
     }
@@ -77,32 +87,46 @@ fn error_document(version: Version, error: &Error) -> String {
     reply::error(version, error.code(), &error.to_string(), &details)
 }
 
-fn write(stdout: &mut dyn Write, document: &str) -> io::Result<()> {
+/// Whether standard output has its one document, or at least a part of it. Locked for good
+/// by the first panic.
+static ANSWERED: Mutex<bool> = Mutex::new(false);
+
+/// Waits for whoever reads, however long: runtimes read to the end, and end us otherwise.
+fn write(stdout: &mut dyn Write, document: String) -> io::Result<()> {
     if document.is_empty() {
         return Ok(());
     }
-    stdout.write_all(format!("{document}\n").as_bytes())?;
-    stdout.flush()
+    *ANSWERED.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    write_line(stdout, document)
+}
+
+fn write_line(stream: &mut dyn Write, mut line: String) -> io::Result<()> {
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    stream.flush()
+}
+
+fn complain(stderr: &mut dyn Write, text: &str) {
+    // Nobody is left to tell it to when this fails; the exit code remains.
+    let _ = write_line(stderr, format!("{}: {text}", names::CNI_APPLET));
 }
 
 /// A mistake of ours is told as any other error: the runtime must not take silence for
-/// success.
-fn answer_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic
-            .location()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        let document = reply::error(
-            Version::LATEST,
-            PANIC_CODE,
-            "this is a mistake in msm-cni; please report it with the details",
-            &format!("panic at {place}"),
-        );
-        let _ = write(&mut io::stdout(), &document);
-        #[expect(clippy::exit, reason = "nothing may run on after a panic")]
-        std::process::exit(1);
-    }));
+/// success. Where a document is already, or on its way, the exit code has to do.
+fn answer_panic(place: &str) {
+    let place = format!("panic at {place}");
+    let document = reply::error(
+        Version::LATEST,
+        PANIC_CODE,
+        "this is a mistake in msm-cni; please report it with the details",
+        &place,
+    );
+    let answered = ANSWERED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *answered || write_line(&mut Stdout::new(Reader::Needed), document).is_err() {
+        complain(&mut io::stderr(), &place);
+    }
+    // Other threads that answer or panic wait here for the process's end.
+    std::mem::forget(answered);
 }
 
 /// Checks come before effects: the environment has been checked, then standard input,
@@ -176,8 +200,11 @@ fn add(request: &Request, network: &Network) -> Result<String, Error> {
     Ok(result)
 }
 
+/// A pod that asks for no redirect is not looked at: one that is there may have been set by
+/// hand, and a label may have been taken away since.
 fn check(request: &Request, network: &Network) -> Result<(), Error> {
     let settings = network.settings()?;
+    reply::check(network)?;
     logging::start(settings.log_level);
     let Wanted::Redirect(wanted) = wanted(request, &settings)? else {
         return Ok(());
@@ -194,14 +221,16 @@ fn check(request: &Request, network: &Network) -> Result<(), Error> {
     difference.map_or(Ok(()), |difference| Err(Error::Differs { pod, difference }))
 }
 
+/// Whether an ADD could work, which nothing short of doing it tells: the rules are written,
+/// in a network namespace that nobody uses and that ends with this process.
 fn status(settings: &Settings) -> Result<(), Error> {
     logging::start(settings.log_level);
-    kube::check_access(&settings.kubeconfig, settings.server.as_deref()).map_err(|source| {
-        Error::NoKubeconfig {
-            source: Box::new(source),
-        }
-    })?;
-    redirect::check_backend(settings.backend).map_err(|source| Error::NoBackend { source })
+    kube::check_access(&settings.kubeconfig, settings.server.as_deref())
+        .map_err(|source| Error::NoKubeconfig(Box::new(source)))?;
+    Netns::run_in_fresh(|| redirect::apply(&settings.redirect, settings.backend))
+        .map_err(|source| Error::NoNetns { source })?
+        .map(drop)
+        .map_err(|source| Error::NoBackend { source })
 }
 
 /// What a pod's namespace should hold.
@@ -279,4 +308,125 @@ fn open_netns(request: &Request) -> Result<Netns, Error> {
 
 fn name(pod: &PodRef) -> String {
     format!("{}/{}", pod.namespace, pod.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::Barrier;
+    use std::thread;
+
+    use nix::unistd::dup2_stdout;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::process::tests::in_own_process;
+
+    /// Streams with a mistake in them.
+    struct Faulty<'a>(&'a str);
+
+    impl Read for Faulty<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let barrier = Barrier::new(2);
+            let fault = || {
+                barrier.wait();
+                panic!("sesame");
+            };
+            match self.0 {
+                "reading" => panic!("sesame"),
+                "on another thread" => thread::scope(|scope| {
+                    scope.spawn(|| panic!("sesame"));
+                }),
+                "on two threads at once" => thread::scope(|scope| {
+                    scope.spawn(fault);
+                    scope.spawn(fault);
+                }),
+                "reading, with a full disk" => {
+                    dup2_stdout(File::create("/dev/full")?)?;
+                    panic!("sesame");
+                }
+                "reading, with a closed standard output" => {
+                    dup2_stdout(File::options().read(true).write(true).open("/dev/null")?)?;
+                    panic!("sesame");
+                }
+                _ => {}
+            }
+            b"not JSON".as_slice().read(buffer)
+        }
+    }
+
+    impl Write for Faulty<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.0 {
+                "before the answer" => panic!("sesame"),
+                "in the middle of the answer" => {
+                    Stdout::new(Reader::Needed).write_all(&bytes[..20])?;
+                    panic!("sesame");
+                }
+                _ => Stdout::new(Reader::Needed).write(bytes),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            match self.0 {
+                "after the answer" => panic!("sesame"),
+                "after the answer, on another thread" => thread::scope(|scope| {
+                    scope.spawn(|| panic!("sesame"));
+                    Ok(())
+                }),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    fn run_faulty(case: &str) {
+        let variables = [
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", "a"),
+            ("CNI_IFNAME", "b"),
+        ];
+        let more = [("CNI_NETNS", "/c"), ("CNI_PATH", "/d")];
+        let code = run(&mut Process {
+            vars: variables.into_iter().chain(more).collect(),
+            stdin: &mut Faulty(case),
+            stdout: &mut Faulty(case),
+            stderr: &mut io::stderr(),
+        });
+        panic!("{case}: no panic but {code:?}");
+    }
+
+    #[test]
+    fn a_panic_is_answered_once_and_is_no_success() {
+        for (case, begun, whole) in [
+            ("reading", 1, &[PANIC_CODE][..]),
+            ("on another thread", 1, &[PANIC_CODE]),
+            ("on two threads at once", 1, &[PANIC_CODE]),
+            ("reading, with a full disk", 0, &[]),
+            ("reading, with a closed standard output", 0, &[]),
+            // Whether anything was written, nobody knows.
+            ("before the answer", 0, &[]),
+            ("in the middle of the answer", 1, &[]),
+            ("after the answer", 1, &[6]),
+            ("after the answer, on another thread", 1, &[6]),
+        ] {
+            let output = in_own_process(
+                "cni::tests::a_panic_is_answered_once_and_is_no_success",
+                case,
+                run_faulty,
+            );
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let said = format!("{case}\n{stdout}\n{stderr}");
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            let lines = || stdout.lines().filter(|line| line.starts_with('{'));
+            assert_eq!(lines().count(), begun, "{said}");
+            let codes: Vec<Value> = lines()
+                .filter_map(|line| serde_json::from_str(line).ok())
+                .map(|document: Value| document["code"].clone())
+                .collect();
+            assert_eq!(codes, whole, "{said}");
+            assert!(said.contains("panic at src/cni/mod.rs:"), "{said}");
+            assert!(!said.contains("sesame"), "{said}");
+        }
+    }
 }

@@ -17,6 +17,8 @@ const VERBS: [(&str, Verb); 6] = [
 ];
 /// The kernel's IFNAMSIZ without its final zero.
 const INTERFACE_NAME_BYTES: usize = 15;
+/// The kernel's `PATH_MAX` without its final zero.
+const LONGEST_PATH: usize = 4095;
 
 /// `CNI_COMMAND`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub struct Request {
 
 /// Which variables are missing or bad, all at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the environment is not what {command} needs: {}", .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+#[error("the container runtime's environment is not what {command} needs: {}", .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct Error {
     command: String,
     problems: Vec<Problem>,
@@ -57,6 +59,8 @@ pub enum Problem {
     Missing { variable: &'static str },
     #[error("{variable} is not UTF-8")]
     NotUtf8 { variable: &'static str },
+    #[error("CNI_NETNS is longer than the {LONGEST_PATH} bytes of a path")]
+    Path,
     #[error(
         "CNI_CONTAINERID {value:?} does not begin with a letter or digit and go on with letters, digits, dots, dashes and underscores"
     )]
@@ -67,14 +71,18 @@ pub enum Problem {
     InterfaceName { value: String },
     #[error("CNI_ARGS holds {pair:?}, which is not KEY=VALUE")]
     Argument { pair: String },
-    #[error("CNI_ARGS: {reason}")]
-    Pod { reason: InvalidPodRef },
+    #[error("CNI_ARGS says {key}={value:?}, which is not {rule}")]
+    Pod {
+        key: &'static str,
+        value: String,
+        rule: &'static str,
+    },
 }
 
 impl Request {
     /// Reads the variables that `command`, the value of `CNI_COMMAND`, needs.
     pub fn from_vars(command: &OsStr, vars: &Vars) -> Result<Self, Error> {
-        let command = command.to_string_lossy().into_owned();
+        let command = excerpt(&command.to_string_lossy());
         let verb = VERBS
             .iter()
             .find(|(name, _)| *name == command)
@@ -84,23 +92,13 @@ impl Request {
             vars,
             problems: Vec::new(),
         };
-        let with_container = matches!(verb, Ok(Verb::Add | Verb::Del | Verb::Check));
-        let with_pod = matches!(verb, Ok(Verb::Add | Verb::Check));
-        if with_container {
-            reader.text("CNI_CONTAINERID", is_identifier, |value| {
-                Problem::ContainerId { value }
-            });
-            reader.text("CNI_IFNAME", is_interface_name, |value| {
-                Problem::InterfaceName { value }
-            });
-            reader.required("CNI_PATH");
+        for variable in verb.as_ref().map_or(&[][..], |verb| verb.required()) {
+            reader.require(variable);
         }
-        let netns = if with_pod {
-            reader.required("CNI_NETNS")
-        } else {
-            vars.get("CNI_NETNS")
+        let pod = match verb {
+            Ok(Verb::Add | Verb::Check) => reader.pod(),
+            _ => None,
         };
-        let pod = if with_pod { reader.pod() } else { None };
         if !reader.problems.is_empty() {
             return Err(Error {
                 command,
@@ -112,10 +110,22 @@ impl Request {
             .is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("true"));
         Ok(Self {
             verb,
-            netns: netns.map(PathBuf::from),
+            netns: vars.get("CNI_NETNS").map(PathBuf::from),
             netns_override,
             pod,
         })
+    }
+}
+
+impl Verb {
+    /// The variables without which the reference's `skel` does not run a plugin.
+    const fn required(self) -> &'static [&'static str] {
+        match self {
+            Self::Add | Self::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"],
+            Self::Del => &["CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"],
+            Self::Gc | Self::Status => &["CNI_PATH"],
+            Self::Version => &[],
+        }
     }
 }
 
@@ -124,59 +134,82 @@ struct Reader<'a> {
     problems: Vec<Problem>,
 }
 
-impl<'a> Reader<'a> {
-    fn required(&mut self, variable: &'static str) -> Option<&'a OsStr> {
-        let value = self.vars.get(variable);
-        if value.is_none() {
-            self.problems.push(Problem::Missing { variable });
-        }
-        value
-    }
-
-    fn text(
-        &mut self,
-        variable: &'static str,
-        valid: impl Fn(&str) -> bool,
-        problem: impl Fn(String) -> Problem,
-    ) {
-        let Some(value) = self.required(variable) else {
-            return;
+impl Reader<'_> {
+    fn require(&mut self, variable: &'static str) {
+        let problem = match self.vars.get(variable) {
+            None => Some(Problem::Missing { variable }),
+            Some(value) => flaw(variable, value),
         };
-        match value.to_str() {
-            None => self.problems.push(Problem::NotUtf8 { variable }),
-            Some(value) if valid(value) => {}
-            Some(value) => self.problems.push(problem(excerpt(value))),
-        }
+        self.problems.extend(problem);
     }
 
     /// `None` without both of a pod's names: not a Kubernetes pod.
     fn pod(&mut self) -> Option<PodRef> {
         let args = self.vars.get("CNI_ARGS")?;
         let Some(args) = args.to_str() else {
-            self.problems.push(Problem::NotUtf8 {
-                variable: "CNI_ARGS",
-            });
+            let variable = "CNI_ARGS";
+            self.problems.push(Problem::NotUtf8 { variable });
             return None;
         };
-        let (mut namespace, mut name, mut uid) = ("", "", "");
-        for pair in args.split(';').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=') {
-                Some(("K8S_POD_NAMESPACE", value)) => namespace = value,
-                Some(("K8S_POD_NAME", value)) => name = value,
-                Some(("K8S_POD_UID", value)) => uid = value,
-                Some(("", _)) | None => self.problems.push(Problem::Argument {
-                    pair: excerpt(pair),
-                }),
-                Some(_) => {}
+        match pod(args) {
+            Ok(pod) => pod,
+            Err(problem) => {
+                self.problems.push(problem);
+                None
             }
         }
-        if namespace.is_empty() || name.is_empty() {
-            return None;
-        }
-        let pod = PodRef::new(namespace, name, Some(uid).filter(|uid| !uid.is_empty()));
-        pod.map_err(|reason| self.problems.push(Problem::Pod { reason }))
-            .ok()
     }
+}
+
+fn flaw(variable: &'static str, value: &OsStr) -> Option<Problem> {
+    let text = match variable {
+        "CNI_NETNS" if value.len() > LONGEST_PATH => return Some(Problem::Path),
+        // A path may be of any bytes.
+        "CNI_NETNS" | "CNI_PATH" => return None,
+        _ => value.to_str(),
+    };
+    match (variable, text) {
+        (_, None) => Some(Problem::NotUtf8 { variable }),
+        ("CNI_CONTAINERID", Some(id)) if !is_identifier(id) => {
+            Some(Problem::ContainerId { value: excerpt(id) })
+        }
+        ("CNI_IFNAME", Some(name)) if !is_interface_name(name) => Some(Problem::InterfaceName {
+            value: excerpt(name),
+        }),
+        _ => None,
+    }
+}
+
+/// The pod of `CNI_ARGS`, `KEY=VALUE` pairs that are separated by semicolons.
+fn pod(args: &str) -> Result<Option<PodRef>, Problem> {
+    let (mut namespace, mut name, mut uid) = ("", "", "");
+    for pair in args.split(';').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("K8S_POD_NAMESPACE", value)) => namespace = value,
+            Some(("K8S_POD_NAME", value)) => name = value,
+            Some(("K8S_POD_UID", value)) => uid = value,
+            Some(("", _)) | None => {
+                let pair = excerpt(pair);
+                return Err(Problem::Argument { pair });
+            }
+            Some(_) => {}
+        }
+    }
+    if namespace.is_empty() || name.is_empty() {
+        return Ok(None);
+    }
+    let uid = Some(uid).filter(|uid| !uid.is_empty());
+    PodRef::new(namespace, name, uid)
+        .map(Some)
+        .map_err(|reason| {
+            let (key, value, rule) = match reason {
+                InvalidPodRef::Namespace(value) => ("K8S_POD_NAMESPACE", value, "a DNS label"),
+                InvalidPodRef::Name(value) => ("K8S_POD_NAME", value, "a DNS subdomain name"),
+                InvalidPodRef::Uid(value) => ("K8S_POD_UID", value, "an identifier"),
+            };
+            let value = excerpt(&value);
+            Problem::Pod { key, value, rule }
+        })
 }
 
 /// The rule for container IDs and network names.
@@ -227,26 +260,23 @@ mod tests {
 
     #[test]
     fn every_missing_variable_is_named_at_once() {
+        let all = "CNI_CONTAINERID is missing; CNI_NETNS is missing; CNI_IFNAME is missing; CNI_PATH is missing";
         for (command, expected) in [
-            (
-                "ADD",
-                "CNI_CONTAINERID is missing; CNI_IFNAME is missing; CNI_PATH is missing; CNI_NETNS is missing",
-            ),
-            (
-                "CHECK",
-                "CNI_CONTAINERID is missing; CNI_IFNAME is missing; CNI_PATH is missing; CNI_NETNS is missing",
-            ),
+            ("ADD", all),
+            ("CHECK", all),
             (
                 "DEL",
                 "CNI_CONTAINERID is missing; CNI_IFNAME is missing; CNI_PATH is missing",
             ),
+            ("GC", ": CNI_PATH is missing"),
+            ("STATUS", ": CNI_PATH is missing"),
         ] {
             let error = Request::from_vars(OsStr::new(command), &Vars::default())
                 .unwrap_err()
                 .to_string();
             assert!(error.ends_with(expected), "{error}");
         }
-        for command in ["GC", "STATUS", "VERSION", "add", "NEW"] {
+        for command in ["VERSION", "add", "NEW"] {
             assert!(
                 Request::from_vars(OsStr::new(command), &Vars::default()).is_ok(),
                 "{command}"
@@ -305,6 +335,7 @@ mod tests {
             "=b",
             "K8S_POD_NAMESPACE=..;K8S_POD_NAME=a",
             "K8S_POD_NAMESPACE=a;K8S_POD_NAME=a/b",
+            "K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;K8S_POD_UID=c d",
         ] {
             assert!(request("ADD", &[("CNI_ARGS", args)]).is_err(), "{args}");
             assert!(request("DEL", &[("CNI_ARGS", args)]).is_ok(), "{args}");

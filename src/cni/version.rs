@@ -21,6 +21,8 @@ impl Version {
     /// Plugins are chained from here on.
     pub const WITH_CHAINS: Self = Self(2);
     pub const WITH_CHECK: Self = Self(4);
+    /// Addresses have no version of their own any more.
+    pub const V1: Self = Self(5);
     pub const WITH_GC_AND_STATUS: Self = Self(6);
     pub const LATEST: Self = Self(6);
 
@@ -60,6 +62,7 @@ mod tests {
             (Version::FIRST, "0.1.0"),
             (Version::WITH_CHAINS, "0.3.0"),
             (Version::WITH_CHECK, "0.4.0"),
+            (Version::V1, "1.0.0"),
             (Version::WITH_GC_AND_STATUS, "1.1.0"),
             (Version::LATEST, "1.1.0"),
         ] {

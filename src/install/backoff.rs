@@ -96,7 +96,7 @@ impl Backoff {
         if self.is_held {
             self.until()
         } else {
-            self.quiet_at()
+            self.quiet_at().filter(|_| self.count > self.free)
         }
     }
 

@@ -2,13 +2,14 @@
 //! our entry put in or taken out while every other byte stays. Pure.
 //! Rules: libcni's `ConfListFromBytes`, `ConfFromBytes` and `ConfListFromConf`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::json::{self, Object, span};
+use crate::json::{self, Object, span, string};
 use crate::names::CNI_APPLET;
 
 /// What a runtime would load.
@@ -48,8 +49,6 @@ struct Plugin<'a> {
 /// Why we do not load a file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("it is not UTF-8")]
-    NotUtf8,
     #[error("it is not a network configuration in JSON")]
     Json { source: json::Error },
     #[error("it has no name")]
@@ -69,13 +68,13 @@ impl Error {
     pub const fn is_certain(&self) -> bool {
         !matches!(
             self,
-            // Go's decoder mends bytes that are not UTF-8, and minds depth far later; CRI-O
+            // Go's decoder mends bytes that are not UTF-8, and minds sizes far later; CRI-O
             // takes the file's name for the network's.
-            Self::NotUtf8
-                | Self::Json {
-                    source: json::Error::TooDeep
-                }
-                | Self::EmptyName
+            Self::Json {
+                source: json::Error::NotUtf8 { .. }
+                    | json::Error::TooDeep
+                    | json::Error::TooManyMembers
+            } | Self::EmptyName
         )
     }
 }
@@ -83,8 +82,9 @@ impl Error {
 impl<'a> NetworkConfig<'a> {
     /// Reads what stands in the file `file_name`, as a runtime would.
     pub fn parse(file_name: &str, bytes: &'a [u8]) -> Result<Self, Error> {
-        let text = str::from_utf8(bytes).map_err(|_| Error::NotUtf8)?;
-        let object = Object::parse(bytes).map_err(|source| Error::Json { source })?;
+        let json = |source| Error::Json { source };
+        let object = Object::parse(bytes).map_err(json)?;
+        let text = str::from_utf8(bytes).map_err(|source| json(json::Error::NotUtf8 { source }))?;
         if is_list(file_name) {
             List::new(text, &object).map(Self::List)
         } else {
@@ -130,7 +130,10 @@ impl<'a> List<'a> {
         let plugins = items
             .into_iter()
             .map(|item| {
-                let object = Object::from_raw(item).map_err(|_| Error::NoType)?;
+                let object = Object::from_raw(item).map_err(|source| match source {
+                    json::Error::NotAnObject { .. } => Error::NoType,
+                    source => Error::Json { source },
+                })?;
                 Ok(Plugin {
                     text: item.get(),
                     range: span(text, item.get()),
@@ -299,7 +302,7 @@ pub fn plugin_type(text: &str) -> Result<String, Error> {
 }
 
 fn is_switch(raw: &RawValue) -> bool {
-    let text = string(raw).unwrap_or_else(|| raw.get().to_owned());
+    let text = string(raw).unwrap_or(Cow::Borrowed(raw.get()));
     ["true", "false"].contains(&text.to_lowercase().as_str())
 }
 
@@ -311,11 +314,11 @@ fn kind(plugin: &Object) -> Result<String, Error> {
     decoded::<String>(plugin, "cniVersion")?;
     decoded::<String>(plugin, "name")?;
     decoded::<HashMap<String, Option<bool>>>(plugin, "capabilities")?;
-    decoded::<Object>(plugin, "prevResult")?;
-    if let Some(ipam) = decoded::<Object>(plugin, "ipam")? {
+    object(plugin, "prevResult")?;
+    if let Some(ipam) = object(plugin, "ipam")? {
         decoded::<String>(&ipam, "type")?;
     }
-    if let Some(dns) = decoded::<Object>(plugin, "dns")? {
+    if let Some(dns) = object(plugin, "dns")? {
         decoded::<String>(&dns, "domain")?;
         for key in ["nameservers", "search", "options"] {
             decoded::<Texts>(&dns, key)?;
@@ -334,8 +337,9 @@ fn decoded<'a, T: Deserialize<'a>>(
     value.map_err(|_| Error::WrongKind { key })
 }
 
-fn string(raw: &RawValue) -> Option<String> {
-    serde_json::from_str(raw.get()).ok()
+fn object<'a>(object: &Object<'a>, key: &'static str) -> Result<Option<Object<'a>>, Error> {
+    let value = object.get_any_case(key).map(Object::from_raw).transpose();
+    value.map_err(|_| Error::WrongKind { key })
 }
 
 /// The white space that the last line begins with.
@@ -560,7 +564,7 @@ mod tests {
 
     /// File, text, and why not.
     const REFUSED: [(&str, &str, &str); 26] = [
-        ("x.conflist", "", "it is not a JSON object"),
+        ("x.conflist", "", "it is empty"),
         (
             "x.conflist",
             "{\"name\": \"n\", \"plugins\": [{\"ty",
@@ -666,7 +670,7 @@ mod tests {
             let error = NetworkConfig::parse(file, text.as_bytes()).unwrap_err();
             let chain = crate::process::chain(&error);
             assert!(chain.contains(reason), "{file} {text}: {chain}");
-            assert_eq!(error.is_certain(), !reason.contains("empty"), "{text}");
+            assert_eq!(error.is_certain(), !reason.contains("name is empty"), "{text}");
         }
         let deep = format!("{{\"name\":{}", "[".repeat(1000));
         for bytes in [&b"\xff"[..], deep.as_bytes()] {

@@ -105,8 +105,10 @@ struct Installer {
     pace: Pace,
     /// When the disk was looked at for the last time.
     looked: Instant,
-    /// Since when something is missing.
-    waiting_since: Option<Instant>,
+    /// What others have been told to be missing.
+    missing: Vec<String>,
+    /// Since when something else is.
+    missing_since: Option<Instant>,
     /// From then on, what is not as it should be was changed by somebody else.
     was_ready: bool,
 }
@@ -132,7 +134,8 @@ impl Installer {
             linked_dirs: BTreeSet::new(),
             pace: Pace::default(),
             looked: Instant::now(),
-            waiting_since: None,
+            missing: Vec::new(),
+            missing_since: None,
             was_ready: false,
         })
     }
@@ -218,8 +221,10 @@ impl Installer {
         let next = if self.is_blinking(&waiting, now) {
             now + BLINK
         } else {
-            let is_calm = waiting.is_empty() && !self.watch.is_blind();
-            self.tell(waiting, now);
+            self.missing = waiting;
+            self.missing_since = None;
+            self.tell(now);
+            let is_calm = self.missing.is_empty() && !self.watch.is_blind();
             now + if is_calm { SLOW_CLOCK } else { WAITING_CLOCK }
         };
         self.pace.next().map_or(next, |it| it.min(next))
@@ -227,12 +232,8 @@ impl Installer {
 
     /// Whether something may be missing only because it is just being written.
     fn is_blinking(&mut self, waiting: &[String], now: Instant) -> bool {
-        if waiting.is_empty() {
-            self.waiting_since = None;
-            return false;
-        }
-        let since = *self.waiting_since.get_or_insert(now);
-        self.health.readiness.reasons.is_empty() && now < since + BLINK
+        let is_news = !waiting.is_empty() && waiting != self.missing;
+        is_news && now < *self.missing_since.get_or_insert(now) + BLINK
     }
 
     /// Takes the steps that may be taken now, in order; whether there was one.
@@ -257,8 +258,8 @@ impl Installer {
     }
 
     /// Tells whoever asks, and the log when it is news.
-    fn tell(&mut self, waiting: Vec<String>, now: Instant) {
-        let mut reasons = waiting;
+    fn tell(&mut self, now: Instant) {
+        let mut reasons = self.missing.clone();
         reasons.extend(self.pace.reasons(now));
         let known = &mut self.health.readiness.reasons;
         if *known == reasons {

@@ -14,6 +14,9 @@ use super::yaml::{self, InvalidYaml};
 
 /// Enough for hundreds of clusters; more is not a kubeconfig.
 pub const MAX_SIZE: usize = 1 << 20;
+/// As many that separate, mark or quote values have a few hundred clusters too. Each can
+/// cost a parser a hundred times its size in memory.
+const MAX_MARKS: usize = 1 << 16;
 
 /// A kubeconfig's current context.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,6 +76,9 @@ pub enum InvalidKubeconfig {
     /// More than `MAX_SIZE`.
     #[error("it is larger than {} KiB, which no kubeconfig is", MAX_SIZE >> 10)]
     TooLarge,
+    /// More than `MAX_MARKS`.
+    #[error("it holds more values than the kubeconfig of hundreds of clusters")]
+    TooManyValues,
     /// Nothing in it.
     #[error("it is empty")]
     Empty,
@@ -230,6 +236,10 @@ fn document(bytes: &[u8]) -> Result<Value, InvalidKubeconfig> {
     if bytes.len() > MAX_SIZE {
         return Err(InvalidKubeconfig::TooLarge);
     }
+    let marks = || bytes.iter().filter(|byte| is_mark(**byte)).count();
+    if bytes.len() > MAX_MARKS && marks() > MAX_MARKS {
+        return Err(InvalidKubeconfig::TooManyValues);
+    }
     let text = str::from_utf8(bytes).map_err(|_| InvalidKubeconfig::NotText)?;
     let text = text.trim_start_matches('\u{feff}');
     // JSON is YAML but for a few escapes, and much faster to read as what it is.
@@ -241,6 +251,12 @@ fn document(bytes: &[u8]) -> Result<Value, InvalidKubeconfig> {
             value => Ok(value),
         },
     }
+}
+
+/// Neither JSON nor YAML begins another value without one; base64 and paths have others.
+fn is_mark(byte: u8) -> bool {
+    let ordinary = matches!(byte, b'+' | b'/' | b'=' | b'.' | b'_');
+    matches!(byte, b'\r' | b'\n') || (byte.is_ascii_punctuation() && !ordinary)
 }
 
 fn current_context<'a>(root: &Fields<'a>) -> Result<Fields<'a>, InvalidKubeconfig> {
@@ -594,6 +610,12 @@ current-context: msm-cni-context
                 Kubeconfig::parse(&vec![b' '; 10 << 20]).unwrap_err(),
                 "larger than 1024 KiB",
             ),
+            (text(&"- \n".repeat(MAX_MARKS)), "holds more values"),
+            (
+                text(&format!("[{}]", ":,".repeat(MAX_MARKS))),
+                "holds more values",
+            ),
+            (whole(json!([""].repeat(MAX_MARKS))), "holds more values"),
             (whole(json!({})), "no current-context (contexts: none)"),
             (
                 whole(json!({"contexts": contexts})),

@@ -14,9 +14,17 @@ mod yaml; // YAML text as a JSON value
 pub use client::{Lookup, check_access, fetch_pod};
 pub use error::Error;
 pub use kubeconfig::{Credentials, render as render_kubeconfig};
-#[cfg(test)]
-pub use pod::Container;
 pub use pod::{InvalidPodRef, Pod, PodRef};
 pub use server::{InvalidServer, Server};
 pub use session::check_authority;
 pub use workload::{Fate, OwnPod, fate};
+
+/// For `fuzzing`, which asks them by themselves.
+#[cfg(any(test, fuzzing))]
+pub mod parts {
+    pub use super::access::Access;
+    pub use super::kubeconfig::{Kubeconfig, Material, Trust};
+    pub use super::server::Server;
+    pub use super::session::Session;
+    pub use super::yaml::parse as parse_yaml;
+}

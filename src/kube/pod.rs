@@ -1,9 +1,12 @@
 //! The few fields of a pod that decide about its redirect, and which pod it is.
-//! Everything else in the API server's answer is skipped while it is parsed. Pure.
+//! Everything else in the API server's answer is skipped while it is parsed, so that a
+//! large one takes no memory but its own. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::names;
 
@@ -38,21 +41,15 @@ pub enum InvalidPodRef {
 pub struct Pod {
     /// `metadata.uid`.
     pub uid: String,
-    /// `metadata.labels`.
+    /// `metadata.labels`, those of `names`.
     pub labels: BTreeMap<String, String>,
-    /// `metadata.annotations`.
+    /// `metadata.annotations`, those of `names`.
     pub annotations: BTreeMap<String, String>,
-    /// Containers, and init containers that keep running (native sidecars).
-    pub containers: Vec<Container>,
-}
-
-/// What of a container tells whether it is the stub.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Container {
-    /// `ports[].containerPort`.
-    pub ports: Vec<u16>,
-    /// `securityContext.runAsUser`, the pod's where the container has none.
-    pub run_as_user: Option<u32>,
+    /// `containerPort` of containers, and of init containers that keep running (native
+    /// sidecars).
+    pub ports: BTreeSet<u16>,
+    /// `runAsUser` of the same, the pod's where a container has none.
+    pub users: BTreeSet<u32>,
 }
 
 /// Why an answer is not the pod that was asked for.
@@ -126,11 +123,13 @@ impl Pod {
         {
             return Err(NotThePod::Other);
         }
+        let (ports, users) = spec.ports_and_users();
         Ok(Self {
             uid: metadata.uid,
-            labels: metadata.labels.unwrap_or_default(),
-            annotations: metadata.annotations.unwrap_or_default(),
-            containers: spec.containers(),
+            labels: metadata.labels.unwrap_or_default().0,
+            annotations: metadata.annotations.unwrap_or_default().0,
+            ports,
+            users,
         })
     }
 }
@@ -154,15 +153,15 @@ struct Metadata {
     uid: String,
     name: String,
     namespace: String,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
+    labels: Option<Known>,
+    annotations: Option<Known>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
 struct Spec {
-    containers: Option<Vec<ContainerSpec>>,
-    init_containers: Option<Vec<ContainerSpec>>,
+    containers: Option<Containers>,
+    init_containers: Option<Containers>,
     security_context: Option<SecurityContext>,
 }
 
@@ -187,26 +186,100 @@ struct SecurityContext {
 }
 
 impl Spec {
-    fn containers(self) -> Vec<Container> {
-        let user = |context: Option<SecurityContext>| context.and_then(|it| it.run_as_user);
-        let pod_user = user(self.security_context);
-        let sidecars = self.init_containers.unwrap_or_default().into_iter();
-        self.containers
-            .unwrap_or_default()
-            .into_iter()
-            .chain(sidecars.filter(|it| it.restart_policy.as_deref() == Some("Always")))
-            .map(|it| Container {
-                ports: it
-                    .ports
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter_map(|port| port.container_port.try_into().ok())
-                    .collect(),
-                run_as_user: user(it.security_context)
-                    .or(pod_user)
-                    .and_then(|user| user.try_into().ok()),
-            })
-            .collect()
+    fn ports_and_users(self) -> (BTreeSet<u16>, BTreeSet<u32>) {
+        let mut seen = self.containers.unwrap_or_default().all;
+        let mut sidecars = self.init_containers.unwrap_or_default().restarted;
+        seen.ports.append(&mut sidecars.ports);
+        seen.users.append(&mut sidecars.users);
+        let user = self
+            .security_context
+            .and_then(|context| context.run_as_user);
+        let users = seen.users.into_iter().filter_map(|of| of.or(user));
+        (
+            seen.ports,
+            users.filter_map(|user| user.try_into().ok()).collect(),
+        )
+    }
+}
+
+/// Labels or annotations whose names we know.
+#[derive(Default)]
+struct Known(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Known {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Known;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a mapping")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Known, M::Error> {
+                let mut known = Known::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    if names::OF_A_POD.contains(&name.as_str()) {
+                        known.0.insert(name, map.next_value()?);
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(known)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// What is seen in a list of containers.
+#[derive(Default)]
+struct Containers {
+    all: Seen,
+    /// Of those with the restart policy `Always` of their own.
+    restarted: Seen,
+}
+
+#[derive(Default)]
+struct Seen {
+    ports: BTreeSet<u16>,
+    /// `None`: a container without a user of its own.
+    users: BTreeSet<Option<i64>>,
+}
+
+impl Seen {
+    fn add(&mut self, container: &ContainerSpec) {
+        let ports = container.ports.iter().flatten();
+        self.ports
+            .extend(ports.filter_map(|port| u16::try_from(port.container_port).ok()));
+        let context = container.security_context.as_ref();
+        self.users
+            .insert(context.and_then(|context| context.run_as_user));
+    }
+}
+
+impl<'de> Deserialize<'de> for Containers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Containers;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Containers, S::Error> {
+                let mut containers = Containers::default();
+                while let Some(container) = list.next_element::<ContainerSpec>()? {
+                    containers.all.add(&container);
+                    if container.restart_policy.as_deref() == Some("Always") {
+                        containers.restarted.add(&container);
+                    }
+                }
+                Ok(containers)
+            }
+        }
+        deserializer.deserialize_seq(Each)
     }
 }
 
@@ -279,7 +352,7 @@ mod tests {
             "kind": "Pod", "apiVersion": "v1",
             "metadata": {
                 "name": "web", "namespace": "media", "uid": "u-1",
-                "labels": {"app": "web"}, "annotations": null,
+                "labels": {"app": "web", names::INJECT_LABEL: "true"}, "annotations": null,
                 "managedFields": [{"fieldsV1": {"f:metadata": {}}}],
             },
             "spec": {
@@ -289,7 +362,7 @@ mod tests {
                     {"name": "stub", "securityContext": {"runAsUser": 1337, "privileged": false}},
                 ],
                 "initContainers": [
-                    {"name": "setup", "ports": [{"containerPort": 1}]},
+                    {"name": "setup", "ports": [{"containerPort": 1}], "securityContext": {"runAsUser": 0}},
                     {"name": "sidecar", "restartPolicy": "Always", "ports": [{"containerPort": 8554}]},
                 ],
             },
@@ -297,19 +370,10 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(pod.uid, "u-1");
-        assert_eq!(
-            pod.labels,
-            BTreeMap::from([("app".to_owned(), "web".to_owned())])
-        );
-        assert_eq!(
-            pod.containers,
-            [
-                (vec![80], Some(1000)),
-                (vec![], Some(1337)),
-                (vec![8554], Some(1000))
-            ]
-            .map(|(ports, run_as_user)| Container { ports, run_as_user })
-        );
+        let label = (names::INJECT_LABEL.to_owned(), "true".to_owned());
+        assert_eq!(pod.labels, BTreeMap::from([label]));
+        assert_eq!(pod.ports, BTreeSet::from([80, 8554]));
+        assert_eq!(pod.users, BTreeSet::from([1000, 1337]));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 
 /// A kubeconfig nests four levels deep; `extensions` may hold more.
 const MAX_DEPTH: u32 = 64;
+/// Some hundreds of clusters: more take a hundred times the text's size in memory.
+const MAX_VALUES: u32 = 1 << 14;
 
 /// Why a text is not read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +23,10 @@ pub struct InvalidYaml {
 
 /// Reads the one document of `text`; an empty one is null.
 pub fn parse(text: &str) -> Result<Value, InvalidYaml> {
-    let mut events = Events(Parser::new_from_str(text));
+    let mut events = Events {
+        parser: Parser::new_from_str(text),
+        values: 0,
+    };
     let mut document = Value::Null;
     let mut documents = 0_u32;
     loop {
@@ -38,11 +43,15 @@ pub fn parse(text: &str) -> Result<Value, InvalidYaml> {
     }
 }
 
-struct Events<'a>(Parser<'a, StrInput<'a>>);
+struct Events<'a> {
+    parser: Parser<'a, StrInput<'a>>,
+    /// How many there were.
+    values: u32,
+}
 
 impl<'a> Events<'a> {
     fn next(&mut self) -> Result<(Event<'a>, Span), InvalidYaml> {
-        match self.0.next_event() {
+        match self.parser.next_event() {
             Some(event) => event.map_err(|error| syntax(&error)),
             None => Ok((Event::StreamEnd, Span::default())),
         }
@@ -52,6 +61,13 @@ impl<'a> Events<'a> {
         let Some(depth) = depth.checked_sub(1) else {
             return Err(refused(span, "it nests too deep"));
         };
+        self.values += 1;
+        if self.values > MAX_VALUES {
+            return Err(refused(
+                span,
+                "there are more values than in any kubeconfig",
+            ));
+        }
         match event {
             Event::Scalar(text, style, ..) => Ok(scalar(text, style)),
             Event::SequenceStart(..) => self.sequence(depth),
@@ -140,6 +156,7 @@ mod tests {
     #[test]
     fn refuses_with_the_line_and_without_the_text() {
         let deep = "[".repeat(10_000);
+        let wide = format!("\n[{}]", "a: b, ".repeat(10_000));
         let table = [
             ("a: 1\nb: *x\n", 2),
             ("a: &x [1]\nb: *x\n", 2),
@@ -149,6 +166,7 @@ mod tests {
             ("token: 'secret\n", 1),
             ("a: secret\n secret: x\n  - secret", 2),
             (deep.as_str(), 1),
+            (wide.as_str(), 2),
         ];
         for (text, line) in table {
             let error = parse(text).unwrap_err();

@@ -31,6 +31,8 @@ const TRANSPORT_HEADER: u32 = 2;
 const IPV4_DESTINATION: u32 = 16;
 const IPV6_DESTINATION: u32 = 24;
 const NFT_REJECT_TCP_RST: u32 = 1;
+/// Newer kernels say themselves that there is a port.
+const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
@@ -340,6 +342,7 @@ const IMMEDIATE_DREG: u16 = 1;
 const IMMEDIATE_DATA: u16 = 2;
 const REDIR_PROTO_MIN: u16 = 1;
 const REDIR_PROTO_MAX: u16 = 2;
+const REDIR_FLAGS: u16 = 3;
 const REJECT_TYPE: u16 = 1;
 
 impl Expression {
@@ -457,7 +460,9 @@ impl Expression {
             "redir" => {
                 in_register(REDIR_PROTO_MIN)?;
                 let one_port = number(REDIR_PROTO_MAX).is_none_or(|register| register == REGISTER);
-                one_port.then_some(Self::Redirect)
+                let flags = number(REDIR_FLAGS).unwrap_or(0);
+                let plain = matches!(flags, 0 | NF_NAT_RANGE_PROTO_SPECIFIED);
+                (one_port && plain).then_some(Self::Redirect)
             }
             "reject" => (number(REJECT_TYPE)? == NFT_REJECT_TCP_RST).then_some(Self::Reset),
             _ => None,
@@ -484,9 +489,9 @@ impl fmt::Display for Expression {
             Self::Equal(bytes) => write!(f, "[cmp eq {}]", hex(bytes)),
             Self::Load(bytes) => write!(f, "[immediate {}]", hex(bytes)),
             Self::Return => write!(f, "[return]"),
-            Self::Counter | Self::Redirect | Self::Reset | Self::Other(_) => {
-                write!(f, "[{}]", self.name())
-            }
+            Self::Counter | Self::Redirect | Self::Reset => write!(f, "[{}]", self.name()),
+            // It may have a name that ours have too, and other parameters.
+            Self::Other(name) => write!(f, "[another {name}]"),
         }
     }
 }

@@ -1,37 +1,28 @@
-//! The iptables backend: finds the host's tools and runs them, both families at the same
-//! time, on standard input and in a clean environment. What to tell them is `script`'s.
+//! The iptables backend: finds the host's tools, and reads and writes both families' rules
+//! by them. What to tell them is `script`'s, how they are run is `tool`'s.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
 
-use super::listing::{Difference, Listing};
+use super::listing::Listing;
 use super::rules::{Redirect, RuleSet, Scope};
 use super::script::{self, Saved};
+use super::tool::{self, Call};
 use super::value::Family;
 use super::{Change, nft};
 
 /// Where a host may have them; no `PATH` is asked, the kubelet's is anybody's guess.
 const DIRECTORIES: [&str; 5] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin"];
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
-/// How long a tool may wait for a lock that nobody else should hold.
-const LOCK_SECONDS: &str = "5";
+/// The lock is one that nobody else should hold.
+const RESTORE: [&str; 3] = ["--noflush", "-w", "5"];
 
 /// Why iptables holds no redirect.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("there is no iptables-restore in {}; install iptables on the node, or use nftables", DIRECTORIES.join(", "))]
     NoTool,
-    #[error("starting {program:?}")]
-    Start { program: PathBuf, source: io::Error },
-    #[error("writing rules to {program:?}")]
-    Feed { program: PathBuf, source: io::Error },
-    #[error("{program:?} ended with {status}: {output}")]
-    Failed {
-        program: PathBuf,
-        status: std::process::ExitStatus,
-        output: String,
-    },
+    #[error(transparent)]
+    Tool(#[from] tool::Error),
     #[error("iptables-nft holds a redirect of ours, and there is no iptables-nft-restore in {} to change it; install iptables where this runs", DIRECTORIES.join(", "))]
     NoToolToRemove,
     #[error("asking nftables for the rules of iptables-nft")]
@@ -59,7 +50,7 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
     let tools = Tools::choose()?;
     let sets = rule_sets(redirect);
     let scripts = sets.each_ref().map(|set| set.as_ref().map(script::create));
-    let change = match tools.restore(&scripts) {
+    let change = match tools.restore(scripts) {
         Ok(()) if !tools.may_hold_others(&sets)? => Change::Created,
         Ok(()) => match tools.settle(&sets, &tools.save()?)? {
             Change::None => Change::Created,
@@ -76,47 +67,54 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
     };
     // Only one variant may hold a redirect.
     for other in Tools::installed().filter(|other| other.variant != tools.variant) {
-        if other.holds_redirect()? {
-            other.remove()?;
+        if let Some(saved) = other.holding()? {
+            other.replace(&[None, None], &saved)?;
         }
     }
     Ok(change)
 }
 
-/// Whether there are tools to use.
-pub fn check_tools() -> Result<(), Error> {
-    Tools::choose().map(drop)
-}
-
-/// The first difference between what is there and `redirect`.
-pub fn check(redirect: &Redirect) -> Result<Option<Difference>, Error> {
-    let tools = match in_place()? {
-        Some(tools) => tools,
-        None => Tools::choose()?,
+/// What both variants hold of ours; and which it is, if it is one.
+pub fn found() -> Result<(Listing, Option<Variant>), Error> {
+    let holders = holders()?;
+    let mut found = Listing::default();
+    for (tools, saved) in &holders {
+        found.0.extend(listing(tools.variant, saved).0);
+    }
+    let holder = match holders.as_slice() {
+        [(tools, _)] => Some(tools.variant),
+        _ => None,
     };
-    Ok(wanted(&rule_sets(redirect)).first_difference(&listing(&tools.save()?)))
+    Ok((found, holder))
 }
 
-/// The tools of the variant that holds chains of ours.
-pub fn in_place() -> Result<Option<Tools>, Error> {
-    Ok(holders()?.into_iter().next())
+/// What should be there for `redirect`, in the variant that `holder` names, else in the
+/// one that `apply` would choose.
+pub fn wanted(redirect: &Redirect, holder: Option<Variant>) -> Result<Listing, Error> {
+    let variant = match holder {
+        Some(variant) => variant,
+        None => Tools::choose()?.variant,
+    };
+    Ok(wanted_of(variant, &rule_sets(redirect)))
 }
 
 /// Removes everything of ours from both variants; says whether there was anything.
 pub fn remove() -> Result<bool, Error> {
     let holders = holders()?;
-    holders.iter().try_for_each(Tools::remove)?;
+    for (tools, saved) in &holders {
+        tools.replace(&[None, None], saved)?;
+    }
     Ok(!holders.is_empty())
 }
 
-/// The tools of every variant that holds chains of ours, nft first.
-fn holders() -> Result<Vec<Tools>, Error> {
+/// The tools of every variant that holds chains of ours, nft first, and what it holds.
+fn holders() -> Result<Vec<(Tools, [Saved; 2])>, Error> {
     let mut holders = Vec::new();
     let mut nft_is_installed = false;
     for tools in Tools::installed() {
         nft_is_installed |= tools.variant == Variant::Nft;
-        if tools.holds_redirect()? {
-            holders.push(tools);
+        if let Some(saved) = tools.holding()? {
+            holders.push((tools, saved));
         }
     }
     // Rules may have been written from somewhere that has the tools, such as a container.
@@ -130,21 +128,30 @@ fn rule_sets(redirect: &Redirect) -> [Option<RuleSet>; 2] {
     FAMILIES.map(|family| RuleSet::new(redirect, Scope::Only(family)))
 }
 
-fn wanted(sets: &[Option<RuleSet>; 2]) -> Listing {
-    Listing(
-        sets.iter()
-            .flatten()
-            .flat_map(|set| script::wanted(set).0)
-            .collect(),
-    )
+fn wanted_of(variant: Variant, sets: &[Option<RuleSet>; 2]) -> Listing {
+    let listings = sets
+        .iter()
+        .zip(variant.tools())
+        .filter_map(|(set, tool)| Some(script::wanted(set.as_ref()?, tool).0));
+    Listing(listings.flatten().collect())
 }
 
-fn listing(saved: &[Saved; 2]) -> Listing {
+fn listing(variant: Variant, saved: &[Saved; 2]) -> Listing {
     let listings = saved
         .iter()
-        .zip(FAMILIES)
-        .flat_map(|(saved, family)| saved.listing(Scope::Only(family)).0);
+        .zip(variant.tools())
+        .flat_map(|(saved, tool)| saved.listing(tool).0);
     Listing(listings.collect())
+}
+
+impl Variant {
+    /// The commands that show its rules, IPv4 first.
+    pub const fn tools(self) -> [&'static str; 2] {
+        match self {
+            Self::Nft => ["iptables-nft", "ip6tables-nft"],
+            Self::Legacy => ["iptables-legacy", "ip6tables-legacy"],
+        }
+    }
 }
 
 impl Tools {
@@ -185,11 +192,13 @@ impl Tools {
     /// Hosts with one variant only may name it plainly; it says itself which one it is.
     fn find_plain() -> Option<Self> {
         let mut tools = Self::find(Variant::Legacy, "")?;
-        let version = clean(&tools.program(Family::Ipv4, "restore"))
-            .arg("--version")
-            .output()
-            .ok()?;
-        if String::from_utf8_lossy(&version.stdout).contains("nf_tables") {
+        let question = Call {
+            program: tools.program(Family::Ipv4, "restore"),
+            args: &["--version"],
+            input: String::new(),
+        };
+        let [version, _] = tool::run([Some(question), None]).ok()?;
+        if String::from_utf8_lossy(&version).contains("nf_tables") {
             tools.variant = Variant::Nft;
         }
         Some(tools)
@@ -203,23 +212,24 @@ impl Tools {
         Path::new(self.directory).join(format!("{name}{}-{verb}", self.infix))
     }
 
-    /// Asks without creating the tables that the tools would create by being asked.
-    fn holds_redirect(&self) -> Result<bool, Error> {
-        match self.variant {
-            Variant::Legacy => {
-                Ok(legacy_tables_exist() && self.save()?.iter().any(|saved| !saved.is_empty()))
-            }
-            Variant::Nft => nft_chains_exist(),
-        }
-    }
-
-    fn remove(&self) -> Result<(), Error> {
-        self.replace(&[None, None], &self.save()?)
+    /// What the variant holds, if that is anything of ours; asks without creating the
+    /// tables that the tools would create by being asked.
+    fn holding(&self) -> Result<Option<[Saved; 2]>, Error> {
+        let in_use = match self.variant {
+            Variant::Legacy => legacy_tables_exist(),
+            Variant::Nft => nft_chains_exist()?,
+        };
+        let saved = in_use.then(|| self.save()).transpose()?;
+        Ok(saved.filter(|saved| !saved.iter().all(Saved::is_empty)))
     }
 
     /// Turns what was saved into `sets`, unless it says so already.
     fn settle(&self, sets: &[Option<RuleSet>; 2], saved: &[Saved; 2]) -> Result<Change, Error> {
-        if wanted(sets).first_difference(&listing(saved)).is_none() {
+        let wanted = wanted_of(self.variant, sets);
+        if wanted
+            .first_difference(&listing(self.variant, saved))
+            .is_none()
+        {
             return Ok(Change::None);
         }
         self.replace(sets, saved)?;
@@ -230,7 +240,7 @@ impl Tools {
         let [set4, set6] = sets.each_ref().map(Option::as_ref);
         let [saved4, saved6] = saved;
         let scripts = [script::replace(set4, saved4), script::replace(set6, saved6)];
-        self.restore(&scripts.map(Some))
+        self.restore(scripts.map(Some))
     }
 
     /// Whether a family or table that `sets` leave alone may hold chains of ours, left
@@ -243,99 +253,31 @@ impl Tools {
     }
 
     /// Runs `iptables-restore` and `ip6tables-restore` at the same time.
-    fn restore(&self, scripts: &[Option<String>; 2]) -> Result<(), Error> {
-        let started = FAMILIES
-            .into_iter()
-            .zip(scripts)
-            .filter_map(|(family, script)| {
-                let script = script.as_deref().filter(|script| !script.is_empty())?;
-                let mut command = clean(&self.program(family, "restore"));
-                command.args(["--noflush", "-w", LOCK_SECONDS]);
-                Some(Running::start(command, script))
-            });
-        let started: Vec<Result<Running, Error>> = started.collect();
-        let ended: Vec<Result<Output, Error>> =
-            started.into_iter().map(|running| running?.end()).collect();
-        ended.into_iter().try_for_each(|output| output.map(drop))
+    fn restore(&self, scripts: [Option<String>; 2]) -> Result<(), Error> {
+        let [ipv4, ipv6] = scripts;
+        let call = |family, script: Option<String>| {
+            Some(Call {
+                program: self.program(family, "restore"),
+                args: &RESTORE,
+                input: script.filter(|script| !script.is_empty())?,
+            })
+        };
+        tool::run([call(Family::Ipv4, ipv4), call(Family::Ipv6, ipv6)])?;
+        Ok(())
     }
 
     /// Runs `iptables-save` and `ip6tables-save` at the same time.
     fn save(&self) -> Result<[Saved; 2], Error> {
-        let [ipv4, ipv6] =
-            FAMILIES.map(|family| Running::start(clean(&self.program(family, "save")), ""));
-        let saved = |running: Result<Running, Error>| {
-            let output = running?.end()?;
-            Ok::<_, Error>(Saved::parse(&String::from_utf8_lossy(&output.stdout)))
-        };
-        let (ipv4, ipv6) = (saved(ipv4), saved(ipv6));
-        Ok([ipv4?, ipv6?])
+        let calls = FAMILIES.map(|family| {
+            Some(Call {
+                program: self.program(family, "save"),
+                args: &[],
+                input: String::new(),
+            })
+        });
+        let printed = tool::run(calls)?;
+        Ok(printed.map(|text| Saved::parse(&String::from_utf8_lossy(&text))))
     }
-}
-
-/// A tool at work.
-struct Running {
-    program: PathBuf,
-    child: Child,
-    fed: io::Result<()>,
-}
-
-impl Running {
-    fn start(mut command: Command, input: &str) -> Result<Self, Error> {
-        let program = PathBuf::from(command.get_program());
-        let mut child = match command.spawn() {
-            Ok(child) => child,
-            Err(source) => return Err(Error::Start { program, source }),
-        };
-        // A script fits a pipe's buffer, so that this does not wait for the tool.
-        let fed = child
-            .stdin
-            .take()
-            .map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
-        Ok(Self {
-            program,
-            child,
-            fed,
-        })
-    }
-
-    fn end(self) -> Result<Output, Error> {
-        let program = self.program;
-        let output = match self.child.wait_with_output() {
-            Ok(output) => output,
-            Err(source) => return Err(Error::Start { program, source }),
-        };
-        if !output.status.success() {
-            let said = [output.stderr.as_slice(), output.stdout.as_slice()].concat();
-            let output_text = String::from_utf8_lossy(&said)
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .join(" ");
-            return Err(Error::Failed {
-                program,
-                status: output.status,
-                output: output_text,
-            });
-        }
-        match self.fed {
-            Ok(()) => Ok(output),
-            Err(source) => Err(Error::Feed { program, source }),
-        }
-    }
-}
-
-/// A command with nothing of our environment, whose output is ours to read.
-fn clean(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    command
-        .env_clear()
-        // Legacy tools serialise over all namespaces of the host by one lock file. Ours
-        // lock something that nobody else has: the pipe that they read.
-        .env("XTABLES_LOCKFILE", "/proc/self/fd/0")
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
 }
 
 /// Whether iptables-nft holds chains of ours; needs none of its tools.
@@ -345,21 +287,20 @@ fn nft_chains_exist() -> Result<bool, Error> {
 
 /// The same for the tables that `sets` do not use.
 fn nft_chains_exist_outside(sets: &[Option<RuleSet>; 2]) -> Result<bool, Error> {
-    for (family, set) in FAMILIES.into_iter().zip(sets) {
-        for (table, chain) in script::FIRST_CHAINS {
-            let mut chains = set.iter().flat_map(|set| &set.chains);
-            if chains.any(|chain| chain.role.kind() == table) {
-                continue;
-            }
-            match nft::chain_exists(family, table, chain) {
-                Ok(true) => return Ok(true),
-                Ok(false) => {}
-                Err(nft::Error::Unsupported { .. }) => return Ok(false),
-                Err(source) => return Err(Error::Nftables { source }),
-            }
-        }
+    let uses = |set: &Option<RuleSet>, table: &str| {
+        let mut chains = set.iter().flat_map(|set| &set.chains);
+        chains.any(|chain| chain.role.kind() == table)
+    };
+    let chains = FAMILIES.into_iter().zip(sets).flat_map(|(family, set)| {
+        let others = script::CHAINS
+            .into_iter()
+            .filter(move |(table, _)| !uses(set, table));
+        others.map(move |(table, chain)| (family, table, chain))
+    });
+    match nft::any_chain_exists(chains) {
+        Err(nft::Error::Unsupported { .. }) => Ok(false),
+        answer => answer.map_err(|source| Error::Nftables { source }),
     }
-    Ok(false)
 }
 
 /// Whether legacy iptables is in use in the calling thread's namespace. The file is the

@@ -1,170 +1,159 @@
-//! What our chains hold, as text, and the first place where two such listings differ.
-//! Pure; both backends bring what they want and what they found into this form.
+//! What our tables and chains hold, as text, and the first place where two such listings
+//! differ. Pure; both backends bring what they want and what they found into this form.
 
 use std::fmt;
 
-/// Our chains, in any order.
+/// Our tables and chains, in any order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Listing(pub Vec<ListedChain>);
+pub struct Listing(pub Vec<Listed>);
 
-/// One chain of ours.
+/// One table or chain of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedChain {
-    /// Its name and where it is, as a person would look for it.
+pub struct Listed {
+    /// Which one it is and where, as a person would look for it.
     pub name: String,
-    /// How it is attached to the kernel.
-    pub hook: String,
-    /// Its rules, in order.
+    /// A table's flags; how a chain is attached to the kernel.
+    pub heading: String,
+    /// A chain's rules, in order.
     pub rules: Vec<String>,
 }
 
-/// Where what was found first differs from what was wanted.
+/// Where what was found first differs from what was wanted. A `number` counts from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
-    Missing,
-    MissingChain {
-        chain: String,
+    /// There is nothing, not even the first that was wanted.
+    Nothing {
+        first: String,
     },
-    ExtraChain {
-        chain: String,
+    Missing {
+        name: String,
     },
-    Hook {
-        chain: String,
+    Extra {
+        name: String,
+    },
+    Heading {
+        name: String,
         wanted: String,
         found: String,
     },
-    /// `number` counts from 1.
     Rule {
-        chain: String,
+        name: String,
         number: usize,
         wanted: String,
         found: String,
     },
     MissingRule {
-        chain: String,
+        name: String,
         number: usize,
         wanted: String,
     },
     ExtraRule {
-        chain: String,
+        name: String,
         number: usize,
         found: String,
     },
 }
 
 impl Listing {
+    /// Whether there is nothing of ours.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The first difference; `None` when both hold the same chains with the same rules in
     /// the same order.
     pub fn first_difference(&self, found: &Self) -> Option<Difference> {
-        if found.0.is_empty() && !self.0.is_empty() {
-            return Some(Difference::Missing);
+        if let ([first, ..], []) = (self.0.as_slice(), found.0.as_slice()) {
+            let first = first.name.clone();
+            return Some(Difference::Nothing { first });
         }
-        let chain_difference = |wanted: &ListedChain| match found.chain(&wanted.name) {
-            None => Some(Difference::MissingChain {
-                chain: wanted.name.clone(),
+        let difference = |wanted: &Listed| match found.named(&wanted.name) {
+            None => Some(Difference::Missing {
+                name: wanted.name.clone(),
             }),
             Some(found) => wanted.first_difference(found),
         };
         let extra = || {
-            let extra = found
-                .0
-                .iter()
-                .find(|chain| self.chain(&chain.name).is_none())?;
-            Some(Difference::ExtraChain {
-                chain: extra.name.clone(),
-            })
+            let is_extra = |found: &&Listed| self.named(&found.name).is_none();
+            let name = found.0.iter().find(is_extra)?.name.clone();
+            Some(Difference::Extra { name })
         };
-        self.0.iter().find_map(chain_difference).or_else(extra)
+        self.0.iter().find_map(difference).or_else(extra)
     }
 
-    fn chain(&self, name: &str) -> Option<&ListedChain> {
-        self.0.iter().find(|chain| chain.name == name)
+    /// The table or chain of that name.
+    pub fn named(&self, name: &str) -> Option<&Listed> {
+        self.0.iter().find(|listed| listed.name == name)
     }
 }
 
-impl ListedChain {
+impl Listed {
     fn first_difference(&self, found: &Self) -> Option<Difference> {
-        let chain = self.name.clone();
-        if self.hook != found.hook {
-            return Some(Difference::Hook {
-                chain,
-                wanted: self.hook.clone(),
-                found: found.hook.clone(),
+        let name = self.name.clone();
+        if self.heading != found.heading {
+            return Some(Difference::Heading {
+                name,
+                wanted: self.heading.clone(),
+                found: found.heading.clone(),
             });
         }
         let length = self.rules.len().max(found.rules.len());
-        (0..length).find_map(|index| {
-            let (chain, number) = (chain.clone(), index + 1);
-            match (
-                self.rules.get(index).cloned(),
-                found.rules.get(index).cloned(),
-            ) {
-                (Some(wanted), Some(found)) if wanted != found => Some(Difference::Rule {
-                    chain,
-                    number,
-                    wanted,
-                    found,
-                }),
-                (Some(wanted), None) => Some(Difference::MissingRule {
-                    chain,
-                    number,
-                    wanted,
-                }),
-                (None, Some(found)) => Some(Difference::ExtraRule {
-                    chain,
-                    number,
-                    found,
-                }),
-                _ => None,
-            }
-        })
+        let index = (0..length).find(|index| self.rules.get(*index) != found.rules.get(*index))?;
+        let number = index + 1;
+        let rule = |of: &Self| of.rules.get(index).cloned();
+        match (rule(self), rule(found)) {
+            (Some(wanted), Some(found)) => Some(Difference::Rule {
+                name,
+                number,
+                wanted,
+                found,
+            }),
+            (Some(wanted), None) => Some(Difference::MissingRule {
+                name,
+                number,
+                wanted,
+            }),
+            (None, found) => found.map(|found| Difference::ExtraRule {
+                name,
+                number,
+                found,
+            }),
+        }
     }
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Self::Missing => write!(f, "there is no redirect at all"),
-            Self::MissingChain { chain } => write!(f, "chain {chain} is missing"),
-            Self::ExtraChain { chain } => write!(f, "chain {chain} should not be there"),
-            Self::Hook {
-                chain,
+            Self::Nothing { first } => {
+                write!(f, "there is no redirect at all: {first} is missing")
+            }
+            Self::Missing { name } => write!(f, "{name} is missing"),
+            Self::Extra { name } => write!(f, "{name} should not be there"),
+            Self::Heading {
+                name,
                 wanted,
                 found,
-            } => {
-                write!(
-                    f,
-                    "chain {chain} is attached as `{found}` instead of `{wanted}`"
-                )
-            }
+            } => write!(f, "{name} has `{found}` instead of `{wanted}`"),
             Self::Rule {
-                chain,
+                name,
                 number,
                 wanted,
                 found,
-            } => {
-                write!(
-                    f,
-                    "rule {number} of chain {chain} is `{found}` instead of `{wanted}`"
-                )
-            }
+            } => write!(
+                f,
+                "rule {number} of {name} is `{found}` instead of `{wanted}`"
+            ),
             Self::MissingRule {
-                chain,
+                name,
                 number,
                 wanted,
-            } => {
-                write!(f, "rule {number} of chain {chain} is missing: `{wanted}`")
-            }
+            } => write!(f, "rule {number} of {name} is missing: `{wanted}`"),
             Self::ExtraRule {
-                chain,
+                name,
                 number,
                 found,
-            } => {
-                write!(
-                    f,
-                    "rule {number} of chain {chain} should not be there: `{found}`"
-                )
-            }
+            } => write!(f, "rule {number} of {name} should not be there: `{found}`"),
         }
     }
 }
@@ -173,20 +162,40 @@ impl fmt::Display for Difference {
 mod tests {
     use super::*;
 
+    fn chain(name: &str, heading: &str, rules: &[&str]) -> Listed {
+        Listed {
+            name: name.into(),
+            heading: heading.into(),
+            rules: rules.iter().map(|rule| (*rule).to_owned()).collect(),
+        }
+    }
+
     fn listing(rules: &[&str]) -> Listing {
-        let rules = rules.iter().map(|rule| (*rule).to_owned()).collect();
-        Listing(vec![ListedChain {
-            name: "output".into(),
-            hook: "nat".into(),
-            rules,
-        }])
+        Listing(vec![chain("chain output", "nat", rules)])
     }
 
     #[test]
     fn the_first_difference_is_named() {
         let wanted = listing(&["a", "b", "c"]);
+        let two = |other| {
+            let mut two = wanted.clone();
+            two.0.insert(0, chain(other, "", &[]));
+            two
+        };
         for (found, sentence) in [
-            (Listing::default(), "there is no redirect at all"),
+            (
+                Listing::default(),
+                "there is no redirect at all: chain output is missing",
+            ),
+            (
+                Listing(vec![chain("chain input", "nat", &[])]),
+                "chain output is missing",
+            ),
+            (two("chain input"), "chain input should not be there"),
+            (
+                Listing(vec![chain("chain output", "filter", &[])]),
+                "chain output has `filter` instead of `nat`",
+            ),
             (
                 listing(&["a", "c"]),
                 "rule 2 of chain output is `c` instead of `b`",
@@ -204,17 +213,13 @@ mod tests {
                 "rule 4 of chain output should not be there: `d`",
             ),
         ] {
-            let difference = wanted
-                .first_difference(&found)
-                .map(|difference| difference.to_string());
-            assert_eq!(difference.as_deref(), Some(sentence));
+            let difference = wanted.first_difference(&found);
+            let said = difference.map(|difference| difference.to_string());
+            assert_eq!(said.as_deref(), Some(sentence));
         }
         assert_eq!(wanted.first_difference(&wanted), None);
-        assert_eq!(
-            Listing::default().first_difference(&wanted),
-            Some(Difference::ExtraChain {
-                chain: "output".into()
-            })
-        );
+        let nothing = Listing::default();
+        assert_eq!(nothing.first_difference(&nothing), None);
+        assert!(nothing.first_difference(&wanted).is_some());
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! `rules` says what is wanted, `listing` where what is there differs; `nft` and
 //! `iptables` bring the kernel from one to the other, in the calling thread's namespace;
-//! `netns` gets a thread there.
+//! `netns` gets a thread there, and `tool` runs what the host has for it.
 
 pub mod cli;
 mod expression;
@@ -12,16 +12,34 @@ mod listing;
 mod netlink;
 mod netns;
 mod nft;
+#[cfg(test)]
+mod properties;
 mod rules;
 mod script;
+pub mod tool;
 mod value;
 
 use std::fmt;
+
+use crate::process::chain;
+
+use listing::Listing;
 
 pub use listing::Difference;
 pub use netns::{Error as NetnsError, Netns};
 pub use rules::Redirect;
 pub use value::{Backend, Ipv6Mode};
+
+/// For `fuzzing`, which asks them by themselves.
+#[cfg(any(test, fuzzing))]
+pub mod parts {
+    pub use super::expression::{Expression, compile, decode, decompile, encode};
+    pub use super::listing::{Listed, Listing};
+    pub use super::netlink::{Attributes, Reply, attribute, attributes, replies};
+    pub use super::nft::heading;
+    pub use super::rules::{RuleSet, Scope};
+    pub use super::value::Family;
+}
 
 /// Why a redirect could not be written, read or removed.
 #[derive(Debug, thiserror::Error)]
@@ -30,20 +48,35 @@ pub enum Error {
     Nftables { source: nft::Error },
     #[error("redirecting by iptables")]
     Iptables { source: iptables::Error },
+    #[error("neither nftables nor iptables can be used: {}", chain(nftables))]
+    Neither {
+        nftables: Box<nft::Error>,
+        source: iptables::Error,
+    },
 }
 
 impl Error {
     /// Whether the backend that was asked for is not there, as opposed to one that is
     /// there and refused.
     pub const fn is_unsupported(&self) -> bool {
-        matches!(
-            self,
-            Self::Nftables {
-                source: nft::Error::Unsupported { .. }
-            } | Self::Iptables {
-                source: iptables::Error::NoTool
-            }
-        )
+        match self {
+            Self::Nftables { source } => source.is_unsupported(),
+            Self::Iptables { source } => matches!(source, iptables::Error::NoTool),
+            Self::Neither { .. } => true,
+        }
+    }
+
+    /// The same after nftables was not there either.
+    fn after(self, nftables: nft::Error) -> Self {
+        match self {
+            Self::Iptables {
+                source: source @ iptables::Error::NoTool,
+            } => Self::Neither {
+                nftables: Box::new(nftables),
+                source,
+            },
+            other => other,
+        }
     }
 }
 
@@ -75,9 +108,9 @@ pub fn apply(redirect: &Redirect, backend: Backend) -> Result<Change, Error> {
         Backend::Nftables => apply_nftables(redirect),
         Backend::Iptables => apply_iptables(redirect),
         Backend::Auto => match apply_nftables(redirect) {
-            Err(unsupported) if unsupported.is_unsupported() => {
-                log::info!("{unsupported}: not offered here, using iptables");
-                apply_iptables(redirect)
+            Err(Error::Nftables { source }) if source.is_unsupported() => {
+                log::info!("{source}: using iptables");
+                apply_iptables(redirect).map_err(|error| error.after(source))
             }
             outcome => outcome,
         },
@@ -96,42 +129,31 @@ fn apply_iptables(redirect: &Redirect) -> Result<Change, Error> {
     Ok(change)
 }
 
-/// Whether that backend could be used on this node at all; changes nothing.
-pub fn check_backend(backend: Backend) -> Result<(), Error> {
-    let nftables = || {
-        nft::exists()
-            .map(drop)
-            .map_err(|source| Error::Nftables { source })
-    };
-    let iptables = || iptables::check_tools().map_err(|source| Error::Iptables { source });
-    match backend {
-        Backend::Nftables => nftables(),
-        Backend::Iptables => iptables(),
-        Backend::Auto => nftables().or_else(|_| iptables()),
-    }
-}
-
-/// The first difference between what the calling thread's namespace holds and `redirect`;
-/// with `Backend::Auto` of the backend that holds something of ours.
+/// The first difference between what the calling thread's namespace holds and `redirect`,
+/// written by that backend and no other; with `Backend::Auto` by the one that holds
+/// something of ours.
 pub fn check(redirect: &Redirect, backend: Backend) -> Result<Option<Difference>, Error> {
-    let nftables = || nft::check(redirect).map_err(|source| Error::Nftables { source });
-    let iptables = || iptables::check(redirect).map_err(|source| Error::Iptables { source });
-    match backend {
-        Backend::Nftables => nftables(),
-        Backend::Iptables => iptables(),
-        Backend::Auto => {
-            let by_nftables = match nft::exists() {
-                Err(nft::Error::Unsupported { .. }) => false,
-                answer => answer.map_err(|source| Error::Nftables { source })?,
-            };
-            let holder = iptables::in_place().map_err(|source| Error::Iptables { source })?;
-            match (by_nftables, holder) {
-                (true, _) => nftables(),
-                (false, Some(_)) => iptables(),
-                (false, None) => Ok(Some(Difference::Missing)),
-            }
+    let mut found = match nft::found() {
+        Err(unsupported) if unsupported.is_unsupported() && backend != Backend::Nftables => {
+            Listing::default()
         }
-    }
+        found => found.map_err(|source| Error::Nftables { source })?,
+    };
+    let iptables = |source| Error::Iptables { source };
+    let (others, holder) = iptables::found().map_err(iptables)?;
+    let by_nftables = match backend {
+        Backend::Nftables => true,
+        Backend::Iptables => false,
+        Backend::Auto => !found.is_empty() || others.is_empty(),
+    };
+    let wanted = if by_nftables {
+        nft::wanted(redirect, &found)
+    } else {
+        iptables::wanted(redirect, holder).map_err(iptables)?
+    };
+    // Together, so that a second redirect, of whatever form, is one too many.
+    found.0.extend(others.0);
+    Ok(wanted.first_difference(&found))
 }
 
 /// Removes every rule of ours from the calling thread's namespace, whichever backend wrote
@@ -144,7 +166,7 @@ pub fn remove() -> Result<bool, Error> {
 
 fn remove_nftables() -> Result<bool, Error> {
     match nft::remove() {
-        Err(nft::Error::Unsupported { .. }) => Ok(false),
+        Err(unsupported) if unsupported.is_unsupported() => Ok(false),
         removed => removed.map_err(|source| Error::Nftables { source }),
     }
 }

@@ -58,6 +58,15 @@ pub enum Error {
     },
 }
 
+impl Error {
+    fn receive_errno(&self) -> Option<Errno> {
+        match self {
+            Self::Receive { source } => source.raw_os_error().map(Errno::from_raw),
+            _ => None,
+        }
+    }
+}
+
 /// A message to `nf_tables`, growing attribute by attribute.
 #[derive(Debug, Clone)]
 pub struct Message {
@@ -127,7 +136,7 @@ impl Attributes {
         self.bytes(kind | NLA_F_NESTED, &inner.0);
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -219,9 +228,24 @@ impl Socket {
     /// it refuses and drops the whole batch at the end, so the first refusal counts.
     fn outcome(&self, last: usize) -> Result<(), Error> {
         let mut refusal = None;
+        let mut flags = MsgFlags::empty();
         loop {
             let mut buffer = Vec::new();
-            for reply in self.receive(&mut buffer)? {
+            let replies = match self.receive(&mut buffer, flags) {
+                Ok(replies) => replies,
+                Err(error) => match (error.receive_errno(), refusal.take()) {
+                    // So many refusals that the last ones were dropped. The first ones are
+                    // there; they are read to the end, so that the next batch's follow.
+                    (Some(Errno::ENOBUFS), first) => {
+                        flags = MsgFlags::MSG_DONTWAIT;
+                        refusal = first;
+                        continue;
+                    }
+                    (Some(Errno::EAGAIN), Some(first)) => return Err(first),
+                    _ => return Err(error),
+                },
+            };
+            for reply in replies {
                 let Reply::Status {
                     sequence: answered,
                     errno,
@@ -274,7 +298,7 @@ impl Socket {
         let mut interrupted = false;
         loop {
             let mut buffer = Vec::new();
-            for reply in self.receive(&mut buffer)? {
+            for reply in self.receive(&mut buffer, MsgFlags::empty())? {
                 match reply? {
                     Reply::Object {
                         attributes,
@@ -320,10 +344,11 @@ impl Socket {
     fn receive<'a>(
         &self,
         buffer: &'a mut Vec<u8>,
+        flags: MsgFlags,
     ) -> Result<impl Iterator<Item = Result<Reply<'a>, Error>> + use<'a>, Error> {
         buffer.resize(RECEIVE_BYTES, 0);
         let length = loop {
-            match recv(self.0.as_raw_fd(), buffer, MsgFlags::empty()) {
+            match recv(self.0.as_raw_fd(), buffer, flags) {
                 Err(Errno::EINTR) => {}
                 Ok(0) => return Err(Error::Malformed),
                 Ok(length) => break length,
@@ -340,7 +365,7 @@ impl Socket {
 
 /// One message from the kernel.
 #[derive(Debug, PartialEq, Eq)]
-enum Reply<'a> {
+pub enum Reply<'a> {
     Object {
         attributes: &'a [u8],
         interrupted: bool,
@@ -349,7 +374,7 @@ enum Reply<'a> {
     Status { sequence: u32, errno: Option<Errno> },
 }
 
-fn replies(bytes: &[u8]) -> impl Iterator<Item = Result<Reply<'_>, Error>> {
+pub fn replies(bytes: &[u8]) -> impl Iterator<Item = Result<Reply<'_>, Error>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         if rest.is_empty() {

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 
 /// The calling thread's own namespace.
@@ -21,10 +21,14 @@ pub enum Error {
     Gone { path: PathBuf },
     #[error("opening the network namespace {path:?}")]
     Open { path: PathBuf, source: io::Error },
+    #[error("asking /proc about the network namespace {path:?}: is /proc mounted?")]
+    Proc { path: PathBuf, source: io::Error },
     #[error("{path:?} is not a network namespace{}", .kind.as_deref().map(|kind| format!(" but {kind}")).unwrap_or_default())]
     NotANetns { path: PathBuf, kind: Option<String> },
     #[error("entering the network namespace {path:?}: it needs CAP_SYS_ADMIN there")]
     Enter { path: PathBuf, source: io::Error },
+    #[error("making a network namespace: it needs CAP_SYS_ADMIN, as entering a pod's does")]
+    Make { source: io::Error },
 }
 
 /// An open network namespace; stays alive as long as this value does.
@@ -63,7 +67,7 @@ impl Netns {
         // The kernel's own name of the file, such as `net:[4026531840]`; for a bind mount,
         // which is what runtimes hand out, it is the path instead, and setns tells the kind.
         let kind = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(
-            |source| Error::Open {
+            |source| Error::Proc {
                 path: path.into(),
                 source,
             },
@@ -103,6 +107,14 @@ impl Netns {
     /// user's runtime does not have.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
         self.enter()?;
+        Ok(work())
+    }
+
+    /// Runs `work` with the calling thread inside a new namespace, where it stays.
+    pub fn run_in_fresh<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Make {
+            source: errno.into(),
+        })?;
         Ok(work())
     }
 

@@ -2,15 +2,17 @@
 //! kernel's own listing. No other table is read or touched.
 //! Formats: `linux/netfilter/nf_tables.h`.
 
+use std::fmt;
+
 use nix::errno::Errno;
 
 use super::Change;
-use super::expression::{compile, decode, decompile, encode};
-use super::listing::{Difference, ListedChain, Listing};
+use super::expression::{Expression, compile, decode, decompile, encode};
+use super::listing::{Listed, Listing};
 use super::netlink::{
     self, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Socket, attribute, attributes,
 };
-use super::rules::{Chain, Redirect, Role, Rule, RuleSet, Scope};
+use super::rules::{Action, Chain, Redirect, Role, Rule, RuleSet, Scope};
 use super::value::Family;
 use crate::names::TABLE;
 
@@ -23,7 +25,6 @@ const NEW_RULE: u8 = 6;
 const GET_RULE: u8 = 7;
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
-const TABLE_IS_DORMANT: u32 = 1;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
@@ -34,7 +35,15 @@ const HOOK_PRIORITY: u16 = 2;
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
+const RULE_USERDATA: u16 = 7;
+/// What libnftnl calls a rule's comment in its user data.
+const COMMENT: u8 = 0;
 const POLICY_ACCEPT: u32 = 1;
+/// A name that is no text, which the kernel does not mind.
+const UNREADABLE: &str = "?";
+/// A table's flags by their bit. Ours has none: the first switches it off, with the second
+/// it would go with the process that made it.
+const FLAGS: [&str; 3] = ["dormant", "owner", "persist"];
 /// Hooks by their number in the IP families.
 const HOOKS: [&str; 5] = ["prerouting", "input", "forward", "output", "postrouting"];
 
@@ -42,9 +51,16 @@ const HOOKS: [&str; 5] = ["prerouting", "input", "forward", "output", "postrouti
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "this kernel offers no nftables NAT in the pod's network namespace; load nf_tables and nft_chain_nat, or set interceptName to iptables"
+        "this kernel's nftables does not support {what}; load nf_tables, nft_chain_nat, nft_redir and nft_reject_inet on the node, or set interceptName to iptables"
     )]
-    Unsupported { source: netlink::Error },
+    Unsupported {
+        what: String,
+        source: netlink::Error,
+    },
+    #[error(
+        "nftables table {table} belongs to another process, which alone may change it (flag owner); end that process"
+    )]
+    Owned { table: String },
     #[error("the kernel refused {what} of nftables table {table}")]
     Refused {
         what: String,
@@ -53,6 +69,13 @@ pub enum Error {
     },
     #[error("talking to nftables")]
     Netlink { source: netlink::Error },
+}
+
+impl Error {
+    /// Whether this kernel cannot do it at all, as opposed to not now or not for us.
+    pub const fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Unsupported { .. })
+    }
 }
 
 /// How our rules are spread over tables.
@@ -88,24 +111,16 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
     }
 }
 
-/// The first difference between the kernel's listing and `redirect`.
-pub fn check(redirect: &Redirect) -> Result<Option<Difference>, Error> {
-    let socket = open()?;
-    let split =
-        !table_exists(&socket, Scope::Inet)? && table_exists(&socket, Scope::Only(Family::Ipv4))?;
-    let layout = if split { Layout::Split } else { Layout::Inet };
-    Ok(wanted(redirect, layout).first_difference(&found(&socket)?))
+/// What the kernel holds in our tables, those of both layouts.
+pub fn found() -> Result<Listing, Error> {
+    found_by(&open()?)
 }
 
-/// Whether any table of ours is there.
-pub fn exists() -> Result<bool, Error> {
-    let socket = open()?;
-    for scope in EVERY_SCOPE {
-        if table_exists(&socket, scope)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// What it should hold for `redirect`, in the layout of what was found.
+pub fn wanted(redirect: &Redirect, found: &Listing) -> Listing {
+    let has = |scope| found.named(&listed_table(scope, 0).name).is_some();
+    let split = !has(Scope::Inet) && has(Scope::Only(Family::Ipv4));
+    wanted_as(redirect, if split { Layout::Split } else { Layout::Inet })
 }
 
 /// Removes our tables; says whether there was one.
@@ -122,20 +137,29 @@ pub fn remove() -> Result<bool, Error> {
     Ok(removed)
 }
 
-/// Whether a chain of that name is in that table: iptables-nft keeps its rules in tables
-/// named as legacy iptables names them.
-pub fn chain_exists(family: Family, table: &str, chain: &str) -> Result<bool, Error> {
-    let question = Message::new(GET_CHAIN, number(Scope::Only(family)), 0).with(|attributes| {
-        attributes.string(CHAIN_TABLE, table);
-        attributes.string(CHAIN_NAME, chain);
-    });
-    Ok(open()?.get(&question).map_err(asking)?.is_some())
+/// Whether any of these chains, each with its family and table, is there: iptables-nft
+/// keeps its rules in tables named as legacy iptables names them.
+pub fn any_chain_exists<'a>(
+    chains: impl IntoIterator<Item = (Family, &'a str, &'a str)>,
+) -> Result<bool, Error> {
+    let socket = open()?;
+    for (family, table, chain) in chains {
+        let question = Message::new(GET_CHAIN, number(Scope::Only(family)), 0).with(|attributes| {
+            attributes.string(CHAIN_TABLE, table);
+            attributes.string(CHAIN_NAME, chain);
+        });
+        if socket.get(&question).map_err(asking)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn open() -> Result<Socket, Error> {
     Socket::open().map_err(|source| match &source {
         netlink::Error::Socket { source: cause } if no_such_protocol(cause) => {
-            Error::Unsupported { source }
+            let what = "netlink".to_owned();
+            Error::Unsupported { what, source }
         }
         _ => Error::Netlink { source },
     })
@@ -153,7 +177,10 @@ fn asking(source: netlink::Error) -> Error {
         netlink::Error::Refused {
             source: Errno::EOPNOTSUPP | Errno::EINVAL,
             ..
-        } => Error::Unsupported { source },
+        } => Error::Unsupported {
+            what: "listing".to_owned(),
+            source,
+        },
         source => Error::Netlink { source },
     }
 }
@@ -177,8 +204,8 @@ fn apply_as(socket: &Socket, redirect: &Redirect, layout: Layout) -> Result<Chan
         }) => {}
         Err(error) => return Err(error),
     }
-    if wanted(redirect, layout)
-        .first_difference(&found(socket)?)
+    if wanted_as(redirect, layout)
+        .first_difference(&found_by(socket)?)
         .is_none()
     {
         return Ok(Change::None);
@@ -204,9 +231,23 @@ struct Batch {
 
 #[derive(Debug, Clone, Copy)]
 enum Subject {
-    Table,
+    Creation,
+    Removal,
     Chain(Role),
-    Rule(Role, usize),
+    Rule(Role, usize, Action),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Creation => write!(f, "the creation"),
+            Self::Removal => write!(f, "the removal"),
+            Self::Chain(role) => write!(f, "{} chain {}", role.kind(), role.name()),
+            Self::Rule(role, number, action) => {
+                write!(f, "rule {number} (`{action}`) of chain {}", role.name())
+            }
+        }
+    }
 }
 
 impl Batch {
@@ -219,7 +260,7 @@ impl Batch {
         let scope = set.scope;
         self.push(
             scope,
-            Subject::Table,
+            Subject::Creation,
             table_message(NEW_TABLE, scope, flags),
         );
         for chain in &set.chains {
@@ -231,7 +272,7 @@ impl Batch {
             for (index, rule) in chain.rules.iter().enumerate() {
                 self.push(
                     scope,
-                    Subject::Rule(chain.role, index + 1),
+                    Subject::Rule(chain.role, index + 1, rule.action),
                     rule_message(scope, chain.role, rule),
                 );
             }
@@ -242,10 +283,14 @@ impl Batch {
     fn remove(&mut self, scope: Scope) {
         self.push(
             scope,
-            Subject::Table,
+            Subject::Removal,
             table_message(NEW_TABLE, scope, NLM_F_CREATE),
         );
-        self.push(scope, Subject::Table, table_message(DELETE_TABLE, scope, 0));
+        self.push(
+            scope,
+            Subject::Removal,
+            table_message(DELETE_TABLE, scope, 0),
+        );
     }
 
     fn commit(&self, socket: &Socket) -> Result<(), Error> {
@@ -262,27 +307,24 @@ impl Batch {
         else {
             return Error::Netlink { source };
         };
-        // No such chain type, expression or family: compiled out, or its module missing.
-        let unsupported = matches!(
-            errno,
-            Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT
-        );
-        if unsupported {
-            return Error::Unsupported { source };
-        }
         let subject = request.and_then(|request| self.subjects.get(request));
-        let (what, scope) = match subject {
-            Some((scope, Subject::Table)) => ("the creation".to_owned(), *scope),
-            Some((scope, Subject::Chain(role))) => (format!("chain {}", role.name()), *scope),
-            Some((scope, Subject::Rule(role, number))) => {
-                (format!("rule {number} of chain {}", role.name()), *scope)
-            }
-            None => ("the transaction".to_owned(), Scope::Inet),
+        let (what, table) = match subject {
+            Some((scope, subject)) => (subject.to_string(), table_name(*scope)),
+            None => ("the transaction".to_owned(), TABLE.to_owned()),
         };
-        Error::Refused {
-            what,
-            table: table_name(scope),
-            source: errno,
+        match errno {
+            // No such chain type, expression or family: compiled out, or its module missing.
+            Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => {
+                let what = format!("{what} of table {table}");
+                Error::Unsupported { what, source }
+            }
+            // Who may not write at all is told so of the transaction.
+            Errno::EPERM if subject.is_some() => Error::Owned { table },
+            errno => Error::Refused {
+                what,
+                table,
+                source: errno,
+            },
         }
     }
 }
@@ -345,87 +387,139 @@ fn table(socket: &Socket, scope: Scope) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-fn wanted(redirect: &Redirect, layout: Layout) -> Listing {
+fn wanted_as(redirect: &Redirect, layout: Layout) -> Listing {
     let sets = layout
         .scopes()
         .iter()
         .filter_map(|scope| RuleSet::new(redirect, *scope));
-    let listed = |scope: Scope, chain: &Chain| ListedChain {
-        name: format!("{} {}", table_name(scope), chain.role.name()),
-        hook: chain.role.to_string(),
-        rules: chain.rules.iter().map(Rule::to_string).collect(),
+    let listed = |set: RuleSet| {
+        let table = listed_table(set.scope, 0);
+        let chain = |chain: &Chain| Listed {
+            name: chain_name(set.scope, chain.role.name()),
+            heading: chain.role.to_string(),
+            rules: chain.rules.iter().map(Rule::to_string).collect(),
+        };
+        let chains = set.chains.iter().map(chain);
+        std::iter::once(table).chain(chains).collect::<Vec<_>>()
     };
-    Listing(
-        sets.flat_map(|set| {
-            set.chains
-                .iter()
-                .map(|chain| listed(set.scope, chain))
-                .collect::<Vec<_>>()
-        })
-        .collect(),
-    )
+    Listing(sets.flat_map(listed).collect())
 }
 
-/// What the kernel holds in our tables, those of the other layout included.
-fn found(socket: &Socket) -> Result<Listing, Error> {
+fn found_by(socket: &Socket) -> Result<Listing, Error> {
     let mut listing = Listing::default();
     for scope in EVERY_SCOPE {
         if let Some(table) = table(socket, scope)? {
-            listing.0.extend(chains(socket, scope, &table)?);
+            let flags = number_in(&table, TABLE_FLAGS).unwrap_or(0);
+            listing.0.push(listed_table(scope, flags));
+            listing.0.extend(chains(socket, scope)?);
         }
     }
     Ok(listing)
 }
 
-fn chains(socket: &Socket, scope: Scope, table: &[u8]) -> Result<Vec<ListedChain>, Error> {
-    let flags = number_in(table, TABLE_FLAGS).unwrap_or(0);
+fn listed_table(scope: Scope, flags: u32) -> Listed {
+    let is_set = |(bit, _): &(usize, &str)| flags >> bit & 1 == 1;
+    let flags = FLAGS.into_iter().enumerate().filter(is_set);
+    let flags: Vec<_> = flags.map(|(_, flag)| flag).collect();
+    Listed {
+        name: format!("table {}", table_name(scope)),
+        heading: if flags.is_empty() {
+            "no flags".into()
+        } else {
+            format!("flags {}", flags.join(","))
+        },
+        rules: Vec::new(),
+    }
+}
+
+fn chain_name(scope: Scope, chain: &str) -> String {
+    format!("chain {} {chain}", table_name(scope))
+}
+
+fn chains(socket: &Socket, scope: Scope) -> Result<Vec<Listed>, Error> {
     let rules = rules(socket, scope)?;
     let question = Message::new(GET_CHAIN, number(scope), 0);
     let chains = socket.list(&question).map_err(asking)?;
     let listed = |chain: &Vec<u8>| {
-        let name = text_in(chain, CHAIN_NAME)?;
-        (text_in(chain, CHAIN_TABLE)? == TABLE).then(|| ListedChain {
-            name: format!("{} {name}", table_name(scope)),
-            hook: match flags & TABLE_IS_DORMANT {
-                0 => hook(chain),
-                _ => "switched off: the table is dormant".into(),
-            },
-            rules: rules
-                .iter()
-                .filter(|(chain, _)| chain == name)
-                .map(|(_, rule)| rule.clone())
-                .collect(),
+        let name = text_in(chain, CHAIN_NAME).unwrap_or(UNREADABLE);
+        let of_chain = rules.iter().filter(|rule| rule.chain == name);
+        (text_in(chain, CHAIN_TABLE)? == TABLE).then(|| Listed {
+            name: chain_name(scope, name),
+            heading: heading(chain),
+            rules: of_chain.map(|rule| rule.text(scope)).collect(),
         })
     };
     Ok(chains.iter().filter_map(listed).collect())
 }
 
-/// Every rule of our table as its chain's name and its text.
-fn rules(socket: &Socket, scope: Scope) -> Result<Vec<(String, String)>, Error> {
+/// A rule as the kernel lists it.
+struct ListedRule {
+    chain: String,
+    expressions: Vec<Expression>,
+    comment: Option<String>,
+}
+
+/// Every rule of our table.
+fn rules(socket: &Socket, scope: Scope) -> Result<Vec<ListedRule>, Error> {
     let question = Message::new(GET_RULE, number(scope), 0)
         .with(|attributes| attributes.string(RULE_TABLE, TABLE));
     let rules = socket.list(&question).map_err(asking)?;
     let listed = |rule: &Vec<u8>| {
         // Older kernels do not filter for us.
         let ours = text_in(rule, RULE_TABLE)? == TABLE;
-        let expressions = decode(attribute(rule, RULE_EXPRESSIONS).unwrap_or_default());
-        let text = decompile(&expressions, scope).map_or_else(
-            || {
-                expressions
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(" ")
-            },
-            |rule| rule.to_string(),
-        );
-        ours.then_some((text_in(rule, RULE_CHAIN)?.to_owned(), text))
+        let chain = text_in(rule, RULE_CHAIN).unwrap_or(UNREADABLE).to_owned();
+        ours.then(|| ListedRule {
+            chain,
+            expressions: decode(attribute(rule, RULE_EXPRESSIONS).unwrap_or_default()),
+            comment: attribute(rule, RULE_USERDATA).and_then(comment),
+        })
     };
     Ok(rules.iter().filter_map(listed).collect())
 }
 
+impl ListedRule {
+    fn text(&self, scope: Scope) -> String {
+        let raw = || {
+            let expressions = self.expressions.iter().map(ToString::to_string);
+            expressions.collect::<Vec<_>>().join(" ")
+        };
+        let rule = decompile(&self.expressions, scope);
+        let text = rule.map_or_else(raw, |rule| rule.to_string());
+        match &self.comment {
+            Some(comment) => format!("{text} comment {comment:?}"),
+            None => text,
+        }
+    }
+}
+
+/// A rule's user data: type, length, and a text with a zero at its end.
+fn comment(userdata: &[u8]) -> Option<String> {
+    match userdata {
+        [COMMENT, _, text @ .., 0] => Some(String::from_utf8_lossy(text).into_owned()),
+        _ => None,
+    }
+}
+
+/// What the kernel holds in our table of that scope, if all of it is ours.
+#[cfg(test)]
+pub fn read(scope: Scope) -> Option<RuleSet> {
+    let socket = open().ok()?;
+    let rules = rules(&socket, scope).ok()?;
+    let chains = chains(&socket, scope).ok()?;
+    let chain = |listed: &Listed| {
+        let is_listed = |role: &Role| listed.name == chain_name(scope, role.name());
+        let role = Role::ALL.into_iter().find(is_listed)?;
+        let rules = rules.iter().filter(|rule| rule.chain == role.name());
+        let rules = rules.map(|rule| decompile(&rule.expressions, scope));
+        let rules = rules.collect::<Option<_>>()?;
+        (role.to_string() == listed.heading).then_some(Chain { role, rules })
+    };
+    let chains = chains.iter().map(chain).collect::<Option<_>>()?;
+    Some(RuleSet { scope, chains })
+}
+
 /// The chain's heading as nft prints it.
-fn hook(chain: &[u8]) -> String {
+pub fn heading(chain: &[u8]) -> String {
     let heading = || {
         let hook = attribute(chain, CHAIN_HOOK)?;
         let name = HOOKS.get(usize::try_from(number_in(hook, HOOK_NUMBER)?).ok()?)?;
@@ -440,7 +534,7 @@ fn hook(chain: &[u8]) -> String {
             text_in(chain, CHAIN_TYPE)?
         ))
     };
-    heading().unwrap_or_else(|| "not attached to any hook".into())
+    heading().unwrap_or_else(|| "no hook".into())
 }
 
 fn number_in(bytes: &[u8], kind: u16) -> Option<u32> {
@@ -458,7 +552,7 @@ fn text_in(bytes: &[u8], kind: u16) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redirect::value::Ipv6Mode;
+    use crate::redirect::value::{Ipv6Mode, Port};
     use nix::sched::{CloneFlags, unshare};
 
     /// Runs `work` in a fresh network namespace, on a thread of its own.
@@ -501,9 +595,9 @@ mod tests {
                 for ipv6 in [Ipv6Mode::Redirect, Ipv6Mode::Reject, Ipv6Mode::Bypass] {
                     let redirect = redirect(ipv6);
                     assert_ne!(apply_as(socket, &redirect, layout).unwrap(), Change::None);
-                    let listed = found(socket).unwrap();
+                    let listed = found_by(socket).unwrap();
                     assert_eq!(
-                        wanted(&redirect, layout).first_difference(&listed),
+                        wanted_as(&redirect, layout).first_difference(&listed),
                         None,
                         "{ipv6:?} {layout:?}"
                     );
@@ -514,23 +608,58 @@ mod tests {
     }
 
     #[test]
-    fn a_dormant_table_is_a_difference() {
+    fn a_table_of_another_process_is_said_to_be_one() {
+        const OWNER: u32 = 2;
         in_fresh_namespace(|socket| {
-            let redirect = redirect(Ipv6Mode::Bypass);
-            apply_as(socket, &redirect, Layout::Inet).unwrap();
-            let dormant = table_message(NEW_TABLE, Scope::Inet, 0)
-                .with(|table| table.be32(TABLE_FLAGS, TABLE_IS_DORMANT));
-            socket.transact(&[dormant]).unwrap();
-            let difference =
-                wanted(&redirect, Layout::Inet).first_difference(&found(socket).unwrap());
-            assert!(
-                difference.is_some_and(|difference| difference.to_string().contains("dormant"))
-            );
+            let port = |number| (1..).nth(number).and_then(Port::new).unwrap();
+            let long = Redirect {
+                ports: (0..600).map(port).collect(),
+                ..redirect(Ipv6Mode::Bypass)
+            };
+            let other = Socket::open().unwrap();
+            let table = table_message(NEW_TABLE, Scope::Inet, NLM_F_CREATE)
+                .with(|table| table.be32(TABLE_FLAGS, OWNER));
+            other.transact(&[table]).unwrap();
+            // The kernel refuses every message of a batch, and can tell only so many.
+            for redirect in [redirect(Ipv6Mode::Bypass), long.clone()] {
+                let refused = apply_as(socket, &redirect, Layout::Inet).unwrap_err();
+                assert!(matches!(refused, Error::Owned { .. }), "{refused:?}");
+            }
+            drop(other);
             assert_eq!(
-                apply_as(socket, &redirect, Layout::Inet).unwrap(),
-                Change::Replaced
+                apply_as(socket, &long, Layout::Inet).unwrap(),
+                Change::Created
             );
         });
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_support_is_named() {
+        let mut batch = Batch::default();
+        let set = RuleSet::new(&redirect(Ipv6Mode::Reject), Scope::Inet).unwrap();
+        batch.create(&set, NLM_F_CREATE);
+        let named = |subject: &str| {
+            let is_subject = |(_, of): &(Scope, Subject)| of.to_string() == subject;
+            let request = batch.subjects.iter().position(is_subject);
+            assert!(request.is_some(), "{subject}: {:?}", batch.subjects);
+            let source = Errno::ENOENT;
+            batch
+                .explain(netlink::Error::Refused { request, source })
+                .to_string()
+        };
+        for subject in [
+            "the creation",
+            "nat chain output",
+            "rule 3 (`counter redirect to :8554`) of chain prerouting",
+            "rule 7 (`counter reject with tcp reset`) of chain reject_output",
+        ] {
+            let sentence = format!(
+                "this kernel's nftables does not support {subject} of table inet msm_cni; \
+                 load nf_tables, nft_chain_nat, nft_redir and nft_reject_inet on the node, \
+                 or set interceptName to iptables"
+            );
+            assert_eq!(named(subject), sentence);
+        }
     }
 
     #[test]
@@ -539,7 +668,7 @@ mod tests {
             assert!(!remove().unwrap());
             apply_as(socket, &redirect(Ipv6Mode::Reject), Layout::Split).unwrap();
             assert!(remove().unwrap());
-            assert!(!exists().unwrap());
+            assert!(found_by(socket).unwrap().is_empty());
         });
     }
 }

@@ -229,6 +229,14 @@ fn exclusions(redirect: &Redirect, scope: Scope) -> impl Iterator<Item = Rule> {
 }
 
 impl Role {
+    #[cfg(test)]
+    pub const ALL: [Self; 4] = [
+        Self::Output,
+        Self::Prerouting,
+        Self::RejectOutput,
+        Self::RejectInput,
+    ];
+
     /// The chain's name in nftables.
     pub const fn name(self) -> &'static str {
         match self {

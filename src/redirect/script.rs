@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use super::listing::{ListedChain, Listing};
-use super::rules::{Action, Chain, Match, Role, Rule, RuleSet, Scope};
+use super::listing::{Listed, Listing};
+use super::rules::{Action, Chain, Match, Role, Rule, RuleSet};
 use super::value::{Cidr, Family};
 
 /// Every chain of ours begins with this.
@@ -13,10 +13,12 @@ const PREFIX: &str = "MSM_CNI_";
 /// The tables that can hold chains of ours.
 const TABLES: [&str; 2] = ["nat", "filter"];
 
-/// The chains of ours that tell whether iptables holds a redirect: table and name.
-pub const FIRST_CHAINS: [(&str, &str); 2] = [
-    ("nat", "MSM_CNI_OUTPUT"),
-    ("filter", "MSM_CNI_REJECT_OUTPUT"),
+/// Every chain that we write: table and name.
+pub const CHAINS: [(&str, &str); 4] = [
+    ("nat", name(Role::Output)),
+    ("nat", name(Role::Prerouting)),
+    ("filter", name(Role::RejectOutput)),
+    ("filter", name(Role::RejectInput)),
 ];
 
 /// What `iptables-save` says of our chains, for one family.
@@ -114,11 +116,12 @@ fn fill(script: &mut String, chains: &[&Chain]) {
     }
 }
 
-/// The rules of `set` in the form that `listing` brings `iptables-save`'s into.
-pub fn wanted(set: &RuleSet) -> Listing {
-    let listed = |chain: &Chain| ListedChain {
-        name: listed_name(set.scope, chain.role.kind(), name(chain.role)),
-        hook: format!("-A {} -j {}", builtin(chain.role), name(chain.role)),
+/// The rules of `set` in the form that `listing` brings `iptables-save`'s into; `tool`
+/// is the one that shows them.
+pub fn wanted(set: &RuleSet, tool: &str) -> Listing {
+    let listed = |chain: &Chain| Listed {
+        name: listed_name(tool, chain.role.kind(), name(chain.role)),
+        heading: format!("-A {} -j {}", builtin(chain.role), name(chain.role)),
         rules: chain
             .rules
             .iter()
@@ -136,6 +139,8 @@ impl Saved {
         for text in text.lines() {
             if let Some(name) = text.strip_prefix('*') {
                 name.clone_into(&mut table);
+            } else if !TABLES.contains(&table.as_str()) {
+                // We write to no other, so that nothing in it is ours.
             } else if let Some(declaration) = text.strip_prefix(':') {
                 let name = declaration.split(' ').next().unwrap_or_default();
                 if name.starts_with(PREFIX) {
@@ -159,7 +164,7 @@ impl Saved {
     }
 
     /// Our chains, to be compared with `wanted`.
-    pub fn listing(&self, scope: Scope) -> Listing {
+    pub fn listing(&self, tool: &str) -> Listing {
         let of = |lines: &[(String, String)],
                   table: &str,
                   belongs: &dyn Fn(&str) -> bool|
@@ -170,30 +175,34 @@ impl Saved {
                 .map(|(_, line)| line.clone())
                 .collect()
         };
-        let listed = |(table, name): &(String, String)| ListedChain {
-            name: listed_name(scope, table, name),
-            hook: of(&self.jumps, table, &|jump| {
-                jump.ends_with(&format!(" {name}"))
-            })
-            .join("` and `"),
-            rules: of(&self.rules, table, &|rule| {
-                rule.starts_with(&format!("-A {name} "))
-            }),
+        let listed = |(table, name): &(String, String)| {
+            let jumps = of(&self.jumps, table, &|jump| target(jump) == Some(name));
+            Listed {
+                name: listed_name(tool, table, name),
+                heading: if jumps.is_empty() {
+                    "no jump to it".into()
+                } else {
+                    jumps.join("` and `")
+                },
+                rules: of(&self.rules, table, &|rule| {
+                    rule.starts_with(&format!("-A {name} "))
+                }),
+            }
         };
         Listing(self.chains.iter().map(listed).collect())
     }
 }
 
-fn listed_name(scope: Scope, table: &str, name: &str) -> String {
-    format!("{} {table} {name}", scope.name())
+fn listed_name(tool: &str, table: &str, name: &str) -> String {
+    format!("chain {name} of {tool}'s table {table}")
 }
 
-/// Where a rule sends its packets; a comment that merely names a chain sends none.
+/// The chain that a rule sends its packets to. It is the last word; a comment or a log
+/// prefix that merely names a chain ends in a quotation mark.
 fn target(line: &str) -> Option<&str> {
-    let (_, target) = line
-        .rsplit_once(" -j ")
-        .or_else(|| line.rsplit_once(" -g "))?;
-    target.split(' ').next()
+    let (before, chain) = line.rsplit_once(' ')?;
+    let jumps = before.ends_with(" -j") || before.ends_with(" -g");
+    (jumps && !chain.ends_with('"')).then_some(chain)
 }
 
 /// Brings an address into our spelling of it.
@@ -249,7 +258,7 @@ fn line(role: Role, rule: &Rule) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redirect::rules::Redirect;
+    use crate::redirect::rules::{Redirect, Scope};
     use crate::redirect::value::Ipv6Mode;
 
     const IPV4: Scope = Scope::Only(Family::Ipv4);
@@ -286,7 +295,7 @@ mod tests {
                 .replace("-I INPUT 1", "-A INPUT")
                 .replace("-I PREROUTING 1", "-A PREROUTING");
             assert_eq!(
-                wanted(&set).first_difference(&Saved::parse(&script).listing(scope)),
+                wanted(&set, "x").first_difference(&Saved::parse(&script).listing("x")),
                 None
             );
         }
@@ -319,7 +328,9 @@ mod tests {
     #[test]
     fn a_comment_that_names_our_chain_is_no_jump() {
         let saved = Saved::parse(
-            "*nat\n:MSM_CNI_OUTPUT - [0:0]\n-A OUTPUT -m comment --comment \"before MSM_CNI_OUTPUT\" -j LOG\n",
+            "*nat\n:MSM_CNI_OUTPUT - [0:0]\n\
+             -A OUTPUT -m comment --comment \"before MSM_CNI_OUTPUT\" -j LOG\n\
+             -A OUTPUT -j LOG --log-prefix \"-j MSM_CNI_OUTPUT\"\n",
         );
         assert!(!replace(None, &saved).contains("LOG"));
     }

@@ -25,6 +25,11 @@ pub enum ParseError {
     Backend { text: String },
 }
 
+/// As much of a text as fits an error message.
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
 impl Port {
     /// `None` for 0.
     pub const fn new(port: u16) -> Option<Self> {
@@ -46,7 +51,7 @@ impl FromStr for Port {
         digits(text)
             .and_then(|digits| digits.parse().ok())
             .and_then(Self::new)
-            .ok_or_else(|| ParseError::Port { text: text.into() })
+            .ok_or_else(|| ParseError::Port { text: shown(text) })
     }
 }
 
@@ -82,7 +87,7 @@ impl FromStr for Uid {
         digits(text)
             .and_then(|digits| digits.parse().ok())
             .and_then(Self::new)
-            .ok_or_else(|| ParseError::Uid { text: text.into() })
+            .ok_or_else(|| ParseError::Uid { text: shown(text) })
     }
 }
 
@@ -206,7 +211,7 @@ impl FromStr for Cidr {
             let host = if address.is_ipv4() { 32 } else { 128 };
             Self::new(address, prefix.unwrap_or(host))
         };
-        parse().ok_or_else(|| ParseError::Cidr { text: text.into() })
+        parse().ok_or_else(|| ParseError::Cidr { text: shown(text) })
     }
 }
 
@@ -243,7 +248,7 @@ impl FromStr for Ipv6Mode {
             "bypass" => Ok(Self::Bypass),
             "redirect" => Ok(Self::Redirect),
             "reject" => Ok(Self::Reject),
-            _ => Err(ParseError::Ipv6Mode { text: text.into() }),
+            _ => Err(ParseError::Ipv6Mode { text: shown(text) }),
         }
     }
 }
@@ -266,7 +271,7 @@ impl FromStr for Backend {
             "auto" => Ok(Self::Auto),
             "nftables" => Ok(Self::Nftables),
             "iptables" => Ok(Self::Iptables),
-            _ => Err(ParseError::Backend { text: text.into() }),
+            _ => Err(ParseError::Backend { text: shown(text) }),
         }
     }
 }

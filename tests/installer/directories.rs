@@ -303,7 +303,7 @@ fn lost_events_count_as_a_change() {
 
 #[test]
 fn where_nothing_can_be_watched_the_clock_has_to_do() {
-    if cannot_run(&["unshare"]) {
+    if cannot_run(&["unshare", "nsenter"]) {
         return;
     }
     for (limit, reason) in [
@@ -321,6 +321,13 @@ fn where_nothing_can_be_watched_the_clock_has_to_do() {
         let installer = Installer::start(&node, command, health);
         installer.becomes_ready();
         is_watched(&installer, &format!("{NET_DIR}/{CONF}"));
+        let users = format!("--user=/proc/{}/ns/user", installer.pid());
+        let raise = format!("echo 128 >/proc/sys/user/{limit}");
+        let mut nsenter = Command::new(find_tool("nsenter").unwrap());
+        run(nsenter.args([&users, "sh", "-c", &raise])).succeeded();
+        installer.wait_until("it sees again", || {
+            installer.logged("changes are noticed at once again") == 1
+        });
         let (code, log, _) = installer.end(Signal::SIGTERM);
         assert_eq!(code, Some(0), "{log}");
         let told = log.lines().filter(|line| line.contains("by the clock"));

@@ -158,6 +158,11 @@ fn ticks(installer: &Installer) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
+fn descriptors(installer: &Installer) -> usize {
+    let directory = format!("/proc/{}/fd", installer.pid());
+    fs::read_dir(directory).unwrap().count()
+}
+
 #[test]
 fn clients_that_say_nothing_cost_nothing_and_are_sent_away() {
     let node = Node::with_conf(CONF, CALICO);
@@ -191,7 +196,7 @@ fn clients_that_say_nothing_cost_nothing_and_are_sent_away() {
 fn a_crowd_of_bad_clients_delays_neither_probes_nor_the_loop() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
-    let memory = resident(&installer);
+    let (memory, open) = (resident(&installer), descriptors(&installer));
     let stop = &AtomicBool::new(false);
     let bad: [fn(&Installer, &mut Vec<TcpStream>); 4] = [
         // Closes at once.
@@ -237,6 +242,7 @@ fn a_crowd_of_bad_clients_delays_neither_probes_nor_the_loop() {
     });
     let grown = resident(&installer).saturating_sub(memory);
     assert!(grown < 4096, "{grown} kB");
+    installer.wait_until("all of them are gone", || descriptors(&installer) <= open);
     let (code, log, _) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0));
     assert_eq!(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -151,11 +151,7 @@ impl Node {
 
     /// The command line of an installer that serves health on an address of its own.
     pub fn command(&self, args: &[&str]) -> (Command, SocketAddr) {
-        static COUNT: AtomicU32 = AtomicU32::new(1);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let [_, a, b, _] = std::process::id().to_be_bytes();
-        let [_, _, c, d] = (count * 256 + std::process::id() % 256).to_be_bytes();
-        let health = SocketAddr::from((Ipv4Addr::new(127, a | 64, b ^ c, d), 8000));
+        let health = free_address();
         let mut command = applet("installer");
         command
             .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
@@ -201,6 +197,20 @@ impl Node {
     }
 }
 
+/// One that no other test uses, of these or of another run on the same machine.
+fn free_address() -> SocketAddr {
+    static COUNT: AtomicU32 = AtomicU32::new(1);
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let [_, a, b, _] = std::process::id().to_be_bytes();
+        let [_, _, c, d] = (count * 256 + std::process::id() % 256).to_be_bytes();
+        let address = SocketAddr::from((Ipv4Addr::new(127, a | 64, b ^ c, d), 8000));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
 fn stamp(path: &Path, stamps: &mut Stamps) {
     let metadata = path.symlink_metadata().unwrap();
     if metadata.is_dir() {
@@ -215,7 +225,10 @@ fn stamp(path: &Path, stamps: &mut Stamps) {
 
 fn collect(path: &Path, root: &Path, lines: &mut Vec<String>) {
     let shown = path.strip_prefix(root).unwrap().display();
-    let metadata = path.symlink_metadata().unwrap();
+    // The installer may be at work on it.
+    let Ok(metadata) = path.symlink_metadata() else {
+        return;
+    };
     if metadata.is_symlink() {
         let target = fs::read_link(path).unwrap();
         lines.push(format!("{shown} -> {}\n", target.display()));

@@ -1,6 +1,7 @@
 //! The three ways to write the redirect, and a test for each of them.
 
 use crate::support::command::{Outcome, run};
+use crate::support::netns::Namespace;
 use crate::support::pod::Pod;
 use crate::support::{applet, cannot_run};
 
@@ -44,11 +45,11 @@ impl Backend {
     }
 
     /// Makes it the one that the program finds in use.
-    pub fn prepare(self, pod: &Pod) {
+    pub fn prepare(self, sandbox: &Namespace) {
         if self == Self::IptablesLegacy {
             for tool in self.iptables() {
                 for table in ["nat", "filter"] {
-                    pod.inside
+                    sandbox
                         .tool(tool, &["-t", table, "-n", "-L"], "")
                         .succeeded();
                 }
@@ -66,7 +67,7 @@ impl Backend {
     /// A pod that has a redirect, written with `args`.
     pub fn redirected_pod(self, args: &[&str]) -> Pod {
         let pod = Pod::new();
-        self.prepare(&pod);
+        self.prepare(&pod.inside);
         self.apply(&pod, args);
         pod
     }

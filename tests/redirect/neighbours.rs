@@ -48,7 +48,7 @@ fn foreign_iptables_rules_stay_and_work(backend: Backend) {
             return;
         }
         let pod = Pod::new();
-        backend.prepare(&pod);
+        backend.prepare(&pod.inside);
         pod.inside
             .tool(variant, &["--noflush"], IPTABLES)
             .succeeded();
@@ -58,7 +58,7 @@ fn foreign_iptables_rules_stay_and_work(backend: Backend) {
 
 fn foreign_nft_tables_stay_as_they_are(backend: Backend) {
     let pod = Pod::new();
-    backend.prepare(&pod);
+    backend.prepare(&pod.inside);
     // Two at one priority run in the order of their registration, the later one first:
     // iptables' own -100 only comes before theirs when theirs is later.
     let rules = match backend {

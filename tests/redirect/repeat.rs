@@ -179,7 +179,7 @@ fn what_an_interrupted_run_left_behind_goes(backend: Backend) {
 
 fn check_is_right_and_changes_nothing(backend: Backend) {
     let pod = Pod::new();
-    backend.prepare(&pod);
+    backend.prepare(&pod.inside);
     let none = pod.inside.rules();
     backend.run(&pod, &["--check"]).exited(1);
     assert_eq!(pod.inside.rules(), none);
@@ -211,7 +211,7 @@ fn cleanup_is_complete_and_repeatable(backend: Backend) {
         assert_eq!(own_rules(&pod), "");
     }
     let untouched = Pod::new();
-    backend.prepare(&untouched);
+    backend.prepare(&untouched.inside);
     let before = untouched.inside.rules();
     backend.run(&untouched, &["--cleanup"]).succeeded();
     assert_eq!(
@@ -232,7 +232,7 @@ fn the_other_backends_rules_do_not_stay(backend: Backend) {
         }
         for args in [&[][..], EVERYTHING] {
             let pod = backend.redirected_pod(args);
-            second.prepare(&pod);
+            second.prepare(&pod.inside);
             second.apply(&pod, args);
             second.run(&pod, &[args, &["--check"]].concat()).succeeded();
             let rules = pod.inside.rules();

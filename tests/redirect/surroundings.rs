@@ -1,12 +1,10 @@
 //! Hosts and pods out of the ordinary: no tools, no `nf_tables` in the kernel, a pod with
 //! users of its own, a caller without privilege.
 
-use std::process::Command;
-
 use crate::backend::{Backend, msm_iptables};
 use crate::support::command::{Outcome, run};
 use crate::support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID};
-use crate::support::{cannot_run, executable, find_tool};
+use crate::support::{WITHOUT_NF_TABLES, WITHOUT_TOOLS, applet_under, cannot_run};
 
 #[test]
 fn a_pod_with_its_own_users_is_redirected_by_nftables() {
@@ -106,23 +104,13 @@ fn iptables_without_its_tools_is_a_clear_error() {
     assert_eq!(pod.inside.nft_rules(), "");
 }
 
-/// Runs the program where the directories that hold the host's network tools are empty.
 fn without_tools(pod: &Pod, args: &[&str]) -> Outcome {
-    let script = r#"for directory in /usr/sbin /sbin /usr/local/sbin; do
-        test ! -d $directory || /bin/mount -t tmpfs none $directory || exit 99
-    done
-    test ! -e /usr/sbin/nft -a ! -e /sbin/iptables || exit 98
-    exec env -i PATH= "$@""#;
-    let mut command = Command::new("/usr/bin/unshare");
-    command.args(["--mount", "--", "/bin/sh", "-c", script, "sh"]);
-    command
-        .arg(executable())
-        .arg("msm-iptables")
-        .arg("--netns")
-        .arg(pod.inside.path())
-        .args(args);
-    command.env_clear().env("PATH", "/usr/bin:/bin");
-    run(&mut command)
+    run_under(&WITHOUT_TOOLS, pod, args)
+}
+
+fn run_under(wrapper: &[&str], pod: &Pod, args: &[&str]) -> Outcome {
+    let mut command = applet_under(wrapper, "msm-iptables");
+    run(command.arg("--netns").arg(pod.inside.path()).args(args))
 }
 
 #[test]
@@ -138,12 +126,8 @@ fn nftables_starts_no_process() {
         &["--check", "--ipv6", "reject"],
         &["--cleanup"],
     ] {
-        let traced = strace(
-            &pod,
-            &["-f", "-e", "trace=execve,fork,vfork,clone,clone3"],
-            args,
-        )
-        .succeeded();
+        let trace = ["strace", "-f", "-e", "trace=execve,fork,vfork,clone,clone3"];
+        let traced = run_under(&trace, &pod, args).succeeded();
         let starts = traced.stderr.matches("execve(").count();
         assert!(
             starts == 1,
@@ -171,7 +155,7 @@ fn without_nf_tables_auto_takes_iptables() {
         return;
     }
     let pod = Pod::new();
-    Backend::IptablesLegacy.prepare(&pod);
+    Backend::IptablesLegacy.prepare(&pod.inside);
     without_nf_tables(&pod, &["--backend", "auto"]).succeeded();
     assert_eq!(
         pod.connect(&format!("{FAR}:554")),
@@ -214,33 +198,8 @@ fn without_nf_tables_asking_for_nftables_is_a_clear_error() {
 
 const FORKS: [&str; 3] = ["fork(", "clone(", "clone3("];
 
-/// Runs the program on a kernel that knows no netfilter netlink sockets. Programs that it
-/// starts are spared: legacy iptables opens other sockets, which would work there.
 fn without_nf_tables(pod: &Pod, args: &[&str]) -> Outcome {
-    strace(
-        pod,
-        &[
-            "-e",
-            "trace=socket",
-            "-e",
-            "inject=socket:error=EPROTONOSUPPORT",
-        ],
-        args,
-    )
-}
-
-fn strace(pod: &Pod, options: &[&str], args: &[&str]) -> Outcome {
-    let mut command = Command::new(find_tool("strace").unwrap());
-    command
-        .args(options)
-        .arg("--")
-        .arg(executable())
-        .arg("msm-iptables");
-    run(command
-        .arg("--netns")
-        .arg(pod.inside.path())
-        .args(args)
-        .env_clear())
+    run_under(&WITHOUT_NF_TABLES, pod, args)
 }
 
 #[test]
@@ -250,13 +209,10 @@ fn without_privilege_the_error_says_what_is_missing() {
     }
     let pod = Pod::new();
     for backend in ["auto", "nftables"] {
-        let mut command = Command::new(find_tool("setpriv").unwrap());
-        command.args(["--bounding-set=-all", "--inh-caps=-all", "--"]);
-        command
-            .arg(executable())
-            .args(["msm-iptables", "--backend", backend]);
+        let wrapper = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"];
+        let mut command = applet_under(&wrapper, "msm-iptables");
         pod.inside
-            .command(command.env_clear())
+            .command(command.args(["--backend", backend]))
             .exited(1)
             .complains_about("permi");
     }

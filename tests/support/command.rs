@@ -67,8 +67,9 @@ pub fn run(command: &mut Command) -> Outcome {
     run_with_input(command, "")
 }
 
-/// Runs `command` with `input` on its standard input; a pipe's buffer must hold it.
-pub fn run_with_input(command: &mut Command, input: &str) -> Outcome {
+/// Runs `command` with `input` on its standard input, which it reads to its end or a pipe's
+/// buffer holds.
+pub fn run_with_input(command: &mut Command, input: &(impl AsRef<[u8]> + ?Sized)) -> Outcome {
     let description = format!("{command:?}");
     let start = Instant::now();
     let mut child = command
@@ -78,7 +79,7 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Outcome {
         .spawn()
         .unwrap_or_else(|error| panic!("start {description}: {error}"));
     // Whoever exits without reading its input breaks the pipe; the exit code tells more.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let _ = child.stdin.take().unwrap().write_all(input.as_ref());
 
     let (open, ended) = mpsc::channel();
     let stdout = drain(child.stdout.take().unwrap(), open.clone());

@@ -31,6 +31,40 @@ pub fn applet(name: &str) -> Command {
     command
 }
 
+/// The same, run by the program and arguments of `wrapper`.
+pub fn applet_under(wrapper: &[&str], name: &str) -> Command {
+    let tool = find_tool(wrapper[0]).unwrap_or_else(|| panic!("{} is not installed", wrapper[0]));
+    let mut command = Command::new(tool);
+    command.args(&wrapper[1..]).arg(executable()).arg(name);
+    command.env_clear();
+    command
+}
+
+/// Wrapper: the directories that hold the host's network tools are empty.
+pub const WITHOUT_TOOLS: [&str; 7] = [
+    "unshare",
+    "--mount",
+    "--",
+    "/bin/sh",
+    "-c",
+    "for directory in /usr/sbin /sbin /usr/local/sbin; do
+        test ! -d $directory || /bin/mount -t tmpfs none $directory || exit 99
+    done
+    test ! -e /usr/sbin/nft -a ! -e /sbin/iptables || exit 98
+    exec \"$@\"",
+    "sh",
+];
+
+/// Wrapper: the kernel knows no netfilter netlink sockets. Programs that are started from
+/// there are spared: legacy iptables opens other sockets, which would work there.
+pub const WITHOUT_NF_TABLES: [&str; 5] = [
+    "strace",
+    "-e",
+    "trace=socket",
+    "-e",
+    "inject=socket:error=EPROTONOSUPPORT",
+];
+
 /// Whether the calling test has to be skipped, because this machine does not let it make
 /// network namespaces or lacks one of `tools`. Says so past the harness's capture, and
 /// fails instead where `CI` is set: there, a skipped test is a broken build.

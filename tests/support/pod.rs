@@ -1,6 +1,8 @@
 //! A pod as the tests see it: a network namespace with an address, a stub and an
 //! application's own server, joined by a cable to the outside, where other servers are.
 
+use std::time::{Duration, Instant};
+
 use super::netns::Namespace;
 use super::traffic::{Server, connect};
 
@@ -18,6 +20,9 @@ pub const FAR6: &str = "fd00:2::1";
 const GATEWAY6: &str = "fd00:1::1";
 const POD_MAC: &str = "02:00:00:00:00:02";
 const GATEWAY_MAC: &str = "02:00:00:00:00:01";
+
+/// When a cable counts as cut.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The user that the pod's application runs as.
 pub const APP_UID: u32 = 1000;
@@ -76,10 +81,22 @@ impl Pod {
             (&inside, "rival", 9999),
         ];
         let servers = servers.map(|(namespace, name, port)| Server::start(namespace, name, port));
-        Self {
+        let pod = Self {
             inside,
             outside,
             _servers: servers.into(),
+        };
+        pod.wait_for_the_cable();
+        pod
+    }
+
+    /// The kernel tells IPv6 some time later that the cable is plugged in on both ends; until
+    /// then packets get lost.
+    fn wait_for_the_cable(&self) {
+        let start = Instant::now();
+        let outside = || self.connect(&format!("[{FAR6}]:80"));
+        while outside() != format!("server@80 from {POD6}") {
+            assert!(start.elapsed() < DEADLINE, "the cable carries no IPv6");
         }
     }
 
