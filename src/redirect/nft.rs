@@ -148,7 +148,7 @@ pub fn any_chain_exists<'a>(
             attributes.string(CHAIN_TABLE, table);
             attributes.string(CHAIN_NAME, chain);
         });
-        if socket.get(&question).map_err(asking)?.is_some() {
+        if get(&socket, &question)?.is_some() {
             return Ok(true);
         }
     }
@@ -376,9 +376,14 @@ fn table_exists(socket: &Socket, scope: Scope) -> Result<bool, Error> {
     Ok(table(socket, scope)?.is_some())
 }
 
-/// Our table of that scope; a kernel that does not know the scope has none.
 fn table(socket: &Socket, scope: Scope) -> Result<Option<Vec<u8>>, Error> {
-    match socket.get(&table_message(GET_TABLE, scope, 0)) {
+    get(socket, &table_message(GET_TABLE, scope, 0))
+}
+
+/// One object; a kernel that does not know its family, as older ones do not before its
+/// first use, has none.
+fn get(socket: &Socket, question: &Message) -> Result<Option<Vec<u8>>, Error> {
+    match socket.get(question) {
         Err(netlink::Error::Refused {
             source: Errno::EAFNOSUPPORT,
             ..
