@@ -153,8 +153,19 @@ pub fn any_chain_exists<'a>(
     chains: impl IntoIterator<Item = (Family, &'a str, &'a str)>,
 ) -> Result<bool, Error> {
     let socket = open()?;
+    let mut absent = None;
     for (family, table, chain) in chains {
-        let question = Message::new(GET_CHAIN, number(Scope::Only(family)), 0).with(|attributes| {
+        let ask = |kind| Message::new(kind, number(Scope::Only(family)), 0);
+        if absent == Some((family, table)) {
+            continue;
+        }
+        // One question in place of one for each chain: most pods have no such table.
+        let question = ask(GET_TABLE).with(|attributes| attributes.string(TABLE_NAME, table));
+        if get(&socket, &question)?.is_none() {
+            absent = Some((family, table));
+            continue;
+        }
+        let question = ask(GET_CHAIN).with(|attributes| {
             attributes.string(CHAIN_TABLE, table);
             attributes.string(CHAIN_NAME, chain);
         });
