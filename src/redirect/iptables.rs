@@ -56,6 +56,8 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
             Change::None => Change::Created,
             change => change,
         },
+        // It would only hang once more, and hide why.
+        Err(error @ Error::Tool(tool::Error::TooSlow { .. })) => return Err(error),
         // Either the chains exist, or nothing can be written at all.
         Err(error) => {
             let saved = tools.save()?;
