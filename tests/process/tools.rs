@@ -326,6 +326,30 @@ fn a_tool_that_talks_a_lot_is_listened_to() {
     }
 }
 
+/// A host with one variant only has to be asked by running it which one that is.
+#[test]
+fn where_iptables_wrote_nothing_no_tool_is_started() {
+    if cannot_run(&NEEDED) {
+        return;
+    }
+    let (host, sandbox) = (Host::new(""), Namespace::new());
+    let started = host.path("started");
+    for tool in WRITERS {
+        fs::remove_file(host.path("bin").join(tool)).unwrap();
+    }
+    let script = format!(": >{}; exec cat >/dev/null", started.display());
+    host.install("iptables-restore", &script);
+    for (more, starts) in [
+        (&["--backend", "nftables"][..], false),
+        (&["--cleanup"], false),
+        (&["--backend", "iptables"], true),
+    ] {
+        let mut command = host.command("msm-iptables");
+        run(command.arg("--netns").arg(sandbox.path()).args(more)).succeeded();
+        assert_eq!(started.exists(), starts, "{more:?}");
+    }
+}
+
 /// They are met at once: each takes all the time that a tool is given.
 #[test]
 fn a_tool_that_hangs_does_not_hang_us() {
@@ -351,7 +375,7 @@ fn a_tool_that_hangs_does_not_hang_us() {
                 }
             });
         }
-        // What a tool leaves behind is not waited for, and what it did is done.
+        // What a tool leaves behind is waited for no longer, and what it did is done.
         scope.spawn(|| Host::new("cat >/dev/null; sleep 15 &").apply().succeeded());
     });
 }
