@@ -75,6 +75,9 @@ fn remove(plan: Plan) -> Result<(), Error> {
         }
         log::info!("{}: {}", step.action, step.reason);
     }
+    for note in plan.notes {
+        log::warn!("{note}");
+    }
     if plan.waiting.is_empty() {
         return Ok(());
     }

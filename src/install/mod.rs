@@ -3,6 +3,7 @@
 
 mod backoff; // how long to wait before doing the same again
 mod conflist; // our entry in the node's configuration
+mod directory; // what has to be done to it
 mod disk; // changes that are whole or not at all
 pub mod flags; // flags and environment
 mod health; // /healthz and /readyz
@@ -15,6 +16,7 @@ mod template; // the plugin's entry
 mod values; // the texts of settings
 mod watch; // what wakes the loop
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -98,6 +100,8 @@ struct Installer {
     watch: Watch,
     health: Health,
     observer: Observer,
+    /// Directories that symlinks of the runtime's directory lead to.
+    linked_dirs: BTreeSet<PathBuf>,
     pace: Pace,
     /// When the disk was looked at for the last time.
     looked: Instant,
@@ -127,6 +131,7 @@ impl Installer {
             watch,
             health,
             observer: Observer::default(),
+            linked_dirs: BTreeSet::new(),
             pace: Pace::default(),
             looked: Instant::now(),
             missing: Vec::new(),
@@ -160,7 +165,8 @@ impl Installer {
         };
         let directories = [bin_dir, secondary_bin_dir, net_dir, service_account];
         let directories = directories.map(PathBuf::as_path).into_iter();
-        self.watch.cover(directories.chain(authority));
+        let linked = self.linked_dirs.iter().map(PathBuf::as_path);
+        self.watch.cover(directories.chain(authority).chain(linked));
     }
 
     /// Serves health until it is time for another look; the signal that ends it.
@@ -193,11 +199,16 @@ impl Installer {
     /// Brings the disk nearer to what it should be; returns when to look again at the latest.
     fn reconcile(&mut self) -> Instant {
         let found = self.observer.observe(&self.settings);
+        if found.linked_dirs != self.linked_dirs {
+            // They are not watched yet.
+            self.linked_dirs = found.linked_dirs;
+            return Instant::now();
+        }
         let plan = plan::plan(&self.settings, &found);
         let now = Instant::now();
         self.looked = now;
         self.was_ready |= plan.is_empty();
-        let Plan { steps, waiting } = plan;
+        let Plan { steps, waiting, .. } = plan;
         let kubeconfig = self.settings.kubeconfig();
         if steps.iter().all(|step| step.action.path() != kubeconfig) {
             self.observer.kubeconfig_is_right(&found);

@@ -1,11 +1,13 @@
 //! What is on the disk now, as a value for `plan`. Reads, and changes nothing; what cannot
 //! be read is a reason, not an error.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::geteuid;
 
@@ -33,6 +35,8 @@ pub struct Observed {
     pub authority: Result<Option<Vec<u8>>, String>,
     /// What a runtime may load, and what has stepped aside, sorted by name.
     pub net_files: Result<Vec<NetFile>, String>,
+    /// Where some of these really are.
+    pub linked_dirs: BTreeSet<PathBuf>,
     /// What an interrupted run has left.
     pub temporaries: Vec<PathBuf>,
     /// Who we are.
@@ -75,13 +79,30 @@ pub struct Held {
     pub owner: Owner,
 }
 
+impl Held {
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.content)
+    }
+}
+
 /// A file of the runtime's configuration directory.
 #[derive(Debug)]
 pub struct NetFile {
     pub name: String,
     /// Where it really is: behind symlinks.
     pub path: PathBuf,
-    pub held: Result<Held, String>,
+    pub held: Result<Held, Unheld>,
+}
+
+/// Why the content of a file is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unheld {
+    /// Nobody can read it.
+    ByAnyone(String),
+    /// The runtime, which is not in this container, may find it; we never could.
+    Elsewhere(String),
+    /// Reading it has failed.
+    Failed(String),
 }
 
 /// Contents may hold tokens.
@@ -112,14 +133,18 @@ struct Identity {
 impl Observer {
     pub fn observe(&mut self, settings: &Settings) -> Observed {
         let (bin_dirs, bin_dir_trouble) = self.bin_dirs(settings);
+        let net_files = net_files(&settings.net_dir);
+        let linked_dirs = linked_dirs(&settings.net_dir, &net_files);
         let directories = bin_dirs
             .iter()
             .map(|dir| dir.path.as_path())
-            .chain([settings.net_dir.as_path()]);
+            .chain([settings.net_dir.as_path()])
+            .chain(linked_dirs.iter().map(PathBuf::as_path));
         let token = token(&settings.service_account.join("token"));
         let authority = authority(&settings.trust);
         Observed {
             temporaries: directories.flat_map(temporaries).collect(),
+            linked_dirs,
             bin_dirs,
             bin_dir_trouble,
             kubeconfig: state(&settings.kubeconfig()),
@@ -131,7 +156,7 @@ impl Observer {
                 }),
             token,
             authority,
-            net_files: net_files(&settings.net_dir),
+            net_files,
             own_uid: geteuid().as_raw(),
         }
     }
@@ -305,28 +330,65 @@ fn net_files(directory: &Path) -> Result<Vec<NetFile>, String> {
     };
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(unreadable)? {
-        // A name that is not UTF-8 has none of our endings.
-        let Ok(name) = entry.map_err(unreadable)?.file_name().into_string() else {
-            continue;
-        };
-        if !is_network_configuration(&name) && !name.ends_with(ORIGINAL_SUFFIX) {
-            continue;
+        let name = entry.map_err(unreadable)?.file_name();
+        let text = name.to_string_lossy();
+        if is_network_configuration(&text) || text.ends_with(ORIGINAL_SUFFIX) {
+            files.extend(net_file(directory, &name));
         }
-        let path = directory.join(&name);
-        let held = match held(&path) {
-            // Gone since, or a symlink to nothing.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(_) if path.is_dir() => continue,
-            held => held.map_err(|error| error.to_string()),
-        };
-        files.push(NetFile {
-            held,
-            path: path.canonicalize().unwrap_or(path),
-            name,
-        });
     }
     files.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(files)
+}
+
+/// `None`: it has just gone.
+fn net_file(directory: &Path, name: &OsStr) -> Option<NetFile> {
+    let path = directory.join(name);
+    let held = match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => Err(Unheld::ByAnyone("it is a directory".into())),
+        Ok(metadata) if !metadata.is_file() => {
+            Err(Unheld::ByAnyone("it is not a regular file".into()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(dangling(&fs::read_link(&path).ok()?))
+        }
+        _ if name.to_str().is_none() => Err(Unheld::Elsewhere("its name is not UTF-8".into())),
+        _ => match held(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            held => held.map_err(|error| Unheld::Failed(error.to_string())),
+        },
+    };
+    Some(NetFile {
+        name: name.to_string_lossy().into_owned(),
+        path: if path.is_symlink() {
+            path.canonicalize().unwrap_or(path)
+        } else {
+            path
+        },
+        held,
+    })
+}
+
+/// The directories, but for the runtime's own, that hold files which are symlinked there.
+fn linked_dirs(net_dir: &Path, files: &Result<Vec<NetFile>, String>) -> BTreeSet<PathBuf> {
+    let files = files.iter().flatten();
+    let dirs = files.filter_map(|file| file.path.parent());
+    dirs.filter(|dir| *dir != net_dir)
+        .map(Path::to_owned)
+        .collect()
+}
+
+/// A symlink that leads out of the directory leads somewhere else on the host.
+fn dangling(target: &Path) -> Unheld {
+    let reason = format!(
+        "it is a symlink to {}, which is not there",
+        target.display()
+    );
+    let stays = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
+    if target.components().all(stays) {
+        Unheld::ByAnyone(reason)
+    } else {
+        Unheld::Elsewhere(format!("{reason} in this container"))
+    }
 }
 
 /// Reads what the kubelet mounts. It replaces the directory behind the file's symlink and

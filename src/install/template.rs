@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::conflist;
 use crate::json::{self, Object};
 use crate::names::CNI_APPLET;
 
@@ -40,9 +41,13 @@ pub enum Error {
     #[error("the template of the plugin's configuration is not a JSON object")]
     Json { source: json::Error },
     #[error(
-        "the template of the plugin's configuration is of type {found}; it has to be \"{CNI_APPLET}\""
+        "the template of the plugin's configuration is of type {found:?}; it has to be \"{CNI_APPLET}\""
     )]
     Type { found: String },
+    #[error(
+        "the template of the plugin's configuration would make the runtime refuse the file that it is in"
+    )]
+    Refused { source: conflist::Error },
     #[error(
         "the template of the plugin's configuration has no name, which a file of its own needs"
     )]
@@ -73,12 +78,10 @@ pub fn render(template: &str, values: &Values) -> Result<Entry, Error> {
         (TOKEN, token),
     ];
     let text = filled_in(template.trim(), &placeholders);
-    let object = Object::parse(text.as_bytes()).map_err(|source| Error::Json { source })?;
-    let found = object.get("type").map_or("null", |raw| raw.get());
-    if serde_json::from_str::<Value>(found).ok() != Some(Value::from(CNI_APPLET)) {
-        return Err(Error::Type {
-            found: found.to_owned(),
-        });
+    Object::parse(text.as_bytes()).map_err(|source| Error::Json { source })?;
+    let found = conflist::plugin_type(&text).map_err(|source| Error::Refused { source })?;
+    if found != CNI_APPLET {
+        return Err(Error::Type { found });
     }
     Ok(Entry { text, secrecy })
 }
@@ -117,6 +120,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::chain;
 
     const VALUES: Values = Values {
         log_level: "info",
@@ -157,11 +161,38 @@ mod tests {
             ("", "not a JSON object"),
             ("[]", "not a JSON object"),
             ("{", "not a JSON object"),
-            ("{}", "of type null"),
+            ("{}", "has no type"),
+            (r#"{"type": ""}"#, "has no type"),
             (r#"{"type": "bridge"}"#, "of type \"bridge\""),
-            (r#"{"type": 7}"#, "of type 7"),
+            (
+                r#"{"type": "msm-cni", "Type": "bridge"}"#,
+                "of type \"bridge\"",
+            ),
+            (r#"{"type": 7}"#, "its type is of a kind"),
+            // As YAML makes it of a version without quotes.
+            (
+                r#"{"type": "msm-cni", "cniVersion": 1.0}"#,
+                "its cniVersion is of a kind",
+            ),
+            (
+                r#"{"type": "msm-cni", "NAME": {}}"#,
+                "its name is of a kind",
+            ),
+            (
+                r#"{"type": "msm-cni", "capabilities": ["bandwidth"]}"#,
+                "its capabilities",
+            ),
+            (r#"{"type": "msm-cni", "ipam": {"type": 1}}"#, "its type"),
+            (
+                r#"{"type": "msm-cni", "dns": {"search": "a.b"}}"#,
+                "its search",
+            ),
+            (
+                r#"{"type": "msm-cni"}, {"type": "msm-cni"}"#,
+                "not a JSON object",
+            ),
         ] {
-            let error = render(template, &VALUES).unwrap_err().to_string();
+            let error = chain(&render(template, &VALUES).unwrap_err());
             assert!(error.contains(sentence), "{template}: {error}");
         }
     }

@@ -8,7 +8,11 @@ mod api_server;
 #[cfg(test)]
 mod basics;
 #[cfg(test)]
+mod configuration;
+#[cfg(test)]
 mod directories;
+#[cfg(test)]
+mod fixtures;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
@@ -25,6 +29,8 @@ mod node;
 mod rivals;
 #[cfg(test)]
 mod rotation;
+#[cfg(test)]
+mod runtime;
 #[cfg(test)]
 #[expect(dead_code, reason = "no namespaces and no traffic are needed here")]
 #[path = "../support/mod.rs"]
