@@ -1,7 +1,7 @@
 //! What the plugins before us in the chain made, as the specification describes it for each
 //! version. Pure. Never stricter than the reference's own decoder, which reads the result
-//! after us, but for an interface's index below zero: `null` is absent, unknown keys and
-//! missing ones are fine, an empty gateway is none.
+//! after us: `null` is absent, unknown keys and missing ones are fine, an empty gateway is
+//! none.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,10 +19,8 @@ enum Shape {
     Address,
     /// An address with a prefix length.
     Prefix,
-    /// What the reference has as an `int`.
+    /// What the reference has as an `int`: of an interface's index, too.
     Integer,
-    /// An integer from 0 on; whether there is such an interface is not asked.
-    Index,
     List(&'static Shape),
     Object(&'static [(&'static str, Shape)]),
 }
@@ -61,12 +59,12 @@ const IP_0_1: Shape = Shape::Object(&[
 ]);
 const IP_0_3: Shape = Shape::Object(&[
     ("version", Shape::Text),
-    ("interface", Shape::Index),
+    ("interface", Shape::Integer),
     ("address", Shape::Prefix),
     ("gateway", Shape::Address),
 ]);
 const IP_1_0: Shape = Shape::Object(&[
-    ("interface", Shape::Index),
+    ("interface", Shape::Integer),
     ("address", Shape::Prefix),
     ("gateway", Shape::Address),
 ]);
@@ -144,7 +142,6 @@ impl Shape {
             }),
             Self::Prefix => is_text(raw, is_prefix),
             Self::Integer => raw.get().parse::<i64>().is_ok(),
-            Self::Index => raw.get().parse::<i64>().is_ok_and(|index| index >= 0),
             Self::List(shape) => {
                 let mut index = 0..;
                 json::items(raw, |item| {
@@ -172,7 +169,6 @@ impl Shape {
             Self::Address => "an IP address",
             Self::Prefix => "an address with a prefix length",
             Self::Integer => "an integer",
-            Self::Index => "an integer from 0 on",
             Self::List(_) => "a list",
             Self::Object(_) => "an object",
         }
@@ -332,12 +328,11 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_an_integer_from_0_on() {
+    fn an_index_is_an_integer() {
         for index in [
             "1.0",
             "1e0",
             "\"0\"",
-            "-1",
             "9223372036854775808",
             "[0]",
             "{}",

@@ -56,6 +56,8 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
             Change::None => Change::Created,
             change => change,
         },
+        // It would only hang once more, and hide why.
+        Err(error @ Error::Tool(tool::Error::TooSlow { .. })) => return Err(error),
         // Either the chains exist, or nothing can be written at all.
         Err(error) => {
             let saved = tools.save()?;
@@ -110,6 +112,12 @@ pub fn remove() -> Result<bool, Error> {
 /// The tools of every variant that holds chains of ours, nft first, and what it holds.
 fn holders() -> Result<Vec<(Tools, [Saved; 2])>, Error> {
     let mut holders = Vec::new();
+    // Every pod on its first day: the tools, one of which may have to be run to know its
+    // variant, are not even looked for.
+    let nft_is_in_use = nft_chains_exist()?;
+    if !nft_is_in_use && !legacy_tables_exist() {
+        return Ok(holders);
+    }
     let mut nft_is_installed = false;
     for tools in Tools::installed() {
         nft_is_installed |= tools.variant == Variant::Nft;
@@ -118,7 +126,7 @@ fn holders() -> Result<Vec<(Tools, [Saved; 2])>, Error> {
         }
     }
     // Rules may have been written from somewhere that has the tools, such as a container.
-    if !nft_is_installed && nft_chains_exist()? {
+    if nft_is_in_use && !nft_is_installed {
         return Err(Error::NoToolToRemove);
     }
     Ok(holders)

@@ -27,7 +27,9 @@ pub enum Error {
     NotANetns { path: PathBuf, kind: Option<String> },
     #[error("entering the network namespace {path:?}: it needs CAP_SYS_ADMIN there")]
     Enter { path: PathBuf, source: io::Error },
-    #[error("making a network namespace: it needs CAP_SYS_ADMIN, as entering a pod's does")]
+    #[error(
+        "making a network namespace, which needs CAP_SYS_ADMIN and a free place within user.max_net_namespaces"
+    )]
     Make { source: io::Error },
 }
 

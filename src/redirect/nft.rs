@@ -88,6 +88,13 @@ enum Layout {
 }
 
 impl Layout {
+    const fn other(self) -> Self {
+        match self {
+            Self::Inet => Self::Split,
+            Self::Split => Self::Inet,
+        }
+    }
+
     const fn scopes(self) -> &'static [Scope] {
         match self {
             Self::Inet => &[Scope::Inet],
@@ -125,15 +132,18 @@ pub fn wanted(redirect: &Redirect, found: &Listing) -> Listing {
 
 /// Removes our tables; says whether there was one.
 pub fn remove() -> Result<bool, Error> {
-    let socket = open()?;
+    remove_from(&open()?, &EVERY_SCOPE)
+}
+
+fn remove_from(socket: &Socket, scopes: &[Scope]) -> Result<bool, Error> {
     let mut batch = Batch::default();
-    for scope in EVERY_SCOPE {
-        if table_exists(&socket, scope)? {
-            batch.remove(scope);
+    for scope in scopes {
+        if table_exists(socket, *scope)? {
+            batch.remove(*scope);
         }
     }
     let removed = !batch.messages.is_empty();
-    batch.commit(&socket)?;
+    batch.commit(socket)?;
     Ok(removed)
 }
 
@@ -143,12 +153,23 @@ pub fn any_chain_exists<'a>(
     chains: impl IntoIterator<Item = (Family, &'a str, &'a str)>,
 ) -> Result<bool, Error> {
     let socket = open()?;
+    let mut absent = None;
     for (family, table, chain) in chains {
-        let question = Message::new(GET_CHAIN, number(Scope::Only(family)), 0).with(|attributes| {
+        let ask = |kind| Message::new(kind, number(Scope::Only(family)), 0);
+        if absent == Some((family, table)) {
+            continue;
+        }
+        // One question in place of one for each chain: most pods have no such table.
+        let question = ask(GET_TABLE).with(|attributes| attributes.string(TABLE_NAME, table));
+        if get(&socket, &question)?.is_none() {
+            absent = Some((family, table));
+            continue;
+        }
+        let question = ask(GET_CHAIN).with(|attributes| {
             attributes.string(CHAIN_TABLE, table);
             attributes.string(CHAIN_NAME, chain);
         });
-        if socket.get(&question).map_err(asking)?.is_some() {
+        if get(&socket, &question)?.is_some() {
             return Ok(true);
         }
     }
@@ -185,8 +206,9 @@ fn asking(source: netlink::Error) -> Error {
     }
 }
 
-/// Creates first: on the fresh path nothing is read, and nothing deleted, for which the
-/// kernel would make us wait.
+/// Creates first: on the fresh path nothing is listed, and nothing deleted, for which the
+/// kernel would make us wait. Only then the other layout's tables are looked for, so that
+/// the pod is never without a redirect.
 fn apply_as(socket: &Socket, redirect: &Redirect, layout: Layout) -> Result<Change, Error> {
     let sets = || {
         layout
@@ -197,7 +219,14 @@ fn apply_as(socket: &Socket, redirect: &Redirect, layout: Layout) -> Result<Chan
     let mut fresh = Batch::default();
     sets().for_each(|set| fresh.create(&set, NLM_F_CREATE | NLM_F_EXCL));
     match fresh.commit(socket) {
-        Ok(()) => return Ok(Change::Created),
+        Ok(()) => {
+            let replaces = remove_from(socket, layout.other().scopes())?;
+            return Ok(if replaces {
+                Change::Replaced
+            } else {
+                Change::Created
+            });
+        }
         Err(Error::Refused {
             source: Errno::EEXIST,
             ..
@@ -376,9 +405,15 @@ fn table_exists(socket: &Socket, scope: Scope) -> Result<bool, Error> {
     Ok(table(socket, scope)?.is_some())
 }
 
-/// Our table of that scope; a kernel that does not know the scope has none.
+/// Our table of that scope.
 fn table(socket: &Socket, scope: Scope) -> Result<Option<Vec<u8>>, Error> {
-    match socket.get(&table_message(GET_TABLE, scope, 0)) {
+    get(socket, &table_message(GET_TABLE, scope, 0))
+}
+
+/// One object; a kernel that does not know its family, as older ones do not before its
+/// first use, has none.
+fn get(socket: &Socket, question: &Message) -> Result<Option<Vec<u8>>, Error> {
+    match socket.get(question) {
         Err(netlink::Error::Refused {
             source: Errno::EAFNOSUPPORT,
             ..

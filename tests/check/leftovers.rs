@@ -122,6 +122,24 @@ fn a_piece_of_a_second_redirect_is_named() {
     }
 }
 
+/// By an ADD that finds nothing in the way of its own tables.
+#[test]
+fn tables_of_another_layout_are_taken_away_by_the_first_add() {
+    if cannot_run(&["ip", "nft"]) {
+        return;
+    }
+    for left in [
+        "table ip msm_cni { chain output { tcp dport 554 accept; }; }",
+        "table ip6 msm_cni {}",
+        "table ip msm_cni {}; table ip6 msm_cni {}",
+    ] {
+        let sandbox = Sandbox::new(json!({}));
+        sandbox.inside.load(left);
+        sandbox.add();
+        sandbox.passes();
+    }
+}
+
 fn a_redirect_by_another_backend_than_the_configured_one_is_none(backend: Backend) {
     if cannot_run(&TOOLS) {
         return;

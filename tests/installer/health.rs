@@ -177,11 +177,11 @@ fn clients_that_say_nothing_cost_nothing_and_are_sent_away() {
     assert_eq!(installer.get("/healthz").unwrap().0, 200);
     for mut stream in silent {
         let ended = stream.read(&mut [0]);
-        let reset = |error: std::io::Error| error.kind() == ErrorKind::ConnectionReset;
-        assert!(
-            ended.map_or_else(reset, |length| length == 0),
-            "it is still there"
-        );
+        let is_gone = match &ended {
+            Ok(length) => *length == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        };
+        assert!(is_gone, "{ended:?}\n{}", installer.log());
     }
     // They were there for some seconds.
     let (spent, grown) = (

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -197,18 +197,13 @@ impl Node {
     }
 }
 
-/// One that no other test uses, of these or of another run on the same machine.
+/// One that no other test uses, of these or of another run on the same machine: the address
+/// is the process, the port the test.
 fn free_address() -> SocketAddr {
-    static COUNT: AtomicU32 = AtomicU32::new(1);
-    loop {
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let [_, a, b, _] = std::process::id().to_be_bytes();
-        let [_, _, c, d] = (count * 256 + std::process::id() % 256).to_be_bytes();
-        let address = SocketAddr::from((Ipv4Addr::new(127, a | 64, b ^ c, d), 8000));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
+    static NEXT_PORT: AtomicU16 = AtomicU16::new(8000);
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from((Ipv4Addr::new(127, a | 64, b, c), port))
 }
 
 fn stamp(path: &Path, stamps: &mut Stamps) {

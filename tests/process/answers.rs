@@ -2,9 +2,10 @@
 //! nobody.
 
 use std::fs::File;
-use std::io::{PipeReader, Read, Write, pipe};
-use std::os::fd::AsRawFd;
+use std::io::{PipeReader, Write, pipe};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 
@@ -12,13 +13,13 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::plugin::{configuration, end, excluded, redirected, send, start, wait_for};
+use crate::plugin::{configuration, end, excluded, read_to_end, redirected, send, start, wait_for};
 use crate::support::applet;
 use crate::support::command::{run, run_with_input};
 use crate::support::scratch::Scratch;
 
 /// Redirections, and whether what is written there counts as written.
-const STREAMS: [(&str, bool); 10] = [
+const STREAMS: [(&str, bool); 11] = [
     (">&-", false),
     (">&- 2>&-", false),
     ("<&- >&- 2>&-", false),
@@ -30,6 +31,7 @@ const STREAMS: [(&str, bool); 10] = [
     ("1<>/dev/null", false),
     (">/dev/null", true),
     (">>/dev/null", true),
+    ("1<>/dev/zero", true),
 ];
 
 #[test]
@@ -116,6 +118,15 @@ fn what_is_said_to_a_person_is_lost_without_harm() {
     }
 }
 
+#[test]
+fn a_socket_takes_the_answer() {
+    let (mut reader, writer) = UnixStream::pair().unwrap();
+    let plugin = start_add(OwnedFd::from(writer));
+    let answer: Value = serde_json::from_str(&read_to_end(&mut reader)).unwrap();
+    assert_eq!(answer, configuration(1 << 20)["prevResult"]);
+    assert!(end(plugin).0.success());
+}
+
 /// A plugin that has begun to write more than fits a pipe, and that pipe.
 fn unread() -> (Child, PipeReader) {
     let (reader, writer) = pipe().unwrap();
@@ -135,11 +146,9 @@ fn start_add(stdout: impl Into<Stdio>) -> Child {
 #[test]
 fn an_answer_is_waited_with_until_it_is_read() {
     let (plugin, mut reader) = unread();
-    let mut answer = String::new();
-    reader.read_to_string(&mut answer).unwrap();
-    assert!(end(plugin).0.success());
-    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let answer: Value = serde_json::from_str(&read_to_end(&mut reader)).unwrap();
     assert_eq!(answer, configuration(1 << 20)["prevResult"]);
+    assert!(end(plugin).0.success());
 }
 
 #[test]

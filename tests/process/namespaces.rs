@@ -34,8 +34,9 @@ fn ask(cluster: &Cluster, plugin: Command, verb: &str, path: &OsStr) -> Outcome 
     run_with_input(&mut request, &cluster.configuration(&json!({})).to_string())
 }
 
+/// Returns what was said.
 #[track_caller]
-fn assert_error_8(outcome: Outcome) {
+fn assert_error_8(outcome: Outcome) -> String {
     let outcome = outcome.exited(1);
     let error = document(&outcome);
     assert_eq!(error["code"], 8, "{outcome}");
@@ -43,6 +44,7 @@ fn assert_error_8(outcome: Outcome) {
     assert!(said.contains("network namespace"), "{outcome}");
     assert!(said.len() < 5000, "longer than any path\n{outcome}");
     assert!(outcome.took < AT_ONCE, "{outcome}");
+    said
 }
 
 #[track_caller]
@@ -242,18 +244,16 @@ fn without_proc_nothing_is_taken_for_a_namespace() {
         file.display()
     );
     let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
-    for path in [
-        file.as_path(),
-        &sandbox.path(),
-        Path::new("/proc/self/ns/net"),
+    let own = Path::new("/proc/self/ns/net");
+    for (path, text) in [
+        (file.as_path(), "is /proc mounted?"),
+        (&sandbox.path(), "does not exist"),
+        (own, "does not exist"),
     ] {
         for verb in ["ADD", "CHECK"] {
-            assert_error_8(ask(
-                &cluster,
-                under(&wrapper, "msm-cni"),
-                verb,
-                path.as_os_str(),
-            ));
+            let plugin = under(&wrapper, "msm-cni");
+            let said = assert_error_8(ask(&cluster, plugin, verb, path.as_os_str()));
+            assert!(said.contains(text), "{said}");
         }
         let mut by_hand = under(&wrapper, "msm-iptables");
         assert_refused_by_hand(run(by_hand.arg("--netns").arg(path)));
