@@ -197,6 +197,20 @@ impl<'a> List<'a> {
             .any(|plugin| json::same(plugin.text, single.text))
     }
 
+    /// Whether it looks like what `as_list_with` makes of the plugin in it that is not ours:
+    /// then we made it, perhaps of an older version of what is there now.
+    pub fn has_our_form(&self) -> bool {
+        let [other, ours] = &self.plugins[..] else {
+            return false;
+        };
+        match NetworkConfig::parse("any.conf", other.text.as_bytes()) {
+            Ok(NetworkConfig::Single(single)) if ours.is_ours() => {
+                self.text == single.list_of(&[other.text, ours.text].join(SEPARATOR))
+            }
+            _ => false,
+        }
+    }
+
     fn assembled(&self, plugins: &str) -> String {
         let tail = self.plugins.last().map_or(0, |last| last.range.end);
         [
@@ -261,25 +275,32 @@ impl<'a> Single<'a> {
 
     /// A list of the same name and version with this plugin and ours in it.
     pub fn as_list_with(&self, entry: &str) -> String {
-        self.list_of(&[self.text, entry])
+        self.list_of(&[indented(self.text), indented(entry)].join(SEPARATOR))
     }
 
     /// The same with this plugin alone.
     pub fn as_list(&self) -> String {
-        self.list_of(&[self.text])
+        self.list_of(&indented(self.text))
     }
 
-    fn list_of(&self, plugins: &[&str]) -> String {
+    fn list_of(&self, plugins: &str) -> String {
         let version = self
             .version
             .map(|version| format!("  \"cniVersion\": {version},\n"))
             .unwrap_or_default();
         format!(
-            "{{\n{version}  \"name\": {},\n  \"plugins\": [\n    {}\n  ]\n}}\n",
+            "{{\n{version}  \"name\": {},\n  \"plugins\": [\n    {plugins}\n  ]\n}}\n",
             self.name,
-            plugins.join(",\n").replace('\n', "\n    ")
         )
     }
+}
+
+/// Between the plugins of a list that we make.
+const SEPARATOR: &str = ",\n    ";
+
+/// As it stands in such a list.
+fn indented(plugin: &str) -> String {
+    plugin.replace('\n', "\n    ")
 }
 
 impl Plugin<'_> {
@@ -513,6 +534,7 @@ mod tests {
             assert_eq!(made.with_entry(ENTRY), None);
             assert_eq!(made.without_entry().unwrap(), single.as_list());
             assert!(made.is_made_of(&single) && made.holds(&single));
+            assert!(made.has_our_form());
         }
     }
 
@@ -559,6 +581,26 @@ mod tests {
             let list = list(list_text);
             assert_eq!(list.is_made_of(&single), is_made_of_it, "{list_text}");
             assert_eq!(list.holds(&single), holds_it, "{list_text}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_ours_is_known_by_its_form() {
+        let single = single("{\n  \"name\":\"n\",\n  \"type\":\"a\"\n}");
+        let made = single.as_list_with(ENTRY);
+        for (from, to, is_ours) in [
+            ("\"a\"", "\"b\"", true),
+            ("\"a\"", "\"a\", \"mtu\": 1400", true),
+            ("\"a\": 1", "\"a\": 2", true),
+            ("\n  ]", ",\n    {\"type\": \"b\"}\n  ]", false),
+            ("\"msm-cni\"", "\"portmap\"", false),
+            ("  \"name\": \"n\"", "  \"name\": \"m\"", false),
+            ("  \"name\": \"n\"", "  \"x\": 1, \"name\": \"n\"", false),
+            ("  \"name\": \"n\"", "  \"name\":  \"n\"", false),
+            ("\"name\":\"n\",\n", "", false),
+        ] {
+            let text = made.replacen(from, to, 1);
+            assert_eq!(list(&text).has_our_form(), is_ours, "{text}");
         }
     }
 

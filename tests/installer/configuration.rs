@@ -16,6 +16,7 @@ use nix::unistd::mkfifo;
 use crate::node::{Installer, KUBECONFIG, NET_DIR, Node};
 use crate::rivals::{CALICO, CONF};
 use crate::runtime::{Network, Runtime};
+use crate::support::cannot_run;
 use crate::support::command::run;
 
 const SINGLE: &str =
@@ -306,4 +307,98 @@ fn what_is_half_written_when_we_leave_is_waited_for() {
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(node.conf(CONF), CALICO);
     assert!(!node.path(KUBECONFIG).exists());
+}
+
+/// Whether our next version of the configuration is written, but not in its place yet.
+fn is_being_written(node: &Node) -> bool {
+    fs::read_dir(node.path(NET_DIR)).unwrap().any(|entry| {
+        let entry = entry.unwrap();
+        let name = entry.file_name();
+        name.as_bytes().starts_with(b".msm-cni-temporary-")
+            && fs::read_to_string(entry.path()).is_ok_and(|text| text.ends_with("]\n}\n"))
+    })
+}
+
+#[test]
+fn what_its_owner_writes_while_we_do_is_not_lost() {
+    if cannot_run(&["strace"]) {
+        return;
+    }
+    // In microseconds, before each file is synced.
+    let slow = "inject=fsync:delay_enter=300000";
+    let strace = [
+        "strace",
+        "-D",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fsync",
+        "-e",
+        slow,
+    ];
+    for (name, content, key) in [
+        ("10-x.conf", SINGLE, "\"bridge\""),
+        ("10-x.json", SINGLE, "\"bridge\""),
+        (CONF, CALICO, "\"calico\""),
+    ] {
+        let node = Node::with_conf(name, content);
+        let args = [
+            "--cleanup-on-exit=always",
+            "--skip-cni-binaries=msm-cni,msm-iptables",
+        ];
+        let (command, health) = node.command_by(&strace, &args);
+        let installer = Installer::start(&node, command, health);
+        installer.wait_until("it is about to replace it", || is_being_written(&node));
+        let anew = content.replace(key, &format!("{key}, \"version\": 2"));
+        fs::write(node.path("new"), &anew).unwrap();
+        fs::rename(node.path("new"), node.path(NET_DIR).join(name)).unwrap();
+        installer.wait_until("the new version is in use", || {
+            network(&node)
+                .is_some_and(|network| network.ends_with_us() && network.plugins[0]["version"] == 2)
+        });
+        installer.becomes_ready();
+        leaves(installer);
+        assert_eq!(node.conf(name), anew);
+    }
+}
+
+#[test]
+fn an_owner_that_is_quicker_than_we_are_is_not_overwritten() {
+    const VERSIONS: u32 = 40;
+    for (name, content, key) in [
+        ("10-x.conf", SINGLE, "\"bridge\""),
+        ("10-x.json", SINGLE, "\"bridge\""),
+        (CONF, CALICO, "\"calico\""),
+    ] {
+        let version = |number| content.replace(key, &format!("{key}, \"version\": {number}"));
+        let node = Node::with_conf(name, content);
+        let installer = node.start(&["--cleanup-on-exit=always"]);
+        let path = node.path(NET_DIR).join(name);
+        for number in 1..=VERSIONS {
+            if number % 2 == 0 {
+                fs::write(&path, version(number)).unwrap();
+            } else {
+                fs::write(node.path("new"), version(number)).unwrap();
+                fs::rename(node.path("new"), &path).unwrap();
+            }
+            // Somewhere in the middle of what we do about the one before.
+            let looks = installer.log().len();
+            let start = Instant::now();
+            while installer.log().len() == looks && start.elapsed() < Duration::from_millis(9) {
+                std::thread::yield_now();
+            }
+        }
+        installer.wait_until("the last version is in use", || {
+            network(&node).is_some_and(|network| {
+                network.ends_with_us() && network.plugins[0]["version"] == VERSIONS
+            })
+        });
+        installer.wait_until("nothing is left to do", || {
+            name == CONF || !node.path(NET_DIR).join(name).exists()
+        });
+        leaves(installer);
+        assert_eq!(node.conf(name), version(VERSIONS));
+    }
 }

@@ -58,6 +58,7 @@ impl Directory<'_> {
             }
             Some((existing, config @ NetworkConfig::List(list)))
                 if config.is_our_own()
+                    || list.has_our_form()
                     || aside.is_some_and(|original| list.is_made_of(&original.single)) =>
             {
                 path.clone_from(&existing.file.path);

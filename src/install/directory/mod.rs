@@ -120,7 +120,7 @@ impl<'a> Directory<'a> {
         self.source(loaded).map_or(&loaded.file.name, Source::name)
     }
 
-    /// What the list is made of, if it is ours and nobody has changed it since.
+    /// What the list is made of, if it is ours and nobody has added to it since.
     fn source(&self, loaded: &Loaded<'a>) -> Option<Source<'_>> {
         let NetworkConfig::List(list) = &loaded.config else {
             return None;
@@ -132,12 +132,11 @@ impl<'a> Directory<'a> {
             .find(|original| becomes_it(original.name) && list.is_made_of(&original.single))
             .map(|original| Source::Aside(original.name));
         // We were interrupted before it stepped aside, or after it came back.
+        let is_ours = |single| list.has_our_form() || list.has_entry() && list.is_made_of(single);
         let beside = || {
             self.files.iter().find_map(|other| match &other.config {
                 NetworkConfig::Single(single)
-                    if becomes_it(&other.file.name)
-                        && list.has_entry()
-                        && list.is_made_of(single) =>
+                    if becomes_it(&other.file.name) && is_ours(single) =>
                 {
                     Some(Source::Beside(other.file.name.as_str()))
                 }

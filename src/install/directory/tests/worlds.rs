@@ -71,10 +71,8 @@ impl Worlds {
                 if self.evolved.contains(&list_name(name)) {
                     return Ok(());
                 }
-                // As long as it is no network, what it was before stays in use. And where a
-                // list comes from that was cut off is seen by comparing the two.
-                let is_aside = self.with.files.contains_key(&original_name(name));
-                if self.has_its_list(name) && !(is_aside && is_network(name, content)) {
+                // As long as it is no network, what it was before stays in use.
+                if self.has_its_list(name) && !is_network(name, content) {
                     return Ok(());
                 }
                 self.is_taken_over(name);
