@@ -2,6 +2,7 @@
 //! nobody wants it any more. When in doubt it stays: no pod is to start unredirected.
 
 use std::io::{self, PipeReader};
+use std::mem;
 use std::os::fd::AsFd;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
@@ -36,16 +37,26 @@ impl Installer {
             return Ok(());
         }
         log::info!("{signal}: what was installed goes: {fate}");
+        self.remove_all()
+    }
+
+    /// Removes what was installed, and looks again for a while where somebody gets in the
+    /// way, or is just writing what may hold our entry.
+    fn remove_all(&mut self) -> Result<(), Error> {
         let mut end = Instant::now() + HALF_WRITTEN;
         loop {
             let found = self.observer.observe(&self.settings);
-            match remove(plan::removal(&self.settings, &found)) {
-                Err(Error::CannotLeave { .. } | Error::Leave { .. }) if Instant::now() < end => {
-                    if let Wake::End(_) = self.wake(end, &[])? {
-                        end = Instant::now();
-                    }
+            let mut plan = plan::removal(&self.settings, &found);
+            let (is_in_flux, notes) = (plan.is_in_flux, mem::take(&mut plan.notes));
+            let outcome = remove(plan);
+            if Instant::now() >= end || (outcome.is_ok() && !is_in_flux) {
+                for note in notes {
+                    log::warn!("{note}");
                 }
-                outcome => return outcome,
+                return outcome;
+            }
+            if let Wake::End(_) = self.wake(end, &[])? {
+                end = Instant::now();
             }
         }
     }
@@ -87,9 +98,6 @@ fn remove(plan: Plan) -> Result<(), Error> {
             });
         }
         log::info!("{}: {}", step.action, step.reason);
-    }
-    for note in plan.notes {
-        log::warn!("{note}");
     }
     if plan.waiting.is_empty() {
         return Ok(());

@@ -25,6 +25,8 @@ pub struct Plan {
     pub waiting: Vec<String>,
     /// What somebody should know, though there is nothing to do about it.
     pub notes: Vec<String>,
+    /// Whether somebody may just be writing one of the files.
+    pub is_in_flux: bool,
 }
 
 /// One change, and why.
@@ -111,6 +113,7 @@ pub fn removal(settings: &Settings, found: &Observed) -> Plan {
             directory.leave(None, reason, &mut plan);
             plan.notes = directory.left_aside();
             plan.waiting.extend(directory.suspects());
+            plan.is_in_flux = directory.is_in_flux();
         }
         Err(reason) => plan.wait(reason.to_owned()),
     }

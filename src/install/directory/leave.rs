@@ -84,6 +84,11 @@ impl Directory<'_> {
             .collect()
     }
 
+    /// Whether there is a file that may become a configuration with our entry in a moment.
+    pub fn is_in_flux(&self) -> bool {
+        self.unusable.iter().any(|it| it.file.held.is_ok())
+    }
+
     /// Files that may hold our entry, though we cannot see it or take it out.
     pub fn suspects(&self) -> Vec<String> {
         let may_name_us = |file: &NetFile| match &file.held {
