@@ -20,6 +20,9 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// By then there is an answer, if only that nobody has answered.
 const QUESTION_END: Duration = Duration::from_millis(5500);
 
+/// What somebody is just writing is complete by then.
+const HALF_WRITTEN: Duration = Duration::from_millis(500);
+
 impl Installer {
     /// Ends the installer.
     pub(super) fn leave(mut self, signal: Signal) -> Result<(), Error> {
@@ -33,8 +36,18 @@ impl Installer {
             return Ok(());
         }
         log::info!("{signal}: what was installed goes: {fate}");
-        let found = self.observer.observe(&self.settings);
-        remove(plan::removal(&self.settings, &found))
+        let mut end = Instant::now() + HALF_WRITTEN;
+        loop {
+            let found = self.observer.observe(&self.settings);
+            match remove(plan::removal(&self.settings, &found)) {
+                Err(Error::CannotLeave { .. }) if Instant::now() < end => {
+                    if let Wake::End(_) = self.wake(end, &[])? {
+                        end = Instant::now();
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// What the API server says about our `DaemonSet`. Health is served meanwhile, and

@@ -291,3 +291,19 @@ fn a_token_in_the_template_is_renewed_in_the_entry() {
     leaves(installer);
     assert_eq!(node.conf(CONF), CALICO);
 }
+
+#[test]
+fn what_is_half_written_when_we_leave_is_waited_for() {
+    let node = Node::with_conf(CONF, CALICO);
+    let installer = node.installed(&["--cleanup-on-exit=always"]);
+    let with = node.conf(CONF);
+    installer.at_once(|| {
+        node.write(&format!("{NET_DIR}/{CONF}"), &with[..with.len() - 9]);
+        installer.signal(Signal::SIGTERM);
+    });
+    node.write(&format!("{NET_DIR}/{CONF}"), &with);
+    let (code, log, _) = installer.end(Signal::SIGCONT);
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(node.conf(CONF), CALICO);
+    assert!(!node.path(KUBECONFIG).exists());
+}
