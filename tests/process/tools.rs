@@ -82,32 +82,41 @@ struct AtWork {
     host: Host,
     /// Open as long as one of them lives.
     alive: File,
+    /// Where they read what nobody writes.
+    _never: Scratch,
+}
+
+/// A host whose writers do as `script` says, and a stream that ends with the last of them.
+fn waiting(script: &str) -> (Host, File) {
+    let host = Host::new("");
+    let fifo = host.path("alive");
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    for tool in WRITERS {
+        host.install(tool, &format!("exec 3>{}\n{script}", fifo.display()));
+    }
+    // Nobody has to be writing yet.
+    let alive = File::options()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(fifo)
+        .unwrap();
+    (host, alive)
 }
 
 impl AtWork {
     fn new() -> Self {
-        let host = Host::new("");
-        let [fifo, never] = ["alive", "never"].map(|name| host.path(name));
-        for fifo in [&fifo, &never] {
-            mkfifo(fifo, Mode::S_IRWXU).unwrap();
-        }
+        let never = Scratch::new();
+        let fifo = never.path().join("never");
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
         // A second shell, which does not have the script open, and a third that writes, so
         // that the second moves no descriptors for it.
-        let script = format!(
-            "exec 3>{}\nexec sh -c '(echo $$ >&3); exec <{}'",
-            fifo.display(),
-            never.display()
-        );
-        for tool in WRITERS {
-            host.install(tool, &script);
+        let script = format!("exec sh -c '(echo $$ >&3); exec <{}'", fifo.display());
+        let (host, alive) = waiting(&script);
+        Self {
+            host,
+            alive,
+            _never: never,
         }
-        // Nobody has to be writing yet.
-        let alive = File::options()
-            .read(true)
-            .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(fifo)
-            .unwrap();
-        Self { host, alive }
     }
 
     /// The process IDs of both, once they have begun.
@@ -348,9 +357,17 @@ fn a_tool_that_hangs_does_not_hang_us() {
                 assert!(outcome.took < Duration::from_secs(20), "{outcome}");
                 if script.contains("waiting") {
                     outcome.complains_about("still waiting");
+                } else {
+                    assert!(outcome.stderr.ends_with("10 seconds\n"), "{outcome}");
                 }
             });
         }
+        scope.spawn(|| {
+            // A shell that waits for a child of its own.
+            let (host, mut alive) = waiting("sleep 1000\nexit 1");
+            host.apply().exited(1);
+            read_to_end(&mut alive);
+        });
         // What a tool leaves behind is not waited for, and what it did is done.
         scope.spawn(|| Host::new("cat >/dev/null; sleep 15 &").apply().succeeded());
     });
@@ -365,18 +382,32 @@ fn rules_that_fill_more_than_a_pipe_are_written() {
     ]) {
         return;
     }
-    let ports: Vec<String> = (1..=2000).map(|port| port.to_string()).collect();
-    let (sandbox, ports) = (Namespace::new(), ports.join(","));
+    let sandbox = Namespace::new();
     let run_with = |more: &[&str]| {
         let mut command = applet("msm-iptables");
         command.arg("--netns").arg(sandbox.path()).args(BOTH);
-        run(command.args(["--redirect-ports", &ports]).args(more))
+        run(command.args(more))
     };
     run_with(&[]).succeeded();
-    let rules = sandbox.iptables_rules();
-    assert_eq!(rules.matches("-j REDIRECT").count(), 2 * 2000);
+    // Somebody's jumps to our chain, which we read and remove.
+    let jump = format!(
+        "-A OUTPUT -m comment --comment {} -j MSM_CNI_OUTPUT\n",
+        "x".repeat(200)
+    );
+    let script = format!("*nat\n{}COMMIT\n", jump.repeat(500));
+    sandbox
+        .tool("iptables-nft-restore", &["--noflush"], &script)
+        .succeeded();
+    run_with(&["--check"]).exited(1);
+    run_with(&[]).succeeded();
+    assert_eq!(
+        sandbox
+            .iptables_rules()
+            .matches("-j MSM_CNI_OUTPUT")
+            .count(),
+        2
+    );
     run_with(&["--check"]).succeeded();
-    run_with(&["--inbound-ports", &ports]).succeeded();
     run_with(&["--cleanup"]).succeeded();
     assert!(!sandbox.iptables_rules().contains("MSM_CNI"));
 }
