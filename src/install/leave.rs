@@ -40,7 +40,7 @@ impl Installer {
         loop {
             let found = self.observer.observe(&self.settings);
             match remove(plan::removal(&self.settings, &found)) {
-                Err(Error::CannotLeave { .. }) if Instant::now() < end => {
+                Err(Error::CannotLeave { .. } | Error::Leave { .. }) if Instant::now() < end => {
                     if let Wake::End(_) = self.wake(end, &[])? {
                         end = Instant::now();
                     }

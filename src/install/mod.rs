@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use disk::NewFile;
 use health::Health;
 use observe::Observer;
 use pace::Pace;
@@ -284,8 +285,22 @@ fn apply(action: &Action) -> Result<(), disk::Error> {
             content,
             mode,
             owner,
-        } => disk::write(path, content, *mode, *owner),
-        Action::Rename { from, to } => disk::rename(from, to),
+            instead_of,
+        } => {
+            let new = NewFile {
+                path,
+                mode: *mode,
+                owner: *owner,
+                instead_of: instead_of.as_deref(),
+            };
+            disk::write(new, content)
+        }
+        Action::SetAside {
+            path,
+            aside,
+            content,
+        } => disk::set_aside(path, aside, content),
+        Action::Restore { path, aside } => disk::restore(path, aside),
         Action::Remove { path } => disk::remove(path),
     }
 }

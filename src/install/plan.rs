@@ -62,10 +62,19 @@ pub enum Action {
         mode: u32,
         /// `None`: ours.
         owner: Option<Owner>,
+        /// What is there; `None`: it does not matter.
+        instead_of: Option<Vec<u8>>,
     },
-    Rename {
-        from: PathBuf,
-        to: PathBuf,
+    /// Gives what holds `content` another name.
+    SetAside {
+        path: PathBuf,
+        aside: PathBuf,
+        content: Vec<u8>,
+    },
+    /// And its own again.
+    Restore {
+        path: PathBuf,
+        aside: PathBuf,
     },
     Remove {
         path: PathBuf,
@@ -226,6 +235,7 @@ impl Plan {
                 content: content.into_bytes(),
                 mode,
                 owner: None,
+                instead_of: None,
             },
             reason,
             cause,
@@ -283,7 +293,8 @@ impl Action {
             Self::CopyExecutable { path, .. }
             | Self::Link { path, .. }
             | Self::Write { path, .. }
-            | Self::Rename { from: path, .. }
+            | Self::SetAside { path, .. }
+            | Self::Restore { aside: path, .. }
             | Self::Remove { path } => path,
         }
     }
@@ -297,7 +308,17 @@ impl fmt::Display for Action {
             Self::CopyExecutable { .. } => write!(f, "copied the executable to {path}"),
             Self::Link { target, .. } => write!(f, "linked {path} to {target}"),
             Self::Write { mode, .. } => write!(f, "wrote {path} with mode {mode:04o}"),
-            Self::Rename { to, .. } => write!(f, "renamed {path} to {}", to.display()),
+            Self::SetAside {
+                path: from,
+                aside: to,
+                ..
+            }
+            | Self::Restore {
+                path: to,
+                aside: from,
+            } => {
+                write!(f, "renamed {} to {}", from.display(), to.display())
+            }
             Self::Remove { .. } => write!(f, "removed {path}"),
         }
     }

@@ -68,6 +68,7 @@ impl Directory<'_> {
                         content: single.as_list_with(&entry.text).into_bytes(),
                         mode: private(first.held.mode, entry.secrecy),
                         owner: Some(first.held.owner),
+                        instead_of: Some(existing.held.content.clone()),
                     },
                     reason,
                 );
@@ -80,6 +81,7 @@ impl Directory<'_> {
                         content: single.as_list_with(&entry.text).into_bytes(),
                         mode: private(first.held.mode, entry.secrecy),
                         owner: Some(first.held.owner),
+                        instead_of: None,
                     },
                     reason,
                 );
@@ -94,9 +96,10 @@ impl Directory<'_> {
             }
         }
         plan.push(
-            Action::Rename {
-                from: self.path(&first.file.name),
-                to: self.path(&original_name(&first.file.name)),
+            Action::SetAside {
+                path: self.path(&first.file.name),
+                aside: self.path(&original_name(&first.file.name)),
+                content: first.held.content.clone(),
             },
             format!("{name} holds its plugin, and ours"),
         );
@@ -174,6 +177,7 @@ impl Directory<'_> {
                     content: content.into_bytes(),
                     mode,
                     owner: None,
+                    instead_of: None,
                 },
                 reason,
             );

@@ -26,9 +26,9 @@ impl Directory<'_> {
                         && !self.has(original)
                     {
                         plan.push(
-                            Action::Rename {
-                                from: self.path(&original_name(original)),
-                                to: self.path(original),
+                            Action::Restore {
+                                path: self.path(original),
+                                aside: self.path(&original_name(original)),
                             },
                             format!("it comes back in place of {name}: {reason}"),
                         );

@@ -213,6 +213,7 @@ impl Loaded<'_> {
             content: content.into_bytes(),
             mode: private(self.held.mode, secrecy),
             owner: Some(self.held.owner),
+            instead_of: Some(self.held.content.clone()),
         }
     }
 }

@@ -156,7 +156,12 @@ impl Node {
                 content,
                 mode,
                 owner,
+                instead_of,
             } => {
+                if let Some(expected) = instead_of {
+                    let found = self.files[&name(path)].as_ref().unwrap();
+                    assert_eq!(&found.content, expected, "{action}");
+                }
                 let file = Held {
                     content: content.clone(),
                     mode: *mode,
@@ -164,9 +169,18 @@ impl Node {
                 };
                 self.files.insert(name(path), Ok(file));
             }
-            Action::Rename { from, to } => {
-                let file = self.files.remove(&name(from)).unwrap();
-                self.files.insert(name(to), file);
+            Action::SetAside {
+                path,
+                aside,
+                content,
+            } => {
+                let file = self.files.remove(&name(path)).unwrap();
+                assert_eq!(&file.as_ref().unwrap().content, content, "{action}");
+                self.files.insert(name(aside), file);
+            }
+            Action::Restore { path, aside } => {
+                let file = self.files.remove(&name(aside)).unwrap();
+                assert!(self.files.insert(name(path), file).is_none(), "{action}");
             }
             Action::Remove { path } => {
                 assert!(self.files.remove(&name(path)).is_some(), "{action}");
