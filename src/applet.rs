@@ -28,10 +28,17 @@ enum Applet {
 /// What argv asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Call {
-    Applet { applet: Applet, args: Vec<OsString> },
+    Applet {
+        applet: Applet,
+        args: Vec<OsString>,
+    },
     Help,
     Version,
-    Unknown { name: String },
+    /// No applet is named.
+    Missing,
+    Unknown {
+        name: String,
+    },
 }
 
 /// Runs this process as the applet that its arguments name.
@@ -55,18 +62,21 @@ pub fn run() -> ExitCode {
     };
     match call {
         Call::Applet { applet, args } => applet.run(args, &mut process),
-        Call::Help => say(process.stdout, &help(), 0),
+        Call::Help => say(&mut process, &help()),
         Call::Version => say(
-            process.stdout,
+            &mut process,
             concat!("msm ", env!("CARGO_PKG_VERSION"), "\n"),
-            0,
         ),
+        Call::Missing => {
+            let text = format!("{EXECUTABLE}: say which applet is wanted\n\n{}", help());
+            refuse(&mut process, &text)
+        }
         Call::Unknown { name } => {
             let text = format!(
                 "{EXECUTABLE}: {name:?} is no applet of this program\n\n{}",
                 help()
             );
-            say(process.stderr, &text, USAGE_ERROR)
+            refuse(&mut process, &text)
         }
     }
 }
@@ -83,7 +93,8 @@ fn run_iptables(args: Vec<OsString>, process: &mut Process) -> ExitCode {
     let args = std::iter::once(IPTABLES_APPLET.into()).chain(args);
     let parsed = redirect::cli::Cli::command()
         .try_get_matches_from(args)
-        .and_then(|matches| redirect::cli::Cli::from_arg_matches(&matches));
+        .and_then(|matches| redirect::cli::Cli::from_arg_matches(&matches))
+        .and_then(redirect::cli::Cli::with_plain_lists);
     match parsed {
         Ok(cli) => redirect::cli::run(&cli, process),
         Err(stop) => stopped(&stop, process),
@@ -101,7 +112,7 @@ fn run_installer(args: Vec<OsString>, process: &mut Process) -> ExitCode {
         Ok(settings) => install::run(settings),
         Err(error) => {
             let text = format!("{INSTALLER_APPLET}: {}\n", chain(&error));
-            say(process.stderr, &text, USAGE_ERROR)
+            refuse(process, &text)
         }
     }
 }
@@ -110,21 +121,36 @@ fn run_installer(args: Vec<OsString>, process: &mut Process) -> ExitCode {
 fn stopped(stop: &clap::Error, process: &mut Process) -> ExitCode {
     let text = stop.render().to_string();
     if stop.use_stderr() {
-        say(process.stderr, &text, USAGE_ERROR)
+        refuse(process, &text)
     } else {
-        say(process.stdout, &text, 0)
+        say(process, &text)
     }
 }
 
-/// Writes a text; a text that nobody takes is no success.
-fn say(stream: &mut dyn Write, text: &str, code: u8) -> ExitCode {
-    let said = stream
+/// Writes what was asked for; a text that nobody takes is no success.
+fn say(process: &mut Process, text: &str) -> ExitCode {
+    let said = process
+        .stdout
         .write_all(text.as_bytes())
-        .and_then(|()| stream.flush());
-    match (said, code) {
-        (Err(_), 0) => ExitCode::FAILURE,
-        _ => code.into(),
+        .and_then(|()| process.stdout.flush());
+    match said {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to tell it to when this fails too; the exit code remains.
+            let _ = writeln!(
+                process.stderr,
+                "{EXECUTABLE}: writing to standard output: {error}"
+            );
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// Says what is wrong with the arguments.
+fn refuse(process: &mut Process, text: &str) -> ExitCode {
+    // Nobody is left to tell it to when this fails; the exit code remains.
+    let _ = process.stderr.write_all(text.as_bytes());
+    USAGE_ERROR.into()
 }
 
 fn help() -> String {
@@ -178,10 +204,10 @@ impl Call {
         if name != EXECUTABLE {
             return Self::Unknown { name };
         }
-        let name = args
-            .next()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let Some(name) = args.next() else {
+            return Self::Missing;
+        };
+        let name = name.to_string_lossy().into_owned();
         match (Applet::from_name(&name), name.as_str()) {
             (Some(applet), _) => Self::Applet {
                 applet,
@@ -238,7 +264,6 @@ mod tests {
         for args in [
             &[][..],
             &[""],
-            &["msm"],
             &["msm", ""],
             &["sh"],
             &["msm-cni2"],
@@ -248,6 +273,7 @@ mod tests {
         ] {
             assert!(matches!(call(args), Call::Unknown { .. }), "{args:?}");
         }
+        assert_eq!(call(&["/opt/cni/bin/msm"]), Call::Missing);
     }
 
     #[test]

@@ -188,10 +188,11 @@ fn authorities(bundle: &[u8]) -> Result<(Vec<Certificate<'static>>, usize), Unus
             _ => refused += 1,
         }
     }
-    if usable.is_empty() {
-        return Err(Unusable::Authorities { refused });
+    match (usable.is_empty(), refused) {
+        (true, 0) => Err(Unusable::NoAuthority),
+        (true, _) => Err(Unusable::Authorities { refused }),
+        (false, _) => Ok((usable, refused)),
     }
-    Ok((usable, refused))
 }
 
 /// ureq panics when the key does not match: rustls is asked first.
