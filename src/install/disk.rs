@@ -1,7 +1,9 @@
 //! Changes to the disk, each of them whole or not at all: a file is written under a name
-//! that nobody loads, synced and renamed, and its directory synced. Decides nothing.
+//! that nobody loads, synced and renamed. What counts on an earlier change happens after
+//! that one is safe from a power cut. Decides nothing.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
@@ -14,11 +16,27 @@ const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
 /// Why the disk is as it was.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing} {}", .path.display())]
-pub struct Error {
-    doing: &'static str,
-    path: PathBuf,
-    source: io::Error,
+pub enum Error {
+    #[error("{doing} {}", .path.display())]
+    Failed {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// What was to be done followed from something that is not so any more.
+    #[error("somebody else has just changed {}", .path.display())]
+    Outdated { path: PathBuf },
+}
+
+impl Error {
+    /// For `map_err`.
+    fn when(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Failed {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    }
 }
 
 /// User and group of a file.
@@ -26,6 +44,19 @@ pub struct Error {
 pub struct Owner {
     pub uid: u32,
     pub gid: u32,
+}
+
+/// How a file is to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct NewFile<'a> {
+    pub path: &'a Path,
+    /// Permission bits.
+    pub mode: u32,
+    /// `None`: ours.
+    pub owner: Option<Owner>,
+    /// What it replaces; when something else is there by then, that stays. `None`: whatever
+    /// is there.
+    pub instead_of: Option<&'a [u8]>,
 }
 
 /// Opens our own executable for reading.
@@ -40,189 +71,213 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    let mut bytes = Vec::new();
+    let too_large = || io::Error::other(format!("it is larger than {limit} bytes"));
+    if metadata.len() > limit {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(metadata.len().try_into().unwrap_or_default());
+    // It may have grown since.
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > limit) {
-        return Err(io::Error::other(format!("it is larger than {limit} bytes")));
+        return Err(too_large());
     }
     Ok(bytes)
 }
 
-/// A file as it is to be written.
-#[derive(Debug, Clone, Copy)]
-pub struct NewFile<'a> {
-    pub path: &'a Path,
-    /// Permission bits.
-    pub mode: u32,
-    /// `None`: us.
-    pub owner: Option<Owner>,
-    /// What it replaces; when something else is there by then, that stays. `None`: whatever
-    /// is there.
-    pub instead_of: Option<&'a [u8]>,
+/// Whether an installer, which locks what it writes, still has a regular file open.
+pub fn is_in_use(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-/// Writes a file.
-pub fn write(new: NewFile, content: &[u8]) -> Result<(), Error> {
-    write_with(new, |file| file.write_all(content))
+/// What is changed, and which of the changes a power cut could still undo.
+#[derive(Debug, Default)]
+pub struct Disk {
+    /// Directories.
+    unsynced: BTreeSet<PathBuf>,
 }
 
-/// Writes a copy of our own executable.
-pub fn copy_own_executable(path: &Path, mode: u32) -> Result<(), Error> {
-    let new = NewFile {
-        path,
-        mode,
-        owner: None,
-        instead_of: None,
-    };
-    write_with(new, |file| io::copy(&mut own_executable()?, file).map(drop))
-}
-
-fn write_with(new: NewFile, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
-    let temporary = Temporary::beside(new.path);
-    let outcome = temporary.write(fill, new.mode, new.owner).and_then(|()| {
-        if let Some(content) = new.instead_of {
-            check(new.path, content)?;
-        }
-        temporary.take_place_of(new.path)
-    });
-    outcome.map_err(|source| Error {
-        doing: "writing",
-        path: new.path.to_owned(),
-        source,
-    })
-}
-
-/// Somebody else's change since it was looked at would be lost.
-fn check(path: &Path, content: &[u8]) -> io::Result<()> {
-    let limit = u64::try_from(content.len()).unwrap_or(u64::MAX);
-    match read(path, limit) {
-        Ok(found) if found == content => Ok(()),
-        _ => Err(io::Error::other("somebody else has just changed it")),
+impl Disk {
+    pub const fn unsynced(&self) -> &BTreeSet<PathBuf> {
+        &self.unsynced
     }
-}
 
-/// Makes a symlink.
-pub fn link(target: &str, path: &Path) -> Result<(), Error> {
-    let temporary = Temporary::beside(path);
-    symlink(target, &temporary.0)
-        .and_then(|()| temporary.take_place_of(path))
-        .map_err(|source| Error {
-            doing: "making the symlink",
-            path: path.to_owned(),
-            source,
+    /// Makes all changes safe from a power cut.
+    pub fn sync(&mut self) -> Result<(), Error> {
+        while let Some(directory) = self.unsynced.first() {
+            match File::open(directory).and_then(|directory| directory.sync_all()) {
+                // Gone, with all that was in it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                synced => synced.map_err(Error::when("syncing the directory", directory))?,
+            }
+            self.unsynced.pop_first();
+        }
+        Ok(())
+    }
+
+    /// Writes a copy of our own executable. Copies and links depend on nothing and not on
+    /// each other, so that one sync does for several of them.
+    pub fn copy_own_executable(&mut self, path: &Path, mode: u32) -> Result<(), Error> {
+        let new = NewFile {
+            path,
+            mode,
+            owner: None,
+            instead_of: None,
+        };
+        let fill = |file: &mut File| io::copy(&mut own_executable()?, file).map(drop);
+        // Closed before it gets its name: what is open for writing cannot be run.
+        self.replace(path, |temporary| new.write(temporary, fill).map(drop))
+    }
+
+    /// Makes a symlink.
+    pub fn link(&mut self, path: &Path, target: &str) -> Result<(), Error> {
+        self.replace(path, |temporary| {
+            symlink(target, temporary).map_err(Error::when("making a temporary symlink for", path))
         })
-}
+    }
 
-/// Gives a file that holds `content` another name in its directory, where what has that
-/// name goes. When somebody writes it meanwhile, it stays.
-pub fn set_aside(path: &Path, aside: &Path, content: &[u8]) -> Result<(), Error> {
-    let outcome = check(path, content).and_then(|()| {
-        fs::rename(path, aside)?;
-        if let Err(error) = check(aside, content) {
-            come_back(aside, path)?;
-            return Err(error);
+    /// Writes a file; it is still open, and locked as long as it is.
+    pub fn write(&mut self, new: NewFile, content: &[u8]) -> Result<File, Error> {
+        self.sync()?;
+        self.replace(new.path, |temporary| {
+            let file = new.write(temporary, |file| file.write_all(content))?;
+            if let Some(content) = new.instead_of {
+                check(new.path, content)?;
+            }
+            Ok(file)
+        })
+    }
+
+    /// Gives a file that holds `content` another name in its directory, where what has that
+    /// name goes. When somebody writes it meanwhile, it stays.
+    pub fn set_aside(&mut self, path: &Path, aside: &Path, content: &[u8]) -> Result<(), Error> {
+        self.sync()?;
+        check(path, content)?;
+        self.rename(path, aside)?;
+        check(aside, content).or_else(|outdated| {
+            self.restore(path, aside)?;
+            Err(outdated)
+        })
+    }
+
+    /// Gives it its own name again, unless there is something of that name.
+    pub fn restore(&mut self, path: &Path, aside: &Path) -> Result<(), Error> {
+        self.sync()?;
+        // A link would replace nothing for certain, but not everyone may make one.
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::Outdated {
+                path: path.to_owned(),
+            });
         }
-        sync_directory_of(path)
-    });
-    outcome.map_err(|source| Error {
-        doing: "renaming",
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// Gives it its own name again, unless there is something of that name.
-pub fn restore(path: &Path, aside: &Path) -> Result<(), Error> {
-    come_back(aside, path).map_err(|source| Error {
-        doing: "renaming",
-        path: aside.to_owned(),
-        source,
-    })
-}
-
-fn come_back(aside: &Path, path: &Path) -> io::Result<()> {
-    // A link would replace nothing for certain, but not everyone may make one.
-    if path.symlink_metadata().is_ok() {
-        return Err(io::ErrorKind::AlreadyExists.into());
+        self.rename(aside, path)
     }
-    fs::rename(aside, path)?;
-    sync_directory_of(path)
-}
 
-/// Removes a file, if it is there.
-pub fn remove(path: &Path) -> Result<(), Error> {
-    let removed = match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => sync_directory_of(path),
-    };
-    removed.map_err(|source| Error {
-        doing: "removing",
-        path: path.to_owned(),
-        source,
-    })
-}
+    fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Error> {
+        fs::rename(from, to).map_err(Error::when("renaming", from))?;
+        self.has_changed(to);
+        Ok(())
+    }
 
-/// A file under a name that no runtime loads; goes unless it takes its place.
-struct Temporary(PathBuf);
+    /// Removes a file, if it is there.
+    pub fn remove(&mut self, path: &Path) -> Result<(), Error> {
+        self.sync()?;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(Error::when("removing", path))?,
+        }
+        self.has_changed(path);
+        Ok(())
+    }
 
-impl Temporary {
-    /// Random, so that two installers of one node do not write into the same file.
-    fn beside(path: &Path) -> Self {
+    /// Makes something under a name that no runtime loads, and gives it its own name.
+    fn replace<T>(
+        &mut self,
+        path: &Path,
+        make: impl FnOnce(&Path) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        // Random, so that two installers of one node do not write into the same file.
         let number = RandomState::new().hash_one(path);
-        Self(path.with_file_name(format!("{TEMPORARY_PREFIX}{number:016x}")))
+        let temporary = path.with_file_name(format!("{TEMPORARY_PREFIX}{number:016x}"));
+        let made = make(&temporary).and_then(|made| {
+            take_place(&temporary, path).map_err(Error::when("replacing", path))?;
+            Ok(made)
+        });
+        match &made {
+            Ok(_) => self.has_changed(path),
+            // If it stays, it is found when the disk is looked at.
+            Err(_) => drop(fs::remove_file(&temporary)),
+        }
+        made
     }
 
+    fn has_changed(&mut self, path: &Path) {
+        self.unsynced.extend(path.parent().map(Path::to_owned));
+    }
+}
+
+impl NewFile<'_> {
     fn write(
         &self,
+        temporary: &Path,
         fill: impl FnOnce(&mut File) -> io::Result<()>,
-        mode: u32,
-        owner: Option<Owner>,
-    ) -> io::Result<()> {
+    ) -> Result<File, Error> {
+        let when = |doing| Error::when(doing, self.path);
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             // Until it is complete, nobody else's business.
             .mode(0o600)
-            .open(&self.0)?;
-        fill(&mut file)?;
-        if let Some(owner) = owner {
-            let metadata = file.metadata()?;
-            let is = Owner {
-                uid: metadata.uid(),
-                gid: metadata.gid(),
-            };
-            if is != owner {
-                fchown(&file, Some(owner.uid), Some(owner.gid))?;
-            }
-        }
-        file.set_permissions(Permissions::from_mode(mode))?;
-        file.sync_all()
+            .open(temporary)
+            .map_err(when("creating a temporary file for"))?;
+        // Where files cannot be locked, others have to do without knowing.
+        let _ = file.try_lock();
+        fill(&mut file).map_err(when("writing"))?;
+        self.give_away(&file)
+            .map_err(when("keeping the owner of"))?;
+        file.set_permissions(Permissions::from_mode(self.mode))
+            .map_err(when("setting the mode of"))?;
+        file.sync_all().map_err(when("syncing"))?;
+        Ok(file)
     }
 
-    fn take_place_of(&self, path: &Path) -> io::Result<()> {
-        match fs::rename(&self.0, path) {
-            // Container runtimes make one to mount a file on that is missing; one that is
-            // not empty is somebody's.
-            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-                fs::remove_dir(path)?;
-                fs::rename(&self.0, path)?;
-            }
-            renamed => renamed?,
+    /// Where it is ours already, that takes no privilege.
+    fn give_away(&self, file: &File) -> io::Result<()> {
+        let Some(Owner { uid, gid }) = self.owner else {
+            return Ok(());
+        };
+        let metadata = file.metadata()?;
+        if (metadata.uid(), metadata.gid()) == (uid, gid) {
+            return Ok(());
         }
-        sync_directory_of(path)
+        fchown(file, Some(uid), Some(gid)).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => io::Error::other(format!(
+                "{error}; it belongs to user {uid} and group {gid}, so the installer needs the capability CHOWN"
+            )),
+            _ => error,
+        })
     }
 }
 
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // Gone already when it took its place; else a later run removes what stays.
-        let _ = fs::remove_file(&self.0);
+/// Somebody else's change since it was looked at would be lost.
+fn check(path: &Path, content: &[u8]) -> Result<(), Error> {
+    let limit = u64::try_from(content.len()).unwrap_or(u64::MAX);
+    match read(path, limit) {
+        Ok(found) if found == content => Ok(()),
+        _ => Err(Error::Outdated {
+            path: path.to_owned(),
+        }),
     }
 }
 
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+fn take_place(temporary: &Path, path: &Path) -> io::Result<()> {
+    match fs::rename(temporary, path) {
+        // Container runtimes make one to mount a file on that is missing; one that is not
+        // empty is somebody's.
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            fs::remove_dir(path)?;
+            fs::rename(temporary, path)
+        }
+        renamed => renamed,
+    }
 }
 
 #[cfg(test)]
@@ -271,14 +326,16 @@ mod tests {
                 owner: None,
                 instead_of: Some(expected.as_bytes()),
             };
-            let error = write(new, b"ours").unwrap_err();
-            assert!(crate::process::chain(&error).ends_with("just changed it"));
-            set_aside(&path, &scratch.path("y"), expected.as_bytes()).unwrap_err();
+            let mut disk = Disk::default();
+            let error = disk.write(new, b"ours").unwrap_err();
+            assert!(matches!(error, Error::Outdated { .. }), "{error}");
+            disk.set_aside(&path, &scratch.path("y"), expected.as_bytes())
+                .unwrap_err();
             assert_eq!(scratch.read("x").as_deref(), Some("now"));
             assert_eq!(scratch.count(), 1);
 
             let instead_of = Some(&b"now"[..]);
-            write(NewFile { instead_of, ..new }, b"ours").unwrap();
+            disk.write(NewFile { instead_of, ..new }, b"ours").unwrap();
             assert_eq!(scratch.read("x").as_deref(), Some("ours"));
         }
     }
@@ -288,21 +345,22 @@ mod tests {
         let scratch = Scratch::with("now");
         let (path, aside) = (scratch.path("x"), scratch.path("y"));
         fs::write(&aside, "old").unwrap();
-        set_aside(&path, &aside, b"now").unwrap();
+        let mut disk = Disk::default();
+        disk.set_aside(&path, &aside, b"now").unwrap();
         assert_eq!((scratch.read("x"), scratch.count()), (None, 1));
-        restore(&path, &aside).unwrap();
+        disk.restore(&path, &aside).unwrap();
         assert_eq!(scratch.read("x").as_deref(), Some("now"));
         assert_eq!(scratch.count(), 1);
 
         fs::write(&aside, "old").unwrap();
-        restore(&path, &aside).unwrap_err();
+        disk.restore(&path, &aside).unwrap_err();
         assert_eq!(scratch.read("x").as_deref(), Some("now"));
         assert_eq!(scratch.read("y").as_deref(), Some("old"));
         // A symlink comes back as one.
         fs::remove_file(&path).unwrap();
         fs::rename(&aside, scratch.path("z")).unwrap();
         symlink("z", &aside).unwrap();
-        restore(&path, &aside).unwrap();
+        disk.restore(&path, &aside).unwrap();
         assert_eq!(fs::read_link(&path).unwrap(), Path::new("z"));
     }
 }

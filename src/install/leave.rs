@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::lease::Charge;
 use super::plan::{self, Plan};
 use super::settings::{Cleanup, Settings};
 use super::watch::Wake;
-use super::{Error, Installer, apply, observe};
+use super::{Error, Installer, observe};
 use crate::kube::{self, Credentials, Fate, OwnPod};
+use crate::process::chain;
 
 /// For the question whether our `DaemonSet` is still wanted.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +38,10 @@ impl Installer {
             log::info!("{signal}: everything stays as it is: {fate}");
             return Ok(());
         }
+        if self.observe().charge != Charge::Ours {
+            log::info!("{signal}: everything stays as it is: another installer is in charge of it");
+            return Ok(());
+        }
         log::info!("{signal}: what was installed goes: {fate}");
         self.remove_all()
     }
@@ -45,20 +51,59 @@ impl Installer {
     fn remove_all(&mut self) -> Result<(), Error> {
         let mut end = Instant::now() + HALF_WRITTEN;
         loop {
-            let found = self.observer.observe(&self.settings);
+            let found = self.observe();
             let mut plan = plan::removal(&self.settings, &found);
             let (is_in_flux, notes) = (plan.is_in_flux, mem::take(&mut plan.notes));
-            let outcome = remove(plan);
+            let outcome = self.remove(plan);
             if Instant::now() >= end || (outcome.is_ok() && !is_in_flux) {
                 for note in notes {
                     log::warn!("{note}");
                 }
                 return outcome;
             }
-            if let Wake::End(_) = self.wake(end, &[])? {
-                end = Instant::now();
+            if let Err(error) = outcome {
+                log::info!("trying again: {}", chain(&error));
+            }
+            end = self.wait_for_change(end)?;
+        }
+    }
+
+    /// Until `end` at most; another signal makes that now.
+    fn wait_for_change(&mut self, end: Instant) -> Result<Instant, Error> {
+        while Instant::now() < end {
+            match self.wake(end, &[])? {
+                Wake::End(_) => return Ok(Instant::now()),
+                Wake::Change | Wake::Retry => break,
+                Wake::Other => {}
             }
         }
+        Ok(end)
+    }
+
+    fn remove(&mut self, plan: Plan) -> Result<(), Error> {
+        let mut steps = plan.steps.into_iter();
+        while let Some(step) = steps.next() {
+            if let Err(source) = self.take(&step.action) {
+                let left: Vec<_> = std::iter::once(step)
+                    .chain(steps)
+                    .map(|step| step.action.path().display().to_string())
+                    .collect();
+                return Err(Error::Leave {
+                    left: left.join(", "),
+                    source,
+                });
+            }
+            log::info!("{}: {}", step.action, step.reason);
+        }
+        self.disk
+            .sync()
+            .map_err(|source| Error::Unsynced { source })?;
+        if plan.waiting.is_empty() {
+            return Ok(());
+        }
+        Err(Error::CannotLeave {
+            reason: plan.waiting.join("; "),
+        })
     }
 
     /// What the API server says about our `DaemonSet`. Health is served meanwhile, and
@@ -82,29 +127,6 @@ impl Installer {
             }
         }
     }
-}
-
-fn remove(plan: Plan) -> Result<(), Error> {
-    let mut steps = plan.steps.into_iter();
-    while let Some(step) = steps.next() {
-        if let Err(source) = apply(&step.action) {
-            let left: Vec<_> = std::iter::once(step)
-                .chain(steps)
-                .map(|step| step.action.path().display().to_string())
-                .collect();
-            return Err(Error::Leave {
-                left: left.join(", "),
-                source,
-            });
-        }
-        log::info!("{}: {}", step.action, step.reason);
-    }
-    if plan.waiting.is_empty() {
-        return Ok(());
-    }
-    Err(Error::CannotLeave {
-        reason: plan.waiting.join("; "),
-    })
 }
 
 /// A question that a thread of its own waits for the answer to.

@@ -7,6 +7,7 @@ mod directory; // what has to be done to it
 mod disk; // changes that are whole or not at all
 pub mod flags; // flags and environment
 mod health; // /healthz and /readyz
+mod lease; // which of several installers is in charge
 mod leave; // what becomes of it all at the end
 mod observe; // what is on the disk
 mod pace; // what may be done now
@@ -19,17 +20,17 @@ mod watch; // what wakes the loop
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use disk::NewFile;
+use disk::{Disk, NewFile};
 use health::Health;
-use observe::Observer;
+use observe::{Observed, Observer};
 use pace::Pace;
-use plan::{Action, Cause, Plan, Step};
+use plan::{Action, Cause, Plan};
 use settings::Settings;
 use watch::{Wake, Watch};
 
@@ -69,6 +70,8 @@ enum Error {
     Watch(#[from] watch::Error),
     #[error("removing what was installed: still there: {left}")]
     Leave { left: String, source: disk::Error },
+    #[error("removing what was installed: a power cut could bring some of it back")]
+    Unsynced { source: disk::Error },
     #[error(
         "removing what was installed: kubeconfig and executables stay, because {reason}, and pods may need them"
     )]
@@ -79,7 +82,11 @@ impl Error {
     const fn exit_code(&self) -> u8 {
         match self {
             Self::ReadTemplate { .. } | Self::Template { .. } => USAGE_ERROR,
-            Self::Health(_) | Self::Watch(_) | Self::Leave { .. } | Self::CannotLeave { .. } => 1,
+            Self::Health(_)
+            | Self::Watch(_)
+            | Self::Leave { .. }
+            | Self::Unsynced { .. }
+            | Self::CannotLeave { .. } => 1,
         }
     }
 }
@@ -101,6 +108,7 @@ struct Installer {
     watch: Watch,
     health: Health,
     observer: Observer,
+    disk: Disk,
     /// Directories that symlinks of the runtime's directory lead to.
     linked_dirs: BTreeSet<PathBuf>,
     pace: Pace,
@@ -132,6 +140,7 @@ impl Installer {
             watch,
             health,
             observer: Observer::default(),
+            disk: Disk::default(),
             linked_dirs: BTreeSet::new(),
             pace: Pace::default(),
             looked: Instant::now(),
@@ -199,26 +208,27 @@ impl Installer {
 
     /// Brings the disk nearer to what it should be; returns when to look again at the latest.
     fn reconcile(&mut self) -> Instant {
-        let found = self.observer.observe(&self.settings);
+        let found = self.observe();
         if found.linked_dirs != self.linked_dirs {
             // They are not watched yet.
             self.linked_dirs = found.linked_dirs;
             return Instant::now();
         }
-        let plan = plan::plan(&self.settings, &found);
+        let mut plan = plan::plan(&self.settings, &found);
         let now = Instant::now();
         self.looked = now;
         self.was_ready |= plan.is_empty();
-        let Plan { steps, waiting, .. } = plan;
         let kubeconfig = self.settings.kubeconfig();
-        if steps.iter().all(|step| step.action.path() != kubeconfig) {
+        let mut paths = plan.steps.iter().map(|step| step.action.path());
+        if paths.all(|path| path != kubeconfig) {
             self.observer.kubeconfig_is_right(&found);
         }
-        self.pace.look(&steps, now);
-        if self.apply(steps, now) {
+        self.pace.look(&plan.steps, now);
+        if self.apply(&mut plan, now) {
             // Whether it helped is seen at another look.
             return now;
         }
+        let waiting = plan.waiting;
         let next = if self.is_blinking(&waiting, now) {
             now + BLINK
         } else {
@@ -231,22 +241,47 @@ impl Installer {
         self.pace.next().map_or(next, |it| it.min(next))
     }
 
+    fn observe(&mut self) -> Observed {
+        self.observer.observe(&self.settings, &self.disk)
+    }
+
     /// Whether something may be missing only because it is just being written.
     fn is_blinking(&mut self, waiting: &[String], now: Instant) -> bool {
         let is_news = !waiting.is_empty() && waiting != self.missing;
         is_news && now < *self.missing_since.get_or_insert(now) + BLINK
     }
 
-    /// Takes the steps that may be taken now, in order; whether there was one.
-    fn apply(&mut self, steps: Vec<Step>, now: Instant) -> bool {
+    /// Takes the steps that may be taken now, in order; whether there was one. One that
+    /// cannot be taken holds up the others of its directory, and those that need all.
+    fn apply(&mut self, plan: &mut Plan, now: Instant) -> bool {
         let mut has_changed = false;
-        for step in steps {
-            if self.pace.not_before(&step, now).is_some() {
+        let mut held_up: Vec<PathBuf> = Vec::new();
+        for (number, step) in std::mem::take(&mut plan.steps).into_iter().enumerate() {
+            if number >= plan.independent && !held_up.is_empty() {
                 break;
             }
-            if let Err(error) = apply(&step.action) {
-                self.pace.failed(step, chain(&error), now);
-                break;
+            let directory = step.action.path().parent().map(Path::to_owned);
+            let directory = directory.unwrap_or_default();
+            if held_up.contains(&directory) {
+                continue;
+            }
+            if self.pace.not_before(&step, now).is_some() {
+                held_up.push(directory);
+                continue;
+            }
+            match self.take(&step.action) {
+                Ok(()) => {}
+                // Another look leads to another plan.
+                Err(error @ disk::Error::Outdated { .. }) => {
+                    plan.waiting.push(error.to_string());
+                    break;
+                }
+                Err(error) => {
+                    self.pace.failed(step, chain(&error), now);
+                    self.tell(now);
+                    held_up.push(directory);
+                    continue;
+                }
             }
             log::info!("{}: {}", step.action, step.reason);
             if step.cause == Cause::Repair && self.was_ready {
@@ -255,7 +290,46 @@ impl Installer {
             self.pace.done(step, now);
             has_changed = true;
         }
+        if has_changed {
+            // What cannot be synced is a step of the next plan.
+            let _ = self.disk.sync();
+        }
         has_changed
+    }
+
+    /// Takes one step.
+    fn take(&mut self, action: &Action) -> Result<(), disk::Error> {
+        match action {
+            Action::CopyExecutable { path, mode } => self.disk.copy_own_executable(path, *mode),
+            Action::Link { path, target } => self.disk.link(path, target),
+            Action::Write {
+                path,
+                content,
+                mode,
+                owner,
+                instead_of,
+            } => {
+                let new = NewFile {
+                    path,
+                    mode: *mode,
+                    owner: *owner,
+                    instead_of: instead_of.as_deref(),
+                };
+                let file = self.disk.write(new, content)?;
+                if *path == self.settings.kubeconfig() {
+                    self.observer.lease.take(file);
+                }
+                Ok(())
+            }
+            Action::SetAside {
+                path,
+                aside,
+                content,
+            } => self.disk.set_aside(path, aside, content),
+            Action::Restore { path, aside } => self.disk.restore(path, aside),
+            Action::Remove { path } => self.disk.remove(path),
+            Action::Sync { .. } => self.disk.sync(),
+        }
     }
 
     /// Tells whoever asks, and the log when it is news.
@@ -273,35 +347,6 @@ impl Installer {
             log::warn!("not ready: {reason}");
         }
         *known = reasons;
-    }
-}
-
-fn apply(action: &Action) -> Result<(), disk::Error> {
-    match action {
-        Action::CopyExecutable { path, mode } => disk::copy_own_executable(path, *mode),
-        Action::Link { path, target } => disk::link(target, path),
-        Action::Write {
-            path,
-            content,
-            mode,
-            owner,
-            instead_of,
-        } => {
-            let new = NewFile {
-                path,
-                mode: *mode,
-                owner: *owner,
-                instead_of: instead_of.as_deref(),
-            };
-            disk::write(new, content)
-        }
-        Action::SetAside {
-            path,
-            aside,
-            content,
-        } => disk::set_aside(path, aside, content),
-        Action::Restore { path, aside } => disk::restore(path, aside),
-        Action::Remove { path } => disk::remove(path),
     }
 }
 

@@ -4,20 +4,23 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, DirEntry, File, Metadata};
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-use super::disk::{self, Owner};
+use super::disk::{self, Disk, Owner};
+use super::lease::{Charge, Lease};
 use super::settings::{Settings, Trust};
 use crate::kube;
 use crate::names::{EXECUTABLE, ORIGINAL_SUFFIX, TEMPORARY_PREFIX, is_network_configuration};
 
 /// More than etcd, where such files may come from, holds in one object.
 const LARGEST_FILE: u64 = 4 << 20;
+/// How much of two files is compared at once; so large that the memory is given back.
+const COMPARED: usize = 256 << 10;
 /// Of an executable.
 const EXECUTABLE_MODE: u32 = 0o755;
 const PERMISSIONS: u32 = 0o7777;
@@ -29,6 +32,7 @@ pub struct Observed {
     pub bin_dirs: Vec<BinDir>,
     /// Why there is no place for the executable.
     pub bin_dir_trouble: Option<String>,
+    pub charge: Charge,
     pub kubeconfig: State,
     pub token: Result<String, String>,
     /// PEM; `None`: not asked for.
@@ -39,6 +43,8 @@ pub struct Observed {
     pub linked_dirs: BTreeSet<PathBuf>,
     /// What an interrupted run has left.
     pub temporaries: Vec<PathBuf>,
+    /// Directories with changes of ours that a power cut could undo.
+    pub unsynced: BTreeSet<PathBuf>,
     /// Who we are.
     pub own_uid: u32,
     /// Whether token or authority are others than when the kubeconfig was right.
@@ -117,6 +123,7 @@ impl std::fmt::Debug for Held {
 pub struct Observer {
     /// Files that were found to be copies of ours, as long as they stay what they were.
     copies: HashMap<PathBuf, Identity>,
+    pub lease: Lease,
     /// Token and authority when the kubeconfig was right.
     written: Option<(String, Option<Vec<u8>>)>,
 }
@@ -131,7 +138,7 @@ struct Identity {
 }
 
 impl Observer {
-    pub fn observe(&mut self, settings: &Settings) -> Observed {
+    pub fn observe(&mut self, settings: &Settings, disk: &Disk) -> Observed {
         let (bin_dirs, bin_dir_trouble) = self.bin_dirs(settings);
         let net_files = net_files(&settings.net_dir);
         let linked_dirs = linked_dirs(&settings.net_dir, &net_files);
@@ -144,9 +151,11 @@ impl Observer {
         let authority = authority(&settings.trust);
         Observed {
             temporaries: directories.flat_map(temporaries).collect(),
+            unsynced: disk.unsynced().clone(),
             linked_dirs,
             bin_dirs,
             bin_dir_trouble,
+            charge: self.lease.look(&settings.kubeconfig()),
             kubeconfig: state(&settings.kubeconfig()),
             is_renewed: self
                 .written
@@ -255,7 +264,7 @@ impl Identity {
 }
 
 fn same_content(one: File, other: File) -> io::Result<bool> {
-    let mut readers = [one, other].map(|file| BufReader::with_capacity(64 << 10, file));
+    let mut readers = [one, other].map(|file| BufReader::with_capacity(COMPARED, file));
     loop {
         let [one, other] = &mut readers;
         let (left, right) = (one.fill_buf()?, other.fill_buf()?);
@@ -290,18 +299,29 @@ fn directory(path: &Path) -> io::Result<()> {
 
 fn temporaries(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| {
-            let name = entry.file_name();
-            name.as_encoded_bytes()
-                .starts_with(TEMPORARY_PREFIX.as_bytes())
+    entries.filter(is_left).map(|entry| entry.path()).collect()
+}
+
+/// Whether nobody is writing it any more.
+fn is_left(entry: &DirEntry) -> bool {
+    let name = entry.file_name();
+    let is_temporary = name
+        .as_encoded_bytes()
+        .starts_with(TEMPORARY_PREFIX.as_bytes());
+    is_temporary
+        && entry.file_type().is_ok_and(|kind| {
+            kind.is_symlink() || (kind.is_file() && !disk::is_in_use(&entry.path()))
         })
-        .map(|entry| entry.path())
-        .collect()
 }
 
 fn state(path: &Path) -> State {
-    match held(path) {
+    let held = if path.is_symlink() {
+        // For the host it leads elsewhere.
+        Err(io::Error::other("it was a symlink"))
+    } else {
+        held(path)
+    };
+    match held {
         Ok(held) => State::There(held),
         Err(error) if error.kind() == io::ErrorKind::NotFound => State::Missing,
         Err(error) => State::Unreadable(error.to_string()),

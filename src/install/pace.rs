@@ -18,7 +18,7 @@ const PATIENCE: u32 = 5;
 pub struct Pace {
     /// By file.
     repairs: HashMap<PathBuf, Repair>,
-    failed: Option<Failed>,
+    failures: Vec<Failure>,
 }
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ struct Repair {
 }
 
 #[derive(Debug)]
-struct Failed {
+struct Failure {
     step: Step,
     error: String,
     backoff: Backoff,
@@ -45,22 +45,23 @@ impl Pace {
             !repair.backoff.is_quiet(now)
         });
         // Something else may succeed where this did not.
-        self.failed.take_if(|failed| !steps.contains(&failed.step));
+        self.failures
+            .retain(|failure| steps.contains(&failure.step));
     }
 
     /// When a step may be taken; `None`: now.
     pub fn not_before(&mut self, step: &Step, now: Instant) -> Option<Instant> {
-        let failed = self.failed.as_mut().filter(|failed| failed.step == *step);
+        let failures = self.failures.iter_mut();
+        let failed = failures.filter(|failure| failure.step == *step);
         let repair = self.repairs.get_mut(step.action.path());
         let backoffs = failed
-            .map(|failed| &mut failed.backoff)
-            .into_iter()
+            .map(|failure| &mut failure.backoff)
             .chain(repair.map(|repair| &mut repair.backoff));
         backoffs.filter_map(|backoff| backoff.hold(now)).max()
     }
 
     pub fn done(&mut self, step: Step, now: Instant) {
-        self.failed.take_if(|failed| failed.step == step);
+        self.failures.retain(|failure| failure.step != step);
         if step.cause == Cause::Repair {
             let repair = self
                 .repairs
@@ -75,10 +76,18 @@ impl Pace {
     }
 
     pub fn failed(&mut self, step: Step, error: String, now: Instant) {
-        let before = self.failed.take().filter(|failed| failed.step == step);
-        let mut backoff = before.map_or_else(|| Backoff::new(0), |failed| failed.backoff);
+        let known = self
+            .failures
+            .iter_mut()
+            .find(|failure| failure.step == step);
+        if let Some(failure) = known {
+            failure.backoff.record(now);
+            failure.error = error;
+            return;
+        }
+        let mut backoff = Backoff::new(0);
         backoff.record(now);
-        self.failed = Some(Failed {
+        self.failures.push(Failure {
             step,
             error,
             backoff,
@@ -88,15 +97,15 @@ impl Pace {
     /// Somebody asks for another try.
     pub fn hurry(&mut self, now: Instant) {
         let repairs = self.repairs.values_mut().map(|repair| &mut repair.backoff);
-        let failed = self.failed.as_mut().map(|failed| &mut failed.backoff);
-        for backoff in repairs.chain(failed) {
+        let failures = self.failures.iter_mut().map(|failure| &mut failure.backoff);
+        for backoff in repairs.chain(failures) {
             backoff.hurry(now);
         }
     }
 
     /// Why this node is not as it should be, or will not stay so.
     pub fn reasons(&self, now: Instant) -> Vec<String> {
-        let failed = self.failed.iter().map(|failed| failed.error.clone());
+        let failed = self.failures.iter().map(|failure| failure.error.clone());
         let mut fights: Vec<String> = self
             .repairs
             .iter()
@@ -110,8 +119,8 @@ impl Pace {
     /// When to look again though nothing has happened.
     pub fn next(&self) -> Option<Instant> {
         let repairs = self.repairs.values().map(|repair| &repair.backoff);
-        let failed = self.failed.as_ref().map(|failed| &failed.backoff);
-        repairs.chain(failed).filter_map(Backoff::next).min()
+        let failures = self.failures.iter().map(|failure| &failure.backoff);
+        repairs.chain(failures).filter_map(Backoff::next).min()
     }
 }
 
@@ -200,5 +209,24 @@ mod tests {
         assert!(pace.not_before(&step("/x"), until).unwrap() > until + (until - now));
         pace.look(&[step("/y")], until);
         assert_eq!((pace.reasons(until), pace.next()), (Vec::new(), None));
+    }
+
+    #[test]
+    fn what_has_failed_besides_waits_for_itself() {
+        let mut pace = Pace::default();
+        let now = Instant::now();
+        let step = |path| removal(path, Cause::Repair);
+        pace.failed(step("/x"), "removing /x: no".into(), now);
+        let first = pace.not_before(&step("/x"), now).unwrap();
+        pace.failed(step("/y"), "removing /y: no".into(), now);
+        pace.failed(step("/x"), "removing /x: still no".into(), first);
+        assert_eq!(
+            pace.reasons(now),
+            ["removing /x: still no", "removing /y: no"]
+        );
+        assert!(pace.not_before(&step("/x"), first).unwrap() > first);
+        assert_eq!(pace.not_before(&step("/y"), first), None);
+        pace.done(step("/y"), first);
+        assert_eq!(pace.reasons(now), ["removing /x: still no"]);
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::conflist::NetworkConfig;
 use super::directory::Directory;
 use super::disk::Owner;
+use super::lease::Charge;
 use super::observe::{BinDir, Comparison, Held, Observed, State};
 use super::settings::{ExecutableAtCleanup, Placement, Replacement, Settings};
 use super::template::{self, Entry};
@@ -22,6 +23,8 @@ const EXECUTABLE_MODE: u32 = 0o755;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub steps: Vec<Step>,
+    /// How many of them, from the first on, need nothing in other directories.
+    pub independent: usize,
     pub waiting: Vec<String>,
     /// What somebody should know, though there is nothing to do about it.
     pub notes: Vec<String>,
@@ -81,14 +84,27 @@ pub enum Action {
     Remove {
         path: PathBuf,
     },
+    /// Makes the changes in a directory safe from a power cut.
+    Sync {
+        path: PathBuf,
+    },
 }
 
 /// What should be there.
 pub fn plan(settings: &Settings, found: &Observed) -> Plan {
     let mut plan = Plan::default();
+    plan.sync(found);
+    if found.charge == Charge::Successors {
+        plan.wait(format!(
+            "an installer that was started later is in charge of this node, by the lock on {}; this one looks on",
+            settings.kubeconfig().display()
+        ));
+        return plan;
+    }
     plan.remove_temporaries(found);
     plan.executables(settings, found);
     plan.kubeconfig(settings, found);
+    plan.independent = plan.steps.len();
     match (entry(settings, found), Directory::new(settings, found)) {
         (Err(reason), _) => plan.wait(reason),
         (_, Err(reason)) => plan.wait(reason.to_owned()),
@@ -164,6 +180,17 @@ impl Plan {
         self.waiting.push(reason);
     }
 
+    fn sync(&mut self, found: &Observed) {
+        for path in &found.unsynced {
+            let path = path.clone();
+            self.push_for(
+                Cause::Renewal,
+                Action::Sync { path },
+                "what was changed in it has to last",
+            );
+        }
+    }
+
     fn remove_temporaries(&mut self, found: &Observed) {
         for path in &found.temporaries {
             self.remove(path.clone(), "an interrupted run has left it");
@@ -225,6 +252,10 @@ impl Plan {
             State::There(held) if is_other(held) => {
                 ("it was another one".to_owned(), Cause::Repair)
             }
+            State::There(_) if found.charge == Charge::Predecessors => (
+                "another installer was in charge, which was started earlier".to_owned(),
+                Cause::Renewal,
+            ),
             State::There(held) => match amiss(held, mode, found.own_uid) {
                 Some(reason) => (reason, Cause::Repair),
                 None => return,
@@ -298,7 +329,8 @@ impl Action {
             | Self::Write { path, .. }
             | Self::SetAside { path, .. }
             | Self::Restore { aside: path, .. }
-            | Self::Remove { path } => path,
+            | Self::Remove { path }
+            | Self::Sync { path } => path,
         }
     }
 }
@@ -323,6 +355,7 @@ impl fmt::Display for Action {
                 write!(f, "renamed {} to {}", from.display(), to.display())
             }
             Self::Remove { .. } => write!(f, "removed {path}"),
+            Self::Sync { .. } => write!(f, "synced {path}"),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::{ORIGINAL_SUFFIX, list_name, original_name};
 use crate::install::disk::Owner;
 use crate::install::flags;
+use crate::install::lease::Charge;
 use crate::install::observe::{Held, NetFile, Observed, State, Unheld};
 use crate::install::plan::{self, Action, Cause, Plan};
 use crate::install::settings::Settings;
@@ -120,6 +121,7 @@ impl Node {
         Observed {
             bin_dirs: Vec::new(),
             bin_dir_trouble: None,
+            charge: Charge::Ours,
             kubeconfig: match kubeconfig {
                 Some(Ok(held)) => State::There(held.clone()),
                 Some(Err(_)) => State::Unreadable("no".into()),
@@ -130,6 +132,7 @@ impl Node {
             net_files: Ok(net_files.collect()),
             linked_dirs: BTreeSet::new(),
             temporaries: Vec::new(),
+            unsynced: BTreeSet::new(),
             own_uid: 0,
             is_renewed: self.token != FIRST_TOKEN,
         }
@@ -185,7 +188,9 @@ impl Node {
             Action::Remove { path } => {
                 assert!(self.files.remove(&name(path)).is_some(), "{action}");
             }
-            Action::CopyExecutable { .. } | Action::Link { .. } => panic!("{action}"),
+            Action::CopyExecutable { .. } | Action::Link { .. } | Action::Sync { .. } => {
+                panic!("{action}")
+            }
         }
     }
 
