@@ -145,6 +145,21 @@ impl Mount {
     }
 }
 
+impl Mount {
+    /// An empty file system of that size, in bytes.
+    pub fn tmpfs(onto: &Path, size: u64) -> Self {
+        let options = format!("size={size}");
+        let args = ["-t", "tmpfs", "-o", &options, "tmpfs"].map(OsStr::new);
+        mount(&[&args[..], &[onto.as_os_str()]].concat());
+        Self(onto.to_owned())
+    }
+
+    pub fn resize(&self, size: u64) {
+        let options = format!("remount,size={size}");
+        mount(&["-o".as_ref(), options.as_ref(), self.0.as_os_str()]);
+    }
+}
+
 fn mount(args: &[&OsStr]) {
     run(Command::new(find_tool("mount").unwrap()).args(args)).succeeded();
 }

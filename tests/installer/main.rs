@@ -12,11 +12,19 @@ mod configuration;
 #[cfg(test)]
 mod directories;
 #[cfg(test)]
+mod errors;
+#[cfg(test)]
+mod files;
+#[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod idle;
+#[cfg(test)]
 mod inputs;
+#[cfg(test)]
+mod kill;
 #[cfg(test)]
 mod leaving;
 #[cfg(test)]
@@ -32,6 +40,12 @@ mod rotation;
 #[cfg(test)]
 mod runtime;
 #[cfg(test)]
+mod several;
+#[cfg(test)]
+mod strace;
+#[cfg(test)]
 #[expect(dead_code, reason = "no namespaces and no traffic are needed here")]
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(test)]
+mod tree;

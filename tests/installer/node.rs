@@ -312,9 +312,7 @@ impl<'a> Installer<'a> {
 
     #[track_caller]
     pub fn becomes_ready(&self) {
-        self.wait_until("ready", || {
-            self.ready().is_some_and(|(code, _)| code == 200)
-        });
+        self.wait_until("ready", || self.is_ready());
     }
 
     /// Fails the test unless it is not ready, for a reason that holds `text`.
@@ -382,6 +380,37 @@ impl<'a> Installer<'a> {
         self.signal(signal);
         let code = self.wait();
         (code, self.log(), start.elapsed())
+    }
+
+    /// Whether `condition` comes true before the installer ends.
+    #[track_caller]
+    pub fn lives_until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) -> bool {
+        let start = Instant::now();
+        loop {
+            if condition(self) {
+                return true;
+            }
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(
+                start.elapsed() < DEADLINE,
+                "not within {DEADLINE:?}: {what}\n--- log\n{}--- node\n{}",
+                self.log(),
+                self.node.tree()
+            );
+            thread::yield_now();
+        }
+    }
+
+    /// Ends it at once, if it has not ended.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.wait();
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready().is_some_and(|(code, _)| code == 200)
     }
 
     /// Waits for its own end; the exit code.
