@@ -8,13 +8,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::names::{CNI_APPLET, INSTALLER_ALIAS, INSTALLER_APPLET, IPTABLES_APPLET};
-use crate::process::{Process, Reader, Stdout, end_at_panics};
+use crate::install::settings::Settings;
+use crate::names::{CNI_APPLET, EXECUTABLE, INSTALLER_ALIAS, INSTALLER_APPLET, IPTABLES_APPLET};
+use crate::process::{Process, Reader, Stdout, chain, end_at_panics};
 use crate::redirect::tool;
-use crate::{cni, redirect};
+use crate::{cni, install, redirect};
 
-/// The executable's own name.
-const EXECUTABLE: &str = "msm";
 const USAGE_ERROR: u8 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +28,17 @@ enum Applet {
 /// What argv asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Call {
-    Applet { applet: Applet, args: Vec<OsString> },
+    Applet {
+        applet: Applet,
+        args: Vec<OsString>,
+    },
     Help,
     Version,
-    Unknown { name: String },
+    /// No applet is named.
+    Missing,
+    Unknown {
+        name: String,
+    },
 }
 
 /// Runs this process as the applet that its arguments name.
@@ -56,18 +62,21 @@ pub fn run() -> ExitCode {
     };
     match call {
         Call::Applet { applet, args } => applet.run(args, &mut process),
-        Call::Help => say(process.stdout, &help(), 0),
+        Call::Help => say(&mut process, &help()),
         Call::Version => say(
-            process.stdout,
+            &mut process,
             concat!("msm ", env!("CARGO_PKG_VERSION"), "\n"),
-            0,
         ),
+        Call::Missing => {
+            let text = format!("{EXECUTABLE}: say which applet is wanted\n\n{}", help());
+            refuse(&mut process, &text)
+        }
         Call::Unknown { name } => {
             let text = format!(
                 "{EXECUTABLE}: {name:?} is no applet of this program\n\n{}",
                 help()
             );
-            say(process.stderr, &text, USAGE_ERROR)
+            refuse(&mut process, &text)
         }
     }
 }
@@ -84,25 +93,64 @@ fn run_iptables(args: Vec<OsString>, process: &mut Process) -> ExitCode {
     let args = std::iter::once(IPTABLES_APPLET.into()).chain(args);
     let parsed = redirect::cli::Cli::command()
         .try_get_matches_from(args)
-        .and_then(|matches| redirect::cli::Cli::from_arg_matches(&matches));
+        .and_then(|matches| redirect::cli::Cli::from_arg_matches(&matches))
+        .and_then(redirect::cli::Cli::with_plain_lists);
     match parsed {
         Ok(cli) => redirect::cli::run(&cli, process),
-        Err(error) if error.use_stderr() => {
-            say(process.stderr, &error.render().to_string(), USAGE_ERROR)
-        }
-        Err(help) => say(process.stdout, &help.render().to_string(), 0),
+        Err(stop) => stopped(&stop, process),
     }
 }
 
-/// Writes a text; a text that nobody takes is no success.
-fn say(stream: &mut dyn Write, text: &str, code: u8) -> ExitCode {
-    let said = stream
-        .write_all(text.as_bytes())
-        .and_then(|()| stream.flush());
-    match (said, code) {
-        (Err(_), 0) => ExitCode::FAILURE,
-        _ => code.into(),
+fn run_installer(args: Vec<OsString>, process: &mut Process) -> ExitCode {
+    let args = std::iter::once(INSTALLER_APPLET.into()).chain(args);
+    let matches = match install::flags::command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(stop) => return stopped(&stop, process),
+    };
+    let host_name = nix::unistd::gethostname().unwrap_or_default();
+    match Settings::new(&matches, &process.vars, &host_name.to_string_lossy()) {
+        Ok(settings) => install::run(settings),
+        Err(error) => {
+            let text = format!("{INSTALLER_APPLET}: {}\n", chain(&error));
+            refuse(process, &text)
+        }
     }
+}
+
+/// clap's way to say that there is nothing to run: a usage error, or a text that was asked for.
+fn stopped(stop: &clap::Error, process: &mut Process) -> ExitCode {
+    let text = stop.render().to_string();
+    if stop.use_stderr() {
+        refuse(process, &text)
+    } else {
+        say(process, &text)
+    }
+}
+
+/// Writes what was asked for; a text that nobody takes is no success.
+fn say(process: &mut Process, text: &str) -> ExitCode {
+    let said = process
+        .stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| process.stdout.flush());
+    match said {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to tell it to when this fails too; the exit code remains.
+            let _ = writeln!(
+                process.stderr,
+                "{EXECUTABLE}: writing to standard output: {error}"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what is wrong with the arguments.
+fn refuse(process: &mut Process, text: &str) -> ExitCode {
+    // Nobody is left to tell it to when this fails; the exit code remains.
+    let _ = process.stderr.write_all(text.as_bytes());
+    USAGE_ERROR.into()
 }
 
 fn help() -> String {
@@ -112,7 +160,7 @@ fn help() -> String {
          Applets:\n  \
          {CNI_APPLET:<14}chained CNI plugin, run by the container runtime\n  \
          {IPTABLES_APPLET:<14}sets, checks, prints or removes a redirect by hand\n  \
-         {INSTALLER_APPLET:<14}puts the plugin on the node (also {INSTALLER_ALIAS}); not there yet\n\n\
+         {INSTALLER_APPLET:<14}puts the plugin on the node and keeps it there (also {INSTALLER_ALIAS})\n\n\
          Options:\n  -h, --help     print this\n  -V, --version  print the version\n"
     )
 }
@@ -132,11 +180,7 @@ impl Applet {
         match self {
             Self::Cni => cni::run(process),
             Self::Iptables => run_iptables(args, process),
-            Self::Installer => say(
-                process.stderr,
-                "installer: not there yet: this version has only msm-cni and msm-iptables\n",
-                1,
-            ),
+            Self::Installer => run_installer(args, process),
             Self::Tool => tool::turn_into(args, process),
         }
     }
@@ -160,10 +204,10 @@ impl Call {
         if name != EXECUTABLE {
             return Self::Unknown { name };
         }
-        let name = args
-            .next()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let Some(name) = args.next() else {
+            return Self::Missing;
+        };
+        let name = name.to_string_lossy().into_owned();
         match (Applet::from_name(&name), name.as_str()) {
             (Some(applet), _) => Self::Applet {
                 applet,
@@ -220,7 +264,6 @@ mod tests {
         for args in [
             &[][..],
             &[""],
-            &["msm"],
             &["msm", ""],
             &["sh"],
             &["msm-cni2"],
@@ -230,6 +273,7 @@ mod tests {
         ] {
             assert!(matches!(call(args), Call::Unknown { .. }), "{args:?}");
         }
+        assert_eq!(call(&["/opt/cni/bin/msm"]), Call::Missing);
     }
 
     #[test]
@@ -254,5 +298,6 @@ mod tests {
     #[test]
     fn the_flags_are_consistent() {
         redirect::cli::Cli::command().debug_assert();
+        install::flags::command().debug_assert();
     }
 }

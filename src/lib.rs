@@ -9,6 +9,8 @@ mod applet;
 mod cni;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod install;
+mod json;
 mod kube;
 mod logging;
 mod names;

@@ -10,6 +10,26 @@ pub const INSTALLER_APPLET: &str = "installer";
 /// The installer's name in older manifests.
 pub const INSTALLER_ALIAS: &str = "install-cni";
 
+/// The executable that all applets are symlinks to.
+pub const EXECUTABLE: &str = "msm";
+/// The plugin's kubeconfig: sorted last, and no name that a runtime loads.
+pub const KUBECONFIG_FILE: &str = "ZZZ-msm-cni-kubeconfig";
+/// The plugin's configuration where it stands in a file of its own.
+pub const STAND_ALONE_FILE: &str = "YYY-msm-cni.conf";
+/// Behind the name of a `.conf` that has become a `.conflist`.
+pub const ORIGINAL_SUFFIX: &str = ".msm-cni-original";
+/// Before the name of a file that is still being written.
+pub const TEMPORARY_PREFIX: &str = ".msm-cni-temporary-";
+/// What runtimes take for a network configuration.
+const NETWORK_CONFIGURATIONS: [&str; 3] = [".conf", ".conflist", ".json"];
+
+/// Whether a runtime would load a file of this name.
+pub fn is_network_configuration(file_name: &str) -> bool {
+    NETWORK_CONFIGURATIONS
+        .iter()
+        .any(|extension| file_name.ends_with(extension))
+}
+
 /// Pod label: present and not `false` means MSM-enabled.
 pub const INJECT_LABEL: &str = "sidecar.mediastreamingmesh.io/inject";
 /// Pod annotation overriding `redirect.ports`.

@@ -624,13 +624,16 @@ fn an_unusable_kubeconfig_is_error_107_at_once() {
         ),
         (swap(&token, "tokenFile: nowhere"), "nowhere"),
         (swap(&token, "tokenFile: /"), "not a regular file"),
-        (swap(&token, "token: \"a b\""), "its token is empty, longer"),
+        (
+            swap(&token, "token: \"a b\""),
+            "its user.token holds characters",
+        ),
         (
             swap(
                 "certificate-authority-data: \"",
                 "certificate-authority-data: \"QUFB",
             ),
-            "no usable certificate",
+            "no PEM certificate",
         ),
     ];
     for (text, cause) in table {
@@ -645,8 +648,7 @@ fn an_unusable_kubeconfig_is_error_107_at_once() {
     node.add().fails(107, "kubeconfig").says("No such file");
     fs::write(node.scratch.path().join("kubeconfig"), &good).unwrap();
     node.api_root = "http://127.0.0.1:1".to_owned();
-    let outcome = node.add();
-    assert!(!outcome.succeeded(), "{outcome}");
+    node.add().fails(7, "kubernetes.kubernetesAPIRoot");
 }
 
 #[test]

@@ -9,15 +9,14 @@ use std::time::Duration;
 use log::LevelFilter;
 use serde_json::value::RawValue;
 
-use super::json::{self, Kind, Object};
 use super::request::{excerpt, is_identifier};
 use super::version::Version;
-use crate::redirect::{Backend, Redirect};
+use crate::json::{self, Kind, Object};
+use crate::kube::{InvalidServer, Server};
+use crate::logging;
+use crate::redirect::{self, Backend, Redirect};
 
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
-/// Lists become rules of one transaction, which has to fit a netlink socket's buffer; a
-/// longer one is a mistake.
-pub const LONGEST_LIST: usize = 64;
 /// Of one of our keys, with all that is inside of it: room for thousands of namespaces.
 const LONGEST_VALUE: usize = 256 << 10;
 const MEND: &str = "set it right in the node's CNI configuration, usually in /etc/cni/net.d";
@@ -48,6 +47,12 @@ pub enum Error {
         value: String,
         reason: String,
     },
+    /// Not quoted: it might hold a password.
+    #[error("{key} in the network configuration is not a usable URL: {source}; {MEND}")]
+    Server {
+        key: &'static str,
+        source: InvalidServer,
+    },
     #[error(
         "the network configuration asks for CNI version {version:?}; this plugin speaks {}; {MEND}",
         Version::list()
@@ -69,7 +74,7 @@ pub struct Settings {
     pub log_level: LevelFilter,
     pub kubeconfig: PathBuf,
     /// `kubernetesAPIRoot`: overrides the kubeconfig's server.
-    pub server: Option<String>,
+    pub server: Option<Server>,
     pub exclude_namespaces: Vec<String>,
     pub backend: Backend,
     pub lookup_timeout: Duration,
@@ -128,10 +133,10 @@ impl<'a> Network<'a> {
         Ok(Settings {
             log_level: self
                 .top
-                .word("logLevel", log_level)?
+                .word("logLevel", logging::level)?
                 .unwrap_or(LevelFilter::Info),
             kubeconfig: kubeconfig.into_owned().into(),
-            server: kubernetes.text("kubernetesAPIRoot")?.map(Cow::into_owned),
+            server: kubernetes.server()?,
             exclude_namespaces: kubernetes.texts("excludeNamespaces")?,
             backend: kubernetes.word("interceptName", parse)?.unwrap_or_default(),
             lookup_timeout: kubernetes
@@ -231,14 +236,9 @@ impl<'a> Section<'a> {
         for (index, raw) in items.into_iter().enumerate() {
             let wrong = || self.wrong(&format!("{key}[{index}]"), raw, "a number or a text");
             let text = scalar(raw).ok_or_else(wrong)?;
-            let item = parse(&text).map_err(|reason| self.invalid(key, &text, &reason))?;
-            if !list.contains(&item) {
-                list.push(item);
-            }
-            if list.len() > LONGEST_LIST {
-                let reason = format!("the list is longer than {LONGEST_LIST}");
-                return Err(self.invalid(key, &text, &reason));
-            }
+            let invalid = |reason: String| self.invalid(key, &text, &reason);
+            let item = parse(&text).map_err(invalid)?;
+            redirect::add(&mut list, item).map_err(|reason| invalid(reason.to_string()))?;
         }
         Ok(Some(list))
     }
@@ -252,6 +252,16 @@ impl<'a> Section<'a> {
             Some(()) => Ok(Some(items)),
             None => Err(self.wrong(key, raw, "a list")),
         }
+    }
+
+    fn server(&self) -> Result<Option<Server>, Error> {
+        let invalid = |source| Error::Server {
+            key: "kubernetes.kubernetesAPIRoot",
+            source,
+        };
+        let url = self.text("kubernetesAPIRoot")?;
+        url.map(|url| Server::parse(&url).map_err(invalid))
+            .transpose()
     }
 
     fn redirect(&self) -> Result<Redirect, Error> {
@@ -323,18 +333,6 @@ fn timeout(text: &str) -> Result<Duration, String> {
     seconds
         .map(Duration::from_secs)
         .ok_or_else(|| "it is not a number of seconds from 1 to 600".into())
-}
-
-/// The names that the earlier implementation's logger took.
-fn log_level(text: &str) -> Result<LevelFilter, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "trace" => Ok(LevelFilter::Trace),
-        "debug" => Ok(LevelFilter::Debug),
-        "info" => Ok(LevelFilter::Info),
-        "warn" | "warning" => Ok(LevelFilter::Warn),
-        "error" | "fatal" | "panic" => Ok(LevelFilter::Error),
-        _ => Err("it is none of trace, debug, info, warn, error".into()),
-    }
 }
 
 impl Version {
@@ -493,6 +491,22 @@ mod tests {
             let error = error.to_string();
             assert!(error.contains(sentence), "{keys}: {error}");
             assert!(!error.contains("sesame"), "{keys}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unusable_url_is_told_without_the_value() {
+        for (url, reason) in [
+            ("http://10.0.0.1", "does not begin with https://"),
+            ("https://user:sesame@10.0.0.1", "holds a user name"),
+            ("https://10.0.0.1:sesame", "port is not a number"),
+        ] {
+            let keys = format!(r#""kubernetes":{{"kubeConfig":"/k","kubernetesAPIRoot":"{url}"}}"#);
+            let error = settings(&keys).unwrap_err().to_string();
+            let key = "kubernetes.kubernetesAPIRoot in the network configuration is";
+            assert!(error.contains(key), "{url}: {error}");
+            assert!(error.contains(reason), "{url}: {error}");
+            assert!(!error.contains("sesame"), "{url}: {error}");
         }
     }
 

@@ -4,11 +4,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::config::LONGEST_LIST;
 use super::request::excerpt;
 use crate::kube::{Pod, PodRef};
 use crate::names;
-use crate::redirect::{Ipv6Mode, Redirect};
+use crate::redirect::{self, Ipv6Mode, Redirect};
 
 /// What follows from the request alone.
 #[derive(Debug, PartialEq, Eq)]
@@ -155,15 +154,8 @@ impl Annotations<'_> {
             let item = item
                 .parse()
                 .map_err(|reason: T::Err| self.invalid(annotation, reason.to_string()))?;
-            if !list.contains(&item) {
-                list.push(item);
-            }
-            if list.len() > LONGEST_LIST {
-                return Err(self.invalid(
-                    annotation,
-                    format!("the list is longer than {LONGEST_LIST}"),
-                ));
-            }
+            redirect::add(&mut list, item)
+                .map_err(|reason| self.invalid(annotation, reason.to_string()))?;
         }
         Ok(Some(list))
     }

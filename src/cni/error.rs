@@ -2,6 +2,7 @@
 //! Codes below 100 are the specification's; 100 and up are documented in the README.
 
 use std::io;
+use std::path::PathBuf;
 
 use super::{config, decision, reply, request};
 use crate::redirect::Difference;
@@ -34,8 +35,10 @@ pub enum Error {
     },
     #[error(transparent)]
     Reply(#[from] reply::Error),
-    #[error("CNI_NETNS cannot be used")]
-    Netns { source: redirect::NetnsError },
+    #[error(transparent)]
+    Netns(redirect::NetnsError),
+    #[error("was the pod deleted? its network namespace does not exist: CNI_NETNS {path:?}")]
+    NetnsGone { path: PathBuf },
     #[error(
         "CNI_NETNS {path} is this plugin's own network namespace, and a redirect there would be the node's; if that is meant, set CNI_NETNS_OVERRIDE to 1"
     )]
@@ -69,6 +72,15 @@ pub enum Error {
     NoBackend { source: redirect::Error },
 }
 
+impl From<redirect::NetnsError> for Error {
+    fn from(source: redirect::NetnsError) -> Self {
+        match source {
+            redirect::NetnsError::Gone { path } => Self::NetnsGone { path },
+            source => Self::Netns(source),
+        }
+    }
+}
+
 impl Error {
     pub const fn code(&self) -> u32 {
         match self {
@@ -83,11 +95,12 @@ impl Error {
             Self::Config(
                 config::Error::TooLong { .. }
                 | config::Error::Missing { .. }
+                | config::Error::Server { .. }
                 | config::Error::Value { .. },
             )
             | Self::Reply(reply::Error::Missing { .. })
             | Self::Annotation { .. } => 7,
-            Self::Netns { .. } | Self::OwnNetns { .. } => 8,
+            Self::Netns(_) | Self::NetnsGone { .. } | Self::OwnNetns { .. } => 8,
             Self::Lookup(source) => lookup_code(source),
             Self::NoKubeconfig(_) | Self::NoNetns { .. } | Self::NoBackend { .. } => 50,
             Self::Apply { source, .. } | Self::Read { source, .. } => redirect_code(source),

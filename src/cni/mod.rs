@@ -6,7 +6,6 @@
 mod config;
 mod decision;
 mod error;
-mod json;
 mod reply;
 mod request;
 mod result;
@@ -189,7 +188,7 @@ fn add(request: &Request, network: &Network) -> Result<String, Error> {
     let change = wanted
         .netns
         .run(|| redirect::apply(&wanted.redirect, settings.backend))
-        .map_err(|source| Error::Netns { source })?
+        .map_err(Error::from)?
         .map_err(|source| Error::Apply {
             pod: pod.clone(),
             source,
@@ -214,7 +213,7 @@ fn check(request: &Request, network: &Network) -> Result<(), Error> {
     let difference = wanted
         .netns
         .run(|| redirect::check(&wanted.redirect, settings.backend))
-        .map_err(|source| Error::Netns { source })?
+        .map_err(Error::from)?
         .map_err(|source| Error::Read {
             pod: pod.clone(),
             source,
@@ -226,7 +225,7 @@ fn check(request: &Request, network: &Network) -> Result<(), Error> {
 /// in a network namespace that nobody uses and that ends with this process.
 fn status(settings: &Settings) -> Result<(), Error> {
     logging::start(settings.log_level);
-    kube::check_access(&settings.kubeconfig, settings.server.as_deref())
+    kube::check_access(&settings.kubeconfig, settings.server.as_ref())
         .map_err(|source| Error::NoKubeconfig(Box::new(source)))?;
     Netns::run_in_fresh(|| redirect::apply(&settings.redirect, settings.backend))
         .map_err(|source| Error::NoNetns { source })?
@@ -255,7 +254,7 @@ fn wanted(request: &Request, settings: &Settings) -> Result<Wanted, Error> {
     let netns = open_netns(request)?;
     let lookup = kube::Lookup {
         kubeconfig: &settings.kubeconfig,
-        server: settings.server.as_deref(),
+        server: settings.server.as_ref(),
         pod,
         timeout: settings.lookup_timeout,
     };
@@ -294,11 +293,8 @@ fn pass_through(pod: Option<&PodRef>, reason: &Reason) -> Wanted {
 
 fn open_netns(request: &Request) -> Result<Netns, Error> {
     let path = request.netns.clone().unwrap_or_default();
-    let wrong = |source| Error::Netns { source };
-    let netns = Netns::open(&path).map_err(wrong)?;
-    let own = Netns::current()
-        .and_then(|own| own.is(&netns))
-        .map_err(wrong)?;
+    let netns = Netns::open(&path)?;
+    let own = Netns::current().and_then(|own| own.is(&netns))?;
     if own && !request.netns_override {
         return Err(Error::OwnNetns {
             path: path.display().to_string(),

@@ -6,10 +6,10 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::config::Network;
-use super::json::{self, Error as JsonError, Kind};
 use super::request::excerpt;
 use super::result::{self, Violation};
 use super::version::Version;
+use crate::json::{self, Error as JsonError, Kind};
 
 /// Room for `"cniVersion":"1.0.0",` and a line's end.
 const LABEL_BYTES: usize = 32;

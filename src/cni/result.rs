@@ -8,9 +8,9 @@ use std::net::IpAddr;
 
 use serde_json::value::RawValue;
 
-use super::json::{self, Kind};
 use super::request::excerpt;
 use super::version::Version;
+use crate::json::{self, Kind};
 
 /// What a value has to be.
 enum Shape {

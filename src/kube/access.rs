@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::kubeconfig::{InvalidKubeconfig, Kubeconfig, MAX_SIZE, Material, Trust};
-use super::server::{Host, InvalidServer, Server};
+use super::server::{Host, Server};
 
 /// In bytes. Service accounts' have some 1,000; a request's head must hold it.
 const MAX_TOKEN: usize = 16 << 10;
@@ -47,19 +47,21 @@ pub enum Unusable {
     /// The kubeconfig's own text.
     #[error(transparent)]
     Text(#[from] InvalidKubeconfig),
-    /// `kubernetesAPIRoot`.
-    #[error("kubernetesAPIRoot, which replaces its server, is not a usable URL")]
-    Server {
-        /// Why.
-        source: InvalidServer,
+    /// The token is not what fits into a header.
+    #[error("its {place} {flaw}")]
+    Token {
+        /// Where it stands.
+        place: String,
+        /// What is wrong with it.
+        flaw: TokenFlaw,
     },
-    /// Empty, or not what fits into a header.
-    #[error(
-        "its token is empty, longer than {MAX_TOKEN} bytes or has characters that no token has"
-    )]
-    Token,
+    /// Something else than a bundle.
+    #[error("its certificate-authority holds no PEM certificate")]
+    NoAuthority,
     /// A bundle without a certificate that TLS can use.
-    #[error("its certificate-authority holds no usable certificate ({refused} refused)")]
+    #[error(
+        "its certificate-authority holds no usable certificate: TLS can use none of the {refused} in it"
+    )]
     Authorities {
         /// Certificates, and things that are none.
         refused: usize,
@@ -78,30 +80,43 @@ pub enum Unusable {
     },
 }
 
+/// What is wrong with a token, which is not quoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFlaw {
+    /// White space, at most.
+    #[error("is empty")]
+    Empty,
+    /// Longer than `MAX_TOKEN`.
+    #[error("is longer than {MAX_TOKEN} bytes, which no token is")]
+    TooLong,
+    /// White space inside, control characters, or beyond ASCII.
+    #[error("holds characters that no token has")]
+    Characters,
+}
+
 impl Access {
     /// Reads the kubeconfig and the files that it names.
-    pub fn read(kubeconfig: &Path, server: Option<&str>) -> Result<Self, Unusable> {
+    pub fn read(kubeconfig: &Path, server: Option<&Server>) -> Result<Self, Unusable> {
         let config = Kubeconfig::parse(&read_file(kubeconfig)?)?;
         let resolve = |material| match material {
             Material::Inline(bytes) => Ok(bytes),
             Material::File(path) => read_file(&beside(kubeconfig, &path)),
         };
         Ok(Self {
-            server: match server {
-                Some(url) => Server::parse(url).map_err(|source| Unusable::Server { source })?,
-                None => config.server,
-            },
+            server: server.cloned().unwrap_or(config.server),
             tls_server_name: config.tls_server_name,
             authorities: match config.trust {
                 Trust::Authority(bundle) => Some(resolve(bundle)?),
                 Trust::Anyone => None,
             },
-            token: config
-                .token
-                .map(resolve)
-                .transpose()?
-                .map(token)
-                .transpose()?,
+            token: match config.token {
+                Some(material) => {
+                    let place = place_of_token(kubeconfig, &material);
+                    let token = token(resolve(material)?);
+                    Some(token.map_err(|flaw| Unusable::Token { place, flaw })?)
+                }
+                None => None,
+            },
             client: match config.client {
                 Some(client) => Some((resolve(client.certificate)?, resolve(client.key)?)),
                 None => None,
@@ -141,15 +156,23 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Unusable> {
     Ok(bytes)
 }
 
-/// Trimmed as in client-go: token files end with a newline.
-fn token(bytes: Vec<u8>) -> Result<String, Unusable> {
-    let text = String::from_utf8(bytes).map_err(|_| Unusable::Token)?;
-    let token = text.trim();
-    if !(1..=MAX_TOKEN).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic())
-    {
-        return Err(Unusable::Token);
+/// As somebody would look for it.
+fn place_of_token(kubeconfig: &Path, material: &Material) -> String {
+    match material {
+        Material::Inline(_) => "user.token".to_owned(),
+        Material::File(path) => format!("user.tokenFile {}", beside(kubeconfig, path).display()),
     }
-    Ok(token.to_owned())
+}
+
+/// Trimmed as in client-go: token files end with a newline.
+fn token(bytes: Vec<u8>) -> Result<String, TokenFlaw> {
+    let text = String::from_utf8(bytes).map_err(|_| TokenFlaw::Characters)?;
+    match text.trim() {
+        "" => Err(TokenFlaw::Empty),
+        token if token.len() > MAX_TOKEN => Err(TokenFlaw::TooLong),
+        token if !token.bytes().all(|byte| byte.is_ascii_graphic()) => Err(TokenFlaw::Characters),
+        token => Ok(token.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -160,9 +183,15 @@ mod tests {
     fn tokens_are_trimmed_and_fit_a_header() {
         let long = vec![b'a'; MAX_TOKEN + 1];
         assert_eq!(token(b" sesame\n".to_vec()).unwrap(), "sesame");
-        for bytes in [&b""[..], b" \n", b"a b", b"a\r\nHost: b", b"\xff", &long] {
-            let error = token(bytes.to_vec()).unwrap_err();
-            assert!(matches!(error, Unusable::Token), "{bytes:?}");
+        for (bytes, flaw) in [
+            (&b""[..], TokenFlaw::Empty),
+            (b" \n", TokenFlaw::Empty),
+            (b"a b", TokenFlaw::Characters),
+            (b"a\r\nHost: b", TokenFlaw::Characters),
+            (b"\xff", TokenFlaw::Characters),
+            (&long, TokenFlaw::TooLong),
+        ] {
+            assert_eq!(token(bytes.to_vec()), Err(flaw), "{bytes:?}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::access::{Access, Unusable};
 use super::error::{Error, Failure, Tried, Verdict};
 use super::session::Session;
-use super::{Pod, PodRef};
+use super::{Pod, PodRef, Server};
 use crate::process::chain;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -22,7 +22,7 @@ pub struct Lookup<'a> {
     /// The kubeconfig's path; read again when the API server answers 401.
     pub kubeconfig: &'a Path,
     /// Overrides the kubeconfig's server (`kubernetesAPIRoot`).
-    pub server: Option<&'a str>,
+    pub server: Option<&'a Server>,
     /// The pod.
     pub pod: &'a PodRef,
     /// One deadline for everything.
@@ -30,7 +30,7 @@ pub struct Lookup<'a> {
 }
 
 /// Whether a kubeconfig is complete, without asking anybody.
-pub fn check_access(kubeconfig: &Path, server: Option<&str>) -> Result<(), Error> {
+pub fn check_access(kubeconfig: &Path, server: Option<&Server>) -> Result<(), Error> {
     let session = Access::read(kubeconfig, server).and_then(|access| Session::new(&access));
     session.map(drop).map_err(|source| Error::Kubeconfig {
         path: kubeconfig.to_owned(),

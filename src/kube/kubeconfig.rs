@@ -153,6 +153,51 @@ pub enum InvalidKubeconfig {
     NoCredentials,
 }
 
+/// Who a node is to the API server.
+pub struct Credentials<'a> {
+    /// Where the API server is.
+    pub server: &'a Server,
+    /// PEM bundle; `None` trusts anybody.
+    pub authority: Option<&'a [u8]>,
+    /// A service account's token.
+    pub token: &'a str,
+}
+
+/// A kubeconfig of these credentials, as YAML.
+pub fn render(credentials: &Credentials) -> String {
+    // A JSON string is a quoted YAML string.
+    let quoted = |text: &str| Value::from(text).to_string();
+    let trust = match credentials.authority {
+        Some(bundle) => format!(
+            "certificate-authority-data: {}",
+            quoted(&STANDARD.encode(bundle))
+        ),
+        None => "insecure-skip-tls-verify: true".to_owned(),
+    };
+    format!(
+        "# Written by the installer of msm-cni, which replaces what is changed here.\n\
+         apiVersion: v1\n\
+         kind: Config\n\
+         clusters:\n\
+         - name: local\n  \
+           cluster:\n    \
+             server: {}\n    \
+             {trust}\n\
+         users:\n\
+         - name: msm-cni\n  \
+           user:\n    \
+             token: {}\n\
+         contexts:\n\
+         - name: msm-cni\n  \
+           context:\n    \
+             cluster: local\n    \
+             user: msm-cni\n\
+         current-context: msm-cni\n",
+        quoted(&credentials.server.to_string()),
+        quoted(credentials.token)
+    )
+}
+
 impl Kubeconfig {
     /// Parses the text and follows its current context.
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidKubeconfig> {
@@ -379,6 +424,28 @@ fn listed(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_rendered_is_read_back() {
+        for (url, authority) in [
+            ("https://10.96.0.1", Some(&b"PEM"[..])),
+            ("https://[fd00::1]:6443", None),
+        ] {
+            let server = Server::parse(url).unwrap();
+            let text = render(&Credentials {
+                server: &server,
+                authority,
+                token: "a.b\"\\c",
+            });
+            let config = Kubeconfig::parse(text.as_bytes()).unwrap();
+            assert_eq!(config.server, server, "{text}");
+            assert_eq!(config.token, Some(Material::Inline(b"a.b\"\\c".to_vec())));
+            let trust = authority.map_or(Trust::Anyone, |bundle| {
+                Trust::Authority(Material::Inline(bundle.to_vec()))
+            });
+            assert_eq!(config.trust, trust, "{text}");
+        }
+    }
     use serde_json::json;
 
     /// As the earlier installer wrote it.

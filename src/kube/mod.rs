@@ -8,11 +8,16 @@ mod kubeconfig; // its text, read or refused
 mod pod; // which pod, and what of it counts
 mod server; // an API server's address
 mod session; // one connection, one GET
+mod workload; // whether the DaemonSet of our own pod is still wanted
 mod yaml; // YAML text as a JSON value
 
 pub use client::{Lookup, check_access, fetch_pod};
 pub use error::Error;
+pub use kubeconfig::{Credentials, render as render_kubeconfig};
 pub use pod::{InvalidPodRef, Pod, PodRef};
+pub use server::{InvalidServer, Server};
+pub use session::check_authority;
+pub use workload::{Fate, OwnPod, fate};
 
 /// For `fuzzing`, which asks them by themselves.
 #[cfg(any(test, fuzzing))]

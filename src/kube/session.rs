@@ -156,15 +156,27 @@ fn tls(access: &Access) -> Result<TlsConfig, Unusable> {
         .unversioned_rustls_crypto_provider(provider)
         .client_cert(client);
     Ok(match &access.authorities {
-        Some(bundle) => builder.root_certs(root_certs(bundle)?),
+        Some(bundle) => {
+            let (authorities, refused) = authorities(bundle)?;
+            if refused > 0 {
+                log::warn!("{refused} certificates of the kubeconfig's authority cannot be used");
+            }
+            builder.root_certs(RootCerts::new_with_certs(&authorities))
+        }
         None => builder.disable_verification(true),
     }
     .build())
 }
 
-/// ureq drops a certificate that does not parse without a word: they are tried here
-/// first. One that TLS cannot use does not spoil the others of its bundle.
-fn root_certs(bundle: &[u8]) -> Result<RootCerts, Unusable> {
+/// Whether a PEM bundle holds an authority that TLS can use.
+pub fn check_authority(bundle: &[u8]) -> Result<(), Unusable> {
+    authorities(bundle).map(drop)
+}
+
+/// The certificates of a bundle, and how many of them cannot be used. ureq drops a
+/// certificate that does not parse without a word: they are tried here first. One that TLS
+/// cannot use does not spoil the others of its bundle.
+fn authorities(bundle: &[u8]) -> Result<(Vec<Certificate<'static>>, usize), Unusable> {
     let mut store = RootCertStore::empty();
     let mut usable = Vec::new();
     let mut refused = 0;
@@ -176,13 +188,11 @@ fn root_certs(bundle: &[u8]) -> Result<RootCerts, Unusable> {
             _ => refused += 1,
         }
     }
-    if usable.is_empty() {
-        return Err(Unusable::Authorities { refused });
+    match (usable.is_empty(), refused) {
+        (true, 0) => Err(Unusable::NoAuthority),
+        (true, _) => Err(Unusable::Authorities { refused }),
+        (false, _) => Ok((usable, refused)),
     }
-    if refused > 0 {
-        log::warn!("{refused} certificates of the kubeconfig's authority cannot be used");
-    }
-    Ok(RootCerts::new_with_certs(&usable))
 }
 
 /// ureq panics when the key does not match: rustls is asked first.

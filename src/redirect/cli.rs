@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, ValueEnum};
 
 use super::rules::{RuleSet, Scope};
-use super::value::{Backend, Cidr, Family, Ipv6Mode, Port, Uid};
+use super::value::{Backend, Cidr, Family, Ipv6Mode, Port, Uid, add};
 use super::{Change, Netns, Redirect, script};
 use crate::names::IPTABLES_APPLET;
 use crate::process::{Process, chain};
@@ -86,10 +87,14 @@ enum InboundInterceptMode {
 enum Error {
     #[error("choosing the network namespace")]
     Netns { source: super::NetnsError },
-    #[error("in network namespace {netns}")]
-    Redirect { netns: String, source: super::Error },
+    #[error("{doing} the redirect in {netns}")]
+    Redirect {
+        doing: &'static str,
+        netns: String,
+        source: super::Error,
+    },
     #[error(
-        "the redirect in network namespace {netns} is not as asked: {difference}; run the same command without --check to mend it"
+        "the redirect in {netns} is not as asked: {difference}; run the same command without --check to mend it"
     )]
     Differs {
         netns: String,
@@ -132,8 +137,8 @@ fn act(cli: &Cli) -> Result<String, Error> {
         .map_err(|source| Error::Netns { source })?;
     let name = || {
         cli.netns.as_ref().map_or_else(
-            || "of this process".to_owned(),
-            |path| path.display().to_string(),
+            || "this process's own network namespace".to_owned(),
+            |path| format!("network namespace {}", path.display()),
         )
     };
     let work = || cli.work(&redirect);
@@ -142,14 +147,35 @@ fn act(cli: &Cli) -> Result<String, Error> {
         None => work(),
     };
     match result.map_err(|source| Error::Redirect {
+        doing: cli.action.doing(),
         netns: name(),
         source,
     })? {
-        Done::Said(text) => Ok(format!("{text} in network namespace {}\n", name())),
+        Done::Said(text) => Ok(format!("{text} in {}\n", name())),
         Done::Differs(difference) => Err(Error::Differs {
             netns: name(),
             difference,
         }),
+    }
+}
+
+fn plain<T: PartialEq>(flag: &str, items: Vec<T>) -> Result<Vec<T>, clap::Error> {
+    let mut list = Vec::new();
+    for item in items {
+        add(&mut list, item).map_err(|reason| {
+            Cli::command().error(ErrorKind::TooManyValues, format!("{flag}: {reason}"))
+        })?;
+    }
+    Ok(list)
+}
+
+impl Action {
+    const fn doing(&self) -> &'static str {
+        match self {
+            Self { check: true, .. } => "checking",
+            Self { cleanup: true, .. } => "removing",
+            _ => "setting",
+        }
     }
 }
 
@@ -159,6 +185,16 @@ enum Done {
 }
 
 impl Cli {
+    /// Each item of a list once, and no more of them than the plugin takes.
+    pub fn with_plain_lists(self) -> Result<Self, clap::Error> {
+        Ok(Self {
+            redir_dest_addr: plain("--redir-dest-addr", self.redir_dest_addr)?,
+            redirect_ports: plain("--redirect-ports", self.redirect_ports)?,
+            inbound_ports: plain("--inbound-ports", self.inbound_ports)?,
+            ..self
+        })
+    }
+
     fn redirect(&self) -> Redirect {
         Redirect {
             ports: self.redirect_ports.clone(),

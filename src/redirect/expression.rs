@@ -14,7 +14,12 @@ const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
-/// `NFT_RETURN`, -5.
+const NFTA_VERDICT_CHAIN: u16 = 2;
+// Verdicts: the kernel's own, and `nf_tables`', which are negative.
+const DROP: u32 = 0;
+const ACCEPT: u32 = 1;
+const JUMP: u32 = 0xffff_fffd;
+const GOTO: u32 = 0xffff_fffc;
 const RETURN: u32 = 0xffff_fffb;
 /// The register that holds a verdict.
 const VERDICT_REGISTER: u32 = 0;
@@ -59,6 +64,11 @@ pub enum Expression {
     Counter,
     Redirect,
     Reset,
+    /// Another verdict than ours, and the chain that it leads to.
+    Verdict {
+        code: u32,
+        chain: Option<String>,
+    },
     /// What our rules never hold.
     Other(String),
 }
@@ -352,7 +362,7 @@ impl Expression {
             Self::Payload { .. } => "payload",
             Self::Mask(_) => "bitwise",
             Self::Equal(_) => "cmp",
-            Self::Load(_) | Self::Return => "immediate",
+            Self::Load(_) | Self::Return | Self::Verdict { .. } => "immediate",
             Self::Counter => "counter",
             Self::Redirect => "redir",
             Self::Reset => "reject",
@@ -394,14 +404,8 @@ impl Expression {
                 data.be32(IMMEDIATE_DREG, REGISTER);
                 data.nest(IMMEDIATE_DATA, |value| value.bytes(NFTA_DATA_VALUE, bytes));
             }
-            Self::Return => {
-                data.be32(IMMEDIATE_DREG, VERDICT_REGISTER);
-                data.nest(IMMEDIATE_DATA, |value| {
-                    value.nest(NFTA_DATA_VERDICT, |verdict| {
-                        verdict.be32(NFTA_VERDICT_CODE, RETURN);
-                    });
-                });
-            }
+            Self::Return => encode_verdict(RETURN, None, data),
+            Self::Verdict { code, chain } => encode_verdict(*code, chain.as_deref(), data),
             Self::Redirect => data.be32(REDIR_PROTO_MIN, REGISTER),
             Self::Reset => data.be32(REJECT_TYPE, NFT_REJECT_TCP_RST),
             Self::Counter | Self::Other(_) => {}
@@ -447,10 +451,15 @@ impl Expression {
             }
             "immediate" if number(IMMEDIATE_DREG)? == VERDICT_REGISTER => {
                 let verdict = attribute(attribute(data, IMMEDIATE_DATA)?, NFTA_DATA_VERDICT)?;
-                let code = attributes(verdict)
-                    .find(|a| a.kind == NFTA_VERDICT_CODE)?
-                    .be32()?;
-                (code == RETURN).then_some(Self::Return)
+                let of = |kind| attributes(verdict).find(|a| a.kind == kind);
+                let chain = || Some(of(NFTA_VERDICT_CHAIN)?.string()?.to_owned());
+                Some(match of(NFTA_VERDICT_CODE)?.be32()? {
+                    RETURN => Self::Return,
+                    code => Self::Verdict {
+                        code,
+                        chain: chain(),
+                    },
+                })
             }
             "immediate" => {
                 in_register(IMMEDIATE_DREG)?;
@@ -468,6 +477,18 @@ impl Expression {
             _ => None,
         }
     }
+}
+
+fn encode_verdict(code: u32, chain: Option<&str>, data: &mut Attributes) {
+    data.be32(IMMEDIATE_DREG, VERDICT_REGISTER);
+    data.nest(IMMEDIATE_DATA, |value| {
+        value.nest(NFTA_DATA_VERDICT, |verdict| {
+            verdict.be32(NFTA_VERDICT_CODE, code);
+            if let Some(chain) = chain {
+                verdict.string(NFTA_VERDICT_CHAIN, chain);
+            }
+        });
+    });
 }
 
 /// Close to what `nft --debug=netlink` prints; for rules that are not ours.
@@ -490,6 +511,16 @@ impl fmt::Display for Expression {
             Self::Load(bytes) => write!(f, "[immediate {}]", hex(bytes)),
             Self::Return => write!(f, "[return]"),
             Self::Counter | Self::Redirect | Self::Reset => write!(f, "[{}]", self.name()),
+            Self::Verdict { code, chain } => {
+                let chain = chain.as_deref().unwrap_or_default();
+                match *code {
+                    JUMP => write!(f, "[jump {chain}]"),
+                    GOTO => write!(f, "[goto {chain}]"),
+                    DROP => write!(f, "[drop]"),
+                    ACCEPT => write!(f, "[accept]"),
+                    code => write!(f, "[verdict {}]", code.cast_signed()),
+                }
+            }
             // It may have a name that ours have too, and other parameters.
             Self::Other(name) => write!(f, "[another {name}]"),
         }

@@ -12,7 +12,7 @@ pub struct Listing(pub Vec<Listed>);
 pub struct Listed {
     /// Which one it is and where, as a person would look for it.
     pub name: String,
-    /// A table's flags; how a chain is attached to the kernel.
+    /// A table's flags; how a chain is attached to the kernel, empty if it is not.
     pub heading: String,
     /// A chain's rules, in order.
     pub rules: Vec<String>,
@@ -134,6 +134,13 @@ impl fmt::Display for Difference {
                 name,
                 wanted,
                 found,
+            } if found.is_empty() => {
+                write!(f, "{name} is attached nowhere: `{wanted}` is missing")
+            }
+            Self::Heading {
+                name,
+                wanted,
+                found,
             } => write!(f, "{name} has `{found}` instead of `{wanted}`"),
             Self::Rule {
                 name,
@@ -195,6 +202,10 @@ mod tests {
             (
                 Listing(vec![chain("chain output", "filter", &[])]),
                 "chain output has `filter` instead of `nat`",
+            ),
+            (
+                Listing(vec![chain("chain output", "", &[])]),
+                "chain output is attached nowhere: `nat` is missing",
             ),
             (
                 listing(&["a", "c"]),

@@ -28,7 +28,7 @@ use listing::Listing;
 pub use listing::Difference;
 pub use netns::{Error as NetnsError, Netns};
 pub use rules::Redirect;
-pub use value::{Backend, Ipv6Mode};
+pub use value::{Backend, Ipv6Mode, add};
 
 /// For `fuzzing`, which asks them by themselves.
 #[cfg(any(test, fuzzing))]
@@ -44,9 +44,9 @@ pub mod parts {
 /// Why a redirect could not be written, read or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("redirecting by nftables")]
+    #[error("using nftables")]
     Nftables { source: nft::Error },
-    #[error("redirecting by iptables")]
+    #[error("using iptables")]
     Iptables { source: iptables::Error },
     #[error("neither nftables nor iptables can be used: {}", chain(nftables))]
     Neither {

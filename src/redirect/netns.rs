@@ -17,15 +17,30 @@ const OWN: &str = "/proc/thread-self/ns/net";
 /// Why a namespace cannot be entered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("network namespace {path:?} does not exist: was its pod deleted?")]
+    /// It was there once, or never.
+    #[error(
+        "network namespace {path:?} does not exist; give the full path of one, such as /run/netns/NAME"
+    )]
     Gone { path: PathBuf },
-    #[error("opening the network namespace {path:?}")]
+    #[error(
+        "there is no network namespace at {path:?}; give a full path such as /run/netns/NAME, without a slash at its end"
+    )]
+    NoPath { path: PathBuf },
+    #[error(
+        "opening the network namespace {path:?} is not allowed: another process's needs CAP_SYS_PTRACE, a file the right to read it"
+    )]
+    Denied { path: PathBuf, source: io::Error },
+    #[error(
+        "opening the network namespace {path:?}; give the path of one, such as /run/netns/NAME"
+    )]
     Open { path: PathBuf, source: io::Error },
     #[error("asking /proc about the network namespace {path:?}: is /proc mounted?")]
     Proc { path: PathBuf, source: io::Error },
-    #[error("{path:?} is not a network namespace{}", .kind.as_deref().map(|kind| format!(" but {kind}")).unwrap_or_default())]
+    #[error("{path:?} is not a network namespace{}; give the path of one, such as /run/netns/NAME", .kind.as_deref().map(|kind| format!(" but {kind}")).unwrap_or_default())]
     NotANetns { path: PathBuf, kind: Option<String> },
-    #[error("entering the network namespace {path:?}: it needs CAP_SYS_ADMIN there")]
+    #[error(
+        "entering the network namespace {path:?}: it needs CAP_SYS_ADMIN, there and where this runs"
+    )]
     Enter { path: PathBuf, source: io::Error },
     #[error(
         "making a network namespace, which needs CAP_SYS_ADMIN and a free place within user.max_net_namespaces"
@@ -44,7 +59,12 @@ impl Netns {
     /// Opens the namespace bound at `path`.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let io = |errno: nix::Error| match errno {
-            nix::Error::ENOENT | nix::Error::ENOTDIR => Error::Gone { path: path.into() },
+            nix::Error::ENOENT if path.is_absolute() => Error::Gone { path: path.into() },
+            nix::Error::ENOENT | nix::Error::ENOTDIR => Error::NoPath { path: path.into() },
+            nix::Error::EACCES | nix::Error::EPERM => Error::Denied {
+                path: path.into(),
+                source: errno.into(),
+            },
             errno => Error::Open {
                 path: path.into(),
                 source: errno.into(),

@@ -61,6 +61,8 @@ pub enum Error {
         "nftables table {table} belongs to another process, which alone may change it (flag owner); end that process"
     )]
     Owned { table: String },
+    #[error("nftables needs CAP_NET_ADMIN in the network namespace")]
+    NotAllowed { source: Errno },
     #[error("the kernel refused {what} of nftables table {table}")]
     Refused {
         what: String,
@@ -202,6 +204,10 @@ fn asking(source: netlink::Error) -> Error {
             what: "listing".to_owned(),
             source,
         },
+        netlink::Error::Refused {
+            source: source @ Errno::EPERM,
+            ..
+        } => Error::NotAllowed { source },
         source => Error::Netlink { source },
     }
 }
@@ -349,6 +355,7 @@ impl Batch {
             }
             // Who may not write at all is told so of the transaction.
             Errno::EPERM if subject.is_some() => Error::Owned { table },
+            Errno::EPERM => Error::NotAllowed { source: errno },
             errno => Error::Refused {
                 what,
                 table,
@@ -555,6 +562,9 @@ pub fn read(scope: Scope) -> Option<RuleSet> {
 
 /// The chain's heading as nft prints it.
 pub fn heading(chain: &[u8]) -> String {
+    if attribute(chain, CHAIN_HOOK).is_none() {
+        return String::new();
+    }
     let heading = || {
         let hook = attribute(chain, CHAIN_HOOK)?;
         let name = HOOKS.get(usize::try_from(number_in(hook, HOOK_NUMBER)?).ok()?)?;
@@ -569,7 +579,7 @@ pub fn heading(chain: &[u8]) -> String {
             text_in(chain, CHAIN_TYPE)?
         ))
     };
-    heading().unwrap_or_else(|| "no hook".into())
+    heading().unwrap_or_else(|| "another hook".into())
 }
 
 fn number_in(bytes: &[u8], kind: u16) -> Option<u32> {

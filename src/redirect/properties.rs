@@ -21,12 +21,10 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
 use super::iptables::Variant;
 use super::rules::{Redirect, RuleSet, Scope};
-use super::value::{Cidr, Family, Ipv6Mode, Port, Uid};
+use super::value::{Cidr, Family, Ipv6Mode, LONGEST_LIST, Port, Uid};
 use super::{Change, iptables, nft, script};
 use crate::names::TABLE;
 
-/// As many as a configuration may list.
-const LONGEST_LIST: usize = 64;
 const CASES: u32 = 24;
 const SEED: u64 = 554;
 

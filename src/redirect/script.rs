@@ -179,11 +179,7 @@ impl Saved {
             let jumps = of(&self.jumps, table, &|jump| target(jump) == Some(name));
             Listed {
                 name: listed_name(tool, table, name),
-                heading: if jumps.is_empty() {
-                    "no jump to it".into()
-                } else {
-                    jumps.join("` and `")
-                },
+                heading: jumps.join("` and `"),
                 rules: of(&self.rules, table, &|rule| {
                     rule.starts_with(&format!("-A {name} "))
                 }),

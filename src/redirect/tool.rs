@@ -17,7 +17,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use crate::process::{Process, chain};
 
@@ -43,16 +44,24 @@ pub enum Error {
     Start { program: PathBuf, source: io::Error },
     #[error("talking to {program:?}")]
     Talk { program: PathBuf, source: io::Error },
-    #[error("{program:?} ended with {status}: {complaint}")]
+    #[error("{program:?} ended with {status}{}", said(.complaint))]
     Failed {
         program: PathBuf,
         status: ExitStatus,
         complaint: String,
     },
-    #[error("{program:?} was killed: it had not ended after {} seconds: {complaint}", TIME_LIMIT.as_secs())]
+    #[error("{program:?} was killed: it had not ended after {} seconds{}", TIME_LIMIT.as_secs(), said(.complaint))]
     TooSlow { program: PathBuf, complaint: String },
     #[error("{program:?} printed more than {OUTPUT_LIMIT} bytes")]
     TooMuch { program: PathBuf },
+}
+
+/// A complaint, behind what it is about; some tools have none.
+fn said(complaint: &str) -> String {
+    match complaint {
+        "" => String::new(),
+        complaint => format!(": {complaint}"),
+    }
 }
 
 /// A tool and what it is told.
@@ -119,6 +128,8 @@ impl Running {
         command
             .args(call.args)
             .env_clear()
+            // So that what it starts can be ended with it.
+            .process_group(0)
             // Legacy tools serialise over all namespaces of the host by one lock file. Ours
             // lock something that nobody else has: the pipe that they read.
             .env("XTABLES_LOCKFILE", "/proc/self/fd/0")
@@ -235,8 +246,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Not waited for: what the kernel holds up would hold us up as well.
-        let _ = self.child.kill();
+        // Until it was waited for, the group is its own. The killed are not waited for: what
+        // the kernel holds up would hold us up as well.
+        if let (Ok(None), Ok(group)) = (self.child.try_wait(), i32::try_from(self.child.id())) {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
     }
 }
 

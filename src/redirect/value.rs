@@ -6,6 +6,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
+/// Lists become rules of one transaction, which has to fit a netlink socket's buffer; a
+/// longer one is a mistake.
+pub const LONGEST_LIST: usize = 64;
+
+/// Puts an item at the end of a list, unless it is there already.
+pub fn add<T: PartialEq>(list: &mut Vec<T>, item: T) -> Result<(), ParseError> {
+    if list.contains(&item) {
+        return Ok(());
+    }
+    if list.len() >= LONGEST_LIST {
+        return Err(ParseError::List);
+    }
+    list.push(item);
+    Ok(())
+}
+
 /// A TCP port, 1 to 65535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port(NonZeroU16);
@@ -13,6 +29,8 @@ pub struct Port(NonZeroU16);
 /// Why a text is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
+    #[error("the list is longer than {LONGEST_LIST}")]
+    List,
     #[error("{text:?} is not a TCP port from 1 to 65535")]
     Port { text: String },
     #[error("{text:?} is not a user ID from 0 to 4294967294")]

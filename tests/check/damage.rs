@@ -16,7 +16,7 @@ fn everything() -> Value {
 }
 
 /// Commands of nft, where `#N` is the handle of the chain's Nth rule; and the difference.
-const NFT: [(&str, &str); 48] = [
+const NFT: [(&str, &str); 51] = [
     // Tables and chains.
     (
         "delete table inet msm_cni",
@@ -95,8 +95,8 @@ const NFT: [(&str, &str); 48] = [
     (
         "delete chain inet msm_cni output
          add chain inet msm_cni output",
-        "chain inet msm_cni output has `no hook` \
-         instead of `type nat hook output priority -101; policy accept;`",
+        "chain inet msm_cni output is attached nowhere: \
+         `type nat hook output priority -101; policy accept;` is missing",
     ),
     // Rules that are not there.
     (
@@ -258,7 +258,24 @@ const NFT: [(&str, &str); 48] = [
     ),
     (
         "replace rule inet msm_cni output #1 meta nfproto ipv6 accept",
-        "rule 1 of chain inet msm_cni output is `[meta load 15] [cmp eq 0x0a] [another immediate]` \
+        "rule 1 of chain inet msm_cni output is `[meta load 15] [cmp eq 0x0a] [accept]` \
+         instead of `meta nfproto ipv6 return`",
+    ),
+    (
+        "add chain inet msm_cni theirs
+         replace rule inet msm_cni output #1 meta nfproto ipv6 jump theirs",
+        "rule 1 of chain inet msm_cni output is `[meta load 15] [cmp eq 0x0a] [jump theirs]` \
+         instead of `meta nfproto ipv6 return`",
+    ),
+    (
+        "add chain inet msm_cni theirs
+         replace rule inet msm_cni output #1 meta nfproto ipv6 goto theirs",
+        "rule 1 of chain inet msm_cni output is `[meta load 15] [cmp eq 0x0a] [goto theirs]` \
+         instead of `meta nfproto ipv6 return`",
+    ),
+    (
+        "replace rule inet msm_cni output #1 meta nfproto ipv6 drop",
+        "rule 1 of chain inet msm_cni output is `[meta load 15] [cmp eq 0x0a] [drop]` \
          instead of `meta nfproto ipv6 return`",
     ),
     (
@@ -321,15 +338,15 @@ const IPTABLES: [(Family, &str, &str, &str); 36] = [
         V4,
         "nat",
         "-F OUTPUT",
-        "chain MSM_CNI_OUTPUT of TOOL's table nat has `no jump to it` \
-         instead of `-A OUTPUT -j MSM_CNI_OUTPUT`",
+        "chain MSM_CNI_OUTPUT of TOOL's table nat is attached nowhere: \
+         `-A OUTPUT -j MSM_CNI_OUTPUT` is missing",
     ),
     (
         V6,
         "filter",
         "-D INPUT -j MSM_CNI_REJECT_INPUT",
-        "chain MSM_CNI_REJECT_INPUT of TOOL's table filter has `no jump to it` \
-         instead of `-A INPUT -j MSM_CNI_REJECT_INPUT`",
+        "chain MSM_CNI_REJECT_INPUT of TOOL's table filter is attached nowhere: \
+         `-A INPUT -j MSM_CNI_REJECT_INPUT` is missing",
     ),
     (
         V4,

@@ -50,6 +50,9 @@ fn a_name_that_is_no_text_is_a_usage_error() {
     }
     run(applet("msm-iptables").arg(OsStr::from_bytes(b"--\xff"))).exited(2);
     run(applet("msm").arg(OsStr::from_bytes(b"\xff"))).exited(2);
+    run(&mut applet("msm"))
+        .exited(2)
+        .complains_about("msm: say which applet is wanted");
 }
 
 #[test]

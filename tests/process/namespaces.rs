@@ -171,6 +171,34 @@ fn a_namespace_that_lies_behind_an_odd_path_is_one() {
     }
 }
 
+#[test]
+fn what_to_do_about_a_path_is_said() {
+    let cluster = node();
+    let full = "give a full path such as /run/netns/NAME";
+    let gone = "CNI_NETNS \\\"/run/netns/gone\\\"";
+    for (path, plugins, by_hand) in [
+        (
+            "/run/netns/gone",
+            "was the pod deleted?",
+            "give the full path of one",
+        ),
+        ("/run/netns/gone", gone, "/run/netns/gone"),
+        ("h1", full, full),
+        ("netns/h1", full, full),
+        ("/etc/passwd/", full, full),
+    ] {
+        let outcome = ask(&cluster, applet("msm-cni"), "ADD", OsStr::new(path)).exited(1);
+        let message = document(&outcome)["msg"].to_string();
+        assert!(
+            message.contains(plugins),
+            "{plugins:?} is missing\n{outcome}"
+        );
+        run(applet("msm-iptables").args(["--netns", path]))
+            .exited(1)
+            .complains_about(by_hand);
+    }
+}
+
 /// Shows that a kind of namespace is mounted at the path `$1`, then runs the rest.
 const MOUNTED: &str = "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"";
 
@@ -219,6 +247,10 @@ fn a_path_that_may_not_be_looked_at_is_error_8() {
         "--inh-caps=-all",
         "--bounding-set=-all",
     ];
+    let mut by_hand = under(&stranger, "msm-iptables");
+    run(by_hand.args(["--netns", "/proc/1/ns/net"]))
+        .exited(1)
+        .complains_about("CAP_SYS_PTRACE");
     let paths: [PathBuf; 2] = [closed.join("netns"), "/proc/1/ns/net".into()];
     for path in paths {
         for verb in ["ADD", "CHECK"] {

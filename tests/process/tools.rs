@@ -84,32 +84,41 @@ struct AtWork {
     host: Host,
     /// Open as long as one of them lives.
     alive: File,
+    /// Where they read what nobody writes.
+    _never: Scratch,
+}
+
+/// A host whose writers do as `script` says, and a stream that ends with the last of them.
+fn waiting(script: &str) -> (Host, File) {
+    let host = Host::new("");
+    let fifo = host.path("alive");
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    for tool in WRITERS {
+        host.install(tool, &format!("exec 3>{}\n{script}", fifo.display()));
+    }
+    // Nobody has to be writing yet.
+    let alive = File::options()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(fifo)
+        .unwrap();
+    (host, alive)
 }
 
 impl AtWork {
     fn new() -> Self {
-        let host = Host::new("");
-        let [fifo, never] = ["alive", "never"].map(|name| host.path(name));
-        for fifo in [&fifo, &never] {
-            mkfifo(fifo, Mode::S_IRWXU).unwrap();
-        }
+        let never = Scratch::new();
+        let fifo = never.path().join("never");
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
         // A second shell, which does not have the script open, and a third that writes, so
         // that the second moves no descriptors for it.
-        let script = format!(
-            "exec 3>{}\nexec sh -c '(echo $$ >&3); exec <{}'",
-            fifo.display(),
-            never.display()
-        );
-        for tool in WRITERS {
-            host.install(tool, &script);
+        let script = format!("exec sh -c '(echo $$ >&3); exec <{}'", fifo.display());
+        let (host, alive) = waiting(&script);
+        Self {
+            host,
+            alive,
+            _never: never,
         }
-        // Nobody has to be writing yet.
-        let alive = File::options()
-            .read(true)
-            .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(fifo)
-            .unwrap();
-        Self { host, alive }
     }
 
     /// The process IDs of both, once they have begun.
@@ -374,33 +383,49 @@ fn a_tool_that_hangs_does_not_hang_us() {
                 assert!(outcome.took < Duration::from_secs(20), "{outcome}");
                 if script.contains("waiting") {
                     outcome.complains_about("still waiting");
+                } else {
+                    assert!(outcome.stderr.ends_with("10 seconds\n"), "{outcome}");
                 }
             });
         }
+        scope.spawn(|| {
+            // A shell that waits for a child of its own.
+            let (host, mut alive) = waiting("sleep 1000\nexit 1");
+            host.apply().exited(1);
+            read_to_end(&mut alive);
+        });
         // What a tool leaves behind is waited for no longer, and what it did is done.
         scope.spawn(|| Host::new("cat >/dev/null; sleep 15 &").apply().succeeded());
     });
 }
 
-/// The real iptables-nft takes so much at once from the host's root only.
 #[test]
 fn rules_that_fill_more_than_a_pipe_are_written() {
     if cannot_run(&NEEDED) {
         return;
     }
+    // Somebody's jumps to our chain, which we read and remove.
+    let jump = format!(
+        "-A OUTPUT -m comment --comment {} -j MSM_CNI_OUTPUT\n",
+        "x".repeat(200)
+    );
+    let jumps = jump.repeat(700);
+    let listing = format!("*nat\n:OUTPUT ACCEPT [0:0]\n:MSM_CNI_OUTPUT - [0:0]\n{jumps}COMMIT\n");
     let host = Host::new("");
-    for tool in WRITERS {
-        host.install(tool, &format!("cat >{}", host.path(tool).display()));
+    fs::write(host.path("listing"), listing).unwrap();
+    for tool in READERS {
+        host.install(tool, &format!("cat {}", host.path("listing").display()));
     }
-    let ports: Vec<String> = (1..=2000).map(|port| port.to_string()).collect();
-    let sandbox = Namespace::new();
-    let mut command = host.command("msm-iptables");
-    command.arg("--netns").arg(sandbox.path()).args(BOTH);
-    run(command.args(["--redirect-ports", &ports.join(",")])).succeeded();
+    for tool in WRITERS {
+        // As the real one has it, what exists is not made anew.
+        let told = host.path(tool).display().to_string();
+        host.install(tool, &format!("cat >{told}; ! grep -q -e ^-N {told}"));
+    }
+    host.apply().succeeded();
     for tool in WRITERS {
         let rules = fs::read_to_string(host.path(tool)).unwrap();
         assert!(rules.len() > 2 * PIPE_BYTES, "{} bytes", rules.len());
-        assert_eq!(rules.matches("-j REDIRECT").count(), ports.len());
+        assert_eq!(rules.matches("-D OUTPUT").count(), 700);
         assert!(rules.ends_with("COMMIT\n"), "{rules}");
     }
 }

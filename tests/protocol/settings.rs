@@ -118,6 +118,16 @@ fn a_bad_value_is_error_7_and_named() {
         ("kubernetes.podLookupTimeoutSeconds", "-1", "-1"),
         ("kubernetes.podLookupTimeoutSeconds", "1.5", "1.5"),
         ("kubernetes.podLookupTimeoutSeconds", r#""30s""#, "30s"),
+        (
+            "kubernetes.kubernetesAPIRoot",
+            r#""http://10.0.0.1""#,
+            "https://",
+        ),
+        (
+            "kubernetes.kubernetesAPIRoot",
+            r#""https://user:sesame@10.0.0.1""#,
+            "user name",
+        ),
         ("redirect.ports", "[]", "at least one port"),
         ("redirect.ports", &many(65), "longer than 64"),
         ("redirect.inboundPorts", &many(65), "longer than 64"),

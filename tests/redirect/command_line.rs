@@ -43,6 +43,50 @@ fn bad_values_are_usage_errors_that_name_them() {
 }
 
 #[test]
+fn lists_are_the_plugins() {
+    let many = |count: u16| {
+        let items: Vec<String> = (1..=count).map(|port| port.to_string()).collect();
+        items.join(",")
+    };
+    for flag in ["--redirect-ports", "--inbound-ports"] {
+        msm_iptables(&["--dry-run", flag, &many(64)]).succeeded();
+        msm_iptables(&["--dry-run", flag, &many(65)])
+            .exited(2)
+            .complains_about(&format!("{flag}: the list is longer than 64"));
+    }
+    let repeated = ["554,322,554", "-d", "10.0.0.0/8", "-d", "10.1.2.3/8"];
+    let args = [&["--dry-run", "--redirect-ports"][..], &repeated].concat();
+    let text = msm_iptables(&args).succeeded().stdout;
+    for rule in ["tcp dport 554 ", "tcp dport 322 ", "ip daddr 10.0.0.0/8 "] {
+        assert_eq!(text.matches(rule).count(), 1, "{rule}\n{text}");
+    }
+}
+
+#[test]
+fn a_text_that_nobody_takes_is_told_of() {
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    for (name, words) in [
+        ("msm-iptables", &["--help"][..]),
+        ("installer", &["--help"]),
+        ("msm", &["--version"]),
+    ] {
+        let output = applet(name).args(words).stdout(full()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("writing to standard output: No space"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
 fn only_one_verb_at_a_time() {
     for verbs in [
         ["--check", "--cleanup"],

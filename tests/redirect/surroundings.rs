@@ -214,7 +214,8 @@ fn without_privilege_the_error_says_what_is_missing() {
         pod.inside
             .command(command.args(["--backend", backend]))
             .exited(1)
-            .complains_about("permi");
+            .complains_about("setting the redirect in this process's own network namespace")
+            .complains_about("CAP_NET_ADMIN");
     }
     assert_eq!(pod.inside.rules(), Pod::new().inside.rules());
 }

@@ -2,10 +2,11 @@
 //! not looked for. Pure. Bounds: nesting, and the members of an object that is kept.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Deeper nesting than any configuration has, and shallow enough for every reader behind us.
@@ -74,19 +75,23 @@ impl<'a> Object<'a> {
 
     /// The value of exactly this key; `null` counts as absent.
     pub fn get(&self, key: &str) -> Option<&'a RawValue> {
+        self.written(key).filter(|value| !is_null(value))
+    }
+
+    /// The same, `null` included.
+    pub fn written(&self, key: &str) -> Option<&'a RawValue> {
         self.last(|name| name == key)
     }
 
     /// The same without regard to case, as Go's decoder has always matched our keys.
     pub fn get_any_case(&self, key: &str) -> Option<&'a RawValue> {
         self.last(|name| name.eq_ignore_ascii_case(key))
+            .filter(|value| !is_null(value))
     }
 
     fn last(&self, matches: impl Fn(&str) -> bool) -> Option<&'a RawValue> {
         let member = self.0.iter().rev().find(|(name, _)| matches(name));
-        member
-            .map(|(_, value)| *value)
-            .filter(|value| Kind::of(value) != Kind::Null)
+        member.map(|(_, value)| *value)
     }
 }
 
@@ -141,6 +146,50 @@ pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     } else {
         Some(Cow::Borrowed(inner))
     }
+}
+
+fn is_null(value: &RawValue) -> bool {
+    Kind::of(value) == Kind::Null
+}
+
+/// Whether two JSON texts say the same: members in any order, the last of repeated keys,
+/// white space and escapes as they like. Numbers are compared by their spelling, so that
+/// none is too large.
+pub fn same(one: &str, other: &str) -> bool {
+    type Members<'a> = BTreeMap<String, &'a RawValue>;
+
+    let (one, other) = (one.trim(), other.trim());
+    if one == other {
+        return true;
+    }
+    let kinds = [one, other].map(|text| text.bytes().next());
+    match kinds {
+        [Some(b'{'), Some(b'{')] => both::<Members>(one, other).is_some_and(|(one, other)| {
+            one.len() == other.len()
+                && one.iter().zip(&other).all(|((key, value), (name, held))| {
+                    key == name && same(value.get(), held.get())
+                })
+        }),
+        [Some(b'['), Some(b'[')] => {
+            both::<Vec<&RawValue>>(one, other).is_some_and(|(one, other)| {
+                one.len() == other.len()
+                    && one
+                        .iter()
+                        .zip(&other)
+                        .all(|(item, held)| same(item.get(), held.get()))
+            })
+        }
+        [Some(b'"'), Some(b'"')] => {
+            both::<String>(one, other).is_some_and(|(one, other)| one == other)
+        }
+        _ => false,
+    }
+}
+
+fn both<'a, T: Deserialize<'a>>(one: &'a str, other: &'a str) -> Option<(T, T)> {
+    serde_json::from_str(one)
+        .ok()
+        .zip(serde_json::from_str(other).ok())
 }
 
 /// Where `inner`, a part of `outer`, stands in it.
@@ -265,6 +314,36 @@ mod tests {
         assert_eq!(object.get("A").unwrap().get(), "2");
         assert_eq!(object.get_any_case("A").unwrap().get(), "3");
         assert!(object.get("n").is_none());
+        assert_eq!(object.written("n").unwrap().get(), "null");
+    }
+
+    #[test]
+    fn json_is_compared_by_what_it_says() {
+        for (one, other, expected) in [
+            (
+                r#"{"a": 1, "b": [true, null]}"#,
+                r#" {"b":[true,null],"a":1}"#,
+                true,
+            ),
+            (r#"{"a": 1, "a": 2}"#, r#"{"a": 2}"#, true),
+            (r#"{"a\u0062": "\u00e9"}"#, r#"{"ab": "é"}"#, true),
+            (r#"{"a": 1}"#, r#"{"a": 1.0}"#, false),
+            (r#"{"a": 1}"#, r#"{"a": 1, "b": 2}"#, false),
+            (r#"{"a": 1}"#, r#"{"b": 1}"#, false),
+            ("[1, 2]", "[2, 1]", false),
+            ("[1, 2]", "[1, 2, 3]", false),
+            ("[[1]]", "[1]", false),
+            ("[36893488147419103233]", "[36893488147419103234]", false),
+            ("[1e999]", "[ 1e999 ]", true),
+            (r#"["\ud800"]"#, r#"[ "\ud800" ]"#, true),
+            (r#"["\ud800"]"#, r#"["\ud801"]"#, false),
+            ("{", "{ ", true),
+            ("{", "[", false),
+            ("", "{}", false),
+        ] {
+            assert_eq!(same(one, other), expected, "{one} {other}");
+            assert_eq!(same(other, one), expected, "{other} {one}");
+        }
     }
 
     #[test]

@@ -1,0 +1,28 @@
+//! The program of every container but the installer's: waits for its end, answers
+//! connections, or makes one. Static, needs nothing in its image, and no packages.
+
+#[path = "../traffic.rs"]
+mod traffic;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "guest pause | guest serve NAME PORT | guest connect ADDRESS:PORT";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["pause"] => loop {
+            std::thread::park();
+        },
+        ["serve", name, port] => traffic::serve(name, port.parse().expect(USAGE)),
+        ["connect", address] => {
+            print!("{}", traffic::connect(address.parse().expect(USAGE)));
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::FAILURE
+        }
+    }
+}

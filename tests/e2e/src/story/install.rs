@@ -1,0 +1,140 @@
+//! A node without a network, and its installer.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use super::{CHAIN, IMAGE, loads, names};
+use crate::Stage;
+use crate::installer::Installer;
+use crate::node::{self, becomes_true};
+use crate::report::Report;
+
+/// From nothing to ready.
+pub fn fresh_node<'a>(stage: &'a Stage, report: &mut Report) -> Installer<'a> {
+    report.chapter("A fresh node, and the installer from the image that ships");
+    let has_image = || stage.node.runtime.has_image(IMAGE).unwrap_or_default();
+    let imported = becomes_true(has_image).map(|_| IMAGE.to_owned());
+    report.is("the image", IMAGE, imported.ok_or("not there".to_owned()));
+    let installer = Installer::start(stage, "msm-cni-x7k2p", IMAGE)
+        .unwrap_or_else(|error| panic!("start the installer: {error}"));
+
+    let reason = "no valid network configuration";
+    let waits = || {
+        let (code, body) = Installer::readiness().unwrap_or_default();
+        code == 503 && body.contains(reason)
+    };
+    let says = becomes_true(waits).map(|_| format!("503, {reason}"));
+    report.is(
+        "no network yet: readiness",
+        format!("503, {reason}"),
+        says.ok_or_else(|| format!("{:?}", Installer::readiness())),
+    );
+    report.is(
+        "no network yet: files in the configuration directory",
+        "ZZZ-msm-cni-kubeconfig",
+        Ok(names(&node::net_dir())),
+    );
+
+    let conf = node::net_dir().join("10-cluster.conflist");
+    fs::write(conf.with_extension("new"), node::network()).unwrap();
+    fs::rename(conf.with_extension("new"), &conf).unwrap();
+    let ready = installer.becomes_ready().map(|_| "ready".to_owned());
+    report.is("a network appears: readiness", "ready", ready);
+    report.is(
+        "the chain that the runtime loads",
+        CHAIN,
+        loads(stage, CHAIN),
+    );
+    let (before, after) = network_around_entry();
+    let text = fs::read_to_string(&conf).unwrap();
+    let is_kept = text.starts_with(&before) && text.ends_with(&after);
+    report.is(
+        "others' part of the network's configuration",
+        "every byte as before",
+        is_kept.then(|| "every byte as before".into()).ok_or(text),
+    );
+    what_is_installed(report);
+    how_it_runs(report, &installer);
+    installer
+}
+
+/// The network's configuration, before and behind the place where the entry belongs.
+fn network_around_entry() -> (String, String) {
+    let network = node::network();
+    let (before, after) = network.split_at(network.rfind("\n  ]").unwrap());
+    (before.to_owned(), after.to_owned())
+}
+
+fn what_is_installed(report: &mut Report) {
+    let links = ["msm-cni", "msm-iptables"].map(|name| {
+        let target = fs::read_link(node::bin_dir().join(name));
+        target.map_or_else(|it| it.to_string(), |it| it.display().to_string())
+    });
+    report.is("msm-cni and msm-iptables", "msm msm", Ok(links.join(" ")));
+    let mode = |directory: &std::path::Path, name: &str| {
+        let metadata = fs::metadata(directory.join(name));
+        metadata.map_or_else(
+            |error| error.to_string(),
+            |it| {
+                format!(
+                    "{name} {:04o} {}:{}",
+                    it.mode() & 0o7777,
+                    it.uid(),
+                    it.gid()
+                )
+            },
+        )
+    };
+    report.is(
+        "the executable",
+        "msm 0755 0:0",
+        Ok(mode(&node::bin_dir(), "msm")),
+    );
+    report.is(
+        "the kubeconfig",
+        "ZZZ-msm-cni-kubeconfig 0600 0:0",
+        Ok(mode(&node::net_dir(), "ZZZ-msm-cni-kubeconfig")),
+    );
+}
+
+/// What the kernel says of the process.
+fn how_it_runs(report: &mut Report, installer: &Installer) {
+    let status = installer.proc_file("status");
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.unwrap_or("?").trim().trim_start_matches('0');
+        if value.is_empty() { "0" } else { value }.to_owned()
+    };
+    let fields = |text: String| {
+        ["CapEff:", "CapBnd:", "NoNewPrivs:", "Seccomp:"]
+            .map(|name| name.replace(':', " ") + &field(&text, name))
+            .join(" ")
+    };
+    report.is(
+        "its privileges",
+        "CapEff 0 CapBnd 0 NoNewPrivs 1 Seccomp 2",
+        status.map(fields),
+    );
+    let root = installer.proc_file("mountinfo").map(|mounts| {
+        let root = mounts.lines().find(|line| line.contains(" / / "));
+        let options = root.and_then(|line| line.split(' ').nth(5));
+        options
+            .and_then(|it| it.split(',').next())
+            .unwrap_or("?")
+            .to_owned()
+    });
+    report.is("its root file system", "ro", root);
+    for (name, argument) in [
+        ("install-cni", "--version"),
+        ("msm-iptables", "--dry-run"),
+        ("msm-cni", "--version"),
+    ] {
+        report.is(
+            &format!("{name} {argument}, by the image's PATH"),
+            "exit code 0",
+            installer
+                .exec(&[name, argument])
+                .map(|outcome| format!("exit code {}", outcome.code)),
+        );
+    }
+}

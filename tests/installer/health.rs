@@ -1,0 +1,362 @@
+//! `/healthz` and `/readyz`: what they answer, to whom, on which addresses; and that a client
+//! that behaves badly costs nobody else anything.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nix::sys::signal::Signal;
+
+use crate::node::{DEADLINE, Installer, NET_DIR, Node};
+use crate::rivals::{CALICO, CONF};
+use crate::support::cannot_run;
+use crate::support::command::run;
+use crate::support::netns::Namespace;
+
+/// A request as it is, and all that is answered.
+fn talk(installer: &Installer, request: &[u8]) -> String {
+    let mut stream = connect(installer);
+    // Who is answered before the end of its request may see a reset.
+    let _ = stream.write_all(request);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+fn connect(installer: &Installer) -> TcpStream {
+    let stream = TcpStream::connect(installer.health()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+}
+
+#[test]
+fn every_request_gets_its_answer() {
+    let node = Node::with_conf(CONF, CALICO);
+    let installer = node.installed(&[]);
+    let long = format!("GET /healthz HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(3000));
+    let longer = format!("GET /healthz HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(5000));
+    let many = format!("GET /healthz HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(33));
+    for (request, status, body) in [
+        (
+            "GET /healthz HTTP/1.1\r\n\r\n",
+            "200 OK",
+            "{\"alive\":true}\n",
+        ),
+        (
+            "GET /healthz HTTP/1.0\r\n\r\n",
+            "200 OK",
+            "{\"alive\":true}\n",
+        ),
+        (
+            "GET /healthz?verbose HTTP/1.1\r\n\r\n",
+            "200 OK",
+            "{\"alive\":true}\n",
+        ),
+        ("HEAD /healthz HTTP/1.1\r\n\r\n", "200 OK", ""),
+        (
+            "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n",
+            "200 OK",
+            "{\"mended\":0,\"ready\":true,\"reasons\":[]}\n",
+        ),
+        (
+            "GET /readyz HTTP/1.1\r\n\r\nGET /readyz HTTP/1.1\r\n\r\n",
+            "200 OK",
+            "{\"mended\":0,\"ready\":true,\"reasons\":[]}\n",
+        ),
+        ("GET / HTTP/1.1\r\n\r\n", "404 Not Found", ""),
+        ("GET /readyz/ HTTP/1.1\r\n\r\n", "404 Not Found", ""),
+        (
+            "POST /readyz HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody",
+            "405 Method Not Allowed",
+            "",
+        ),
+        ("\r\n\r\n\x00\x01", "400 Bad Request", ""),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "400 Bad Request", ""),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "400 Bad Request", ""),
+        (&long, "200 OK", "{\"alive\":true}\n"),
+        (&longer, "431 Request Header Fields Too Large", ""),
+        (&many, "431 Request Header Fields Too Large", ""),
+    ] {
+        let answer = talk(&installer, request.as_bytes());
+        let (head, got) = answer
+            .split_once("\r\n\r\n")
+            .unwrap_or_else(|| panic!("{request:?}: {answer:?}"));
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{request:?}: {answer}"
+        );
+        assert_eq!(got, body, "{request:?}");
+        let length = if request.starts_with("HEAD") {
+            15
+        } else {
+            body.len()
+        };
+        assert!(
+            head.contains(&format!("Content-Length: {length}\r\n")),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn a_request_is_answered_however_it_arrives() {
+    let node = Node::with_conf(CONF, CALICO);
+    let installer = node.installed(&[]);
+    let request = b"GET /readyz HTTP/1.1\r\nHost: node\r\n\r\n";
+    let mut half_closed = connect(&installer);
+    half_closed.write_all(request).unwrap();
+    half_closed.shutdown(Shutdown::Write).unwrap();
+    let mut in_pieces = connect(&installer);
+    in_pieces.set_nodelay(true).unwrap();
+    for byte in request {
+        in_pieces.write_all(&[*byte]).unwrap();
+        // Another one is served in between.
+        assert_eq!(installer.get("/healthz").unwrap().0, 200);
+    }
+    for mut stream in [half_closed, in_pieces] {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    }
+    let mut too_early = connect(&installer);
+    too_early.write_all(b"GET /readyz").unwrap();
+    too_early.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    too_early.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "");
+}
+
+#[test]
+fn unready_comes_with_its_reasons_and_503() {
+    let node = Node::new();
+    let installer = node.start(&[]);
+    installer.becomes_unready("no valid network configuration");
+    let (_, body) = installer.ready().unwrap();
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["ready"], false);
+    assert_eq!(body["reasons"].as_array().unwrap().len(), 1);
+    assert_eq!(installer.get("/healthz").unwrap().0, 200);
+}
+
+/// In kB.
+fn resident(installer: &Installer) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", installer.pid())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Of the processor, in hundredths of a second.
+fn ticks(installer: &Installer) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", installer.pid())).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let fields: Vec<&str> = fields.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+fn descriptors(installer: &Installer) -> usize {
+    let directory = format!("/proc/{}/fd", installer.pid());
+    fs::read_dir(directory).unwrap().count()
+}
+
+#[test]
+fn clients_that_say_nothing_cost_nothing_and_are_sent_away() {
+    let node = Node::with_conf(CONF, CALICO);
+    let installer = node.installed(&[]);
+    let (before, memory) = (ticks(&installer), resident(&installer));
+    let mut silent: Vec<TcpStream> = (0..100).map(|_| connect(&installer)).collect();
+    for (number, stream) in silent.iter_mut().enumerate() {
+        if number % 2 == 0 {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
+        }
+    }
+    assert_eq!(installer.get("/healthz").unwrap().0, 200);
+    for mut stream in silent {
+        // Unlike a single read, not interrupted when the machine pauses.
+        let ended = stream.read_to_end(&mut Vec::new());
+        let is_gone = match &ended {
+            Ok(length) => *length == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        };
+        assert!(is_gone, "{ended:?}\n{}", installer.log());
+    }
+    // They were there for some seconds.
+    let (spent, grown) = (
+        ticks(&installer) - before,
+        resident(&installer).saturating_sub(memory),
+    );
+    assert!(spent < 50, "{spent} hundredths of a second");
+    assert!(grown < 2048, "{grown} kB");
+}
+
+#[test]
+fn a_crowd_of_bad_clients_delays_neither_probes_nor_the_loop() {
+    let node = Node::with_conf(CONF, CALICO);
+    let installer = node.installed(&[]);
+    let (memory, open) = (resident(&installer), descriptors(&installer));
+    let stop = &AtomicBool::new(false);
+    let bad: [fn(&Installer, &mut Vec<TcpStream>); 4] = [
+        // Closes at once.
+        |installer, _| drop(connect(installer)),
+        // Says nothing, as one of many.
+        |installer, crowd| {
+            crowd.push(connect(installer));
+            if crowd.len() == 300 {
+                crowd.clear();
+            }
+        },
+        // Says more than anybody wants to hear.
+        |installer, _| {
+            let _ = connect(installer).write_all(&[b'x'; 16 << 10]);
+        },
+        // Does not wait for the answer.
+        |installer, _| {
+            let _ = connect(installer).write_all(b"GET /readyz HTTP/1.1\r\n\r\n");
+        },
+    ];
+    thread::scope(|scope| {
+        let installer = &installer;
+        for work in bad {
+            scope.spawn(move || {
+                let mut crowd = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    work(installer, &mut crowd);
+                }
+            });
+        }
+        let _stopping = crate::rivals::Stop(stop);
+        for time in 1..=3 {
+            let answered = (0..20).filter(|_| installer.ready().is_some()).count();
+            assert!(answered >= 18, "{answered} of 20 probes were answered");
+            node.write(&format!("{NET_DIR}/{CONF}"), CALICO);
+            installer.wait_until("our entry", || node.conf(CONF).contains("\"msm-cni\""));
+            installer.wait_until("counted", || {
+                installer
+                    .ready()
+                    .is_some_and(|(_, body)| body.contains(&format!("\"mended\":{time}")))
+            });
+        }
+    });
+    let grown = resident(&installer).saturating_sub(memory);
+    assert!(grown < 4096, "{grown} kB");
+    installer.wait_until("all of them are gone", || descriptors(&installer) <= open);
+    let (code, log, _) = installer.end(Signal::SIGTERM);
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        log.lines().filter(|line| line.starts_with("warn")).count(),
+        0,
+        "{log}"
+    );
+}
+
+/// Ends with 1 before anything is done, and says why.
+fn refuses(address: &str, sentence: &str) {
+    let node = Node::with_conf(CONF, CALICO);
+    let tree = node.tree();
+    let (mut command, _) = node.command(&["--health-address", address]);
+    run(&mut command).exited(1).complains_about(sentence);
+    assert_eq!(node.tree(), tree);
+}
+
+#[test]
+fn an_address_that_cannot_be_served_is_fatal_and_named() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let sentence = "which another process of this node has taken; choose another --health-address: Address already in use";
+    refuses(
+        &format!("127.0.0.1:{port}"),
+        &format!("serving health on 127.0.0.1:{port}, {sentence}"),
+    );
+    refuses(
+        &format!(":{port}"),
+        &format!("serving health on port {port} on all addresses, {sentence}"),
+    );
+    refuses(
+        "192.0.2.1:8000",
+        "serving health on 192.0.2.1:8000, which is no address of this node",
+    );
+    refuses(
+        "[2001:db8::1]:8000",
+        "serving health on [2001:db8::1]:8000, which is no address of this node",
+    );
+}
+
+/// Which addresses of a node answer.
+fn answering(namespace: &Namespace, args: &[&str]) -> [bool; 2] {
+    let node = Node::with_conf(CONF, CALICO);
+    namespace.run(|| {
+        let (command, _) = node.command(args);
+        let addresses: [SocketAddr; 2] = [
+            (Ipv4Addr::LOCALHOST, 8000).into(),
+            (Ipv6Addr::LOCALHOST, 8000).into(),
+        ];
+        let installer = Installer::start(&node, command, addresses[0]);
+        installer.wait_until("one of them", || {
+            addresses
+                .iter()
+                .any(|address| TcpStream::connect(address).is_ok())
+        });
+        addresses.map(|address| Installer::get_from(address, "/readyz").is_some())
+    })
+}
+
+#[test]
+fn health_is_served_on_what_the_node_has() {
+    if cannot_run(&["ip"]) {
+        return;
+    }
+    let both = Namespace::new();
+    for (address, expected) in [
+        (":8000", [true, true]),
+        ("8000", [true, true]),
+        ("[::]:8000", [true, true]),
+        ("0.0.0.0:8000", [true, false]),
+        ("127.0.0.1:8000", [true, false]),
+        ("[::1]:8000", [false, true]),
+    ] {
+        assert_eq!(
+            answering(&both, &["--health-address", address]),
+            expected,
+            "{address}"
+        );
+    }
+    let without = Namespace::new();
+    without.run(|| fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap());
+    assert_eq!(
+        answering(&without, &["--health-address", ":8000"]),
+        [true, false]
+    );
+}
+
+#[test]
+fn a_kernel_without_ipv6_is_served_by_ipv4() {
+    if cannot_run(&["strace"]) {
+        return;
+    }
+    let node = Node::with_conf(CONF, CALICO);
+    let namespace = Namespace::new();
+    namespace.run(|| {
+        let health = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
+        // As its grandchild, so that our child is the installer.
+        let mut tool = vec![
+            "strace",
+            "-D",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=socket",
+        ];
+        tool.extend(["-e", "inject=socket:error=EAFNOSUPPORT:when=1"]);
+        let (command, _) = node.command_by(&tool, &["--health-address=:8000"]);
+        Installer::start(&node, command, health).becomes_ready();
+        assert_eq!(
+            Installer::get_from((Ipv6Addr::LOCALHOST, 8000).into(), "/readyz"),
+            None
+        );
+    });
+}

@@ -1,0 +1,66 @@
+//! A node that is as it should be: the installer costs nothing.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::node::{DEADLINE, Installer, Node};
+use crate::rivals::{CALICO, CONF};
+
+/// How long nothing has to happen.
+const SPAN: Duration = Duration::from_secs(3);
+
+/// Times that it slept or was interrupted, processor time, bytes read and written, memory.
+#[derive(Debug, PartialEq, Eq)]
+struct Usage(Vec<String>);
+
+fn usage(installer: &Installer) -> Usage {
+    let proc = |file| fs::read_to_string(format!("/proc/{}/{file}", installer.pid())).unwrap();
+    let keys = [
+        "voluntary_ctxt_switches",
+        "nonvoluntary_ctxt_switches",
+        "VmRSS",
+        "rchar",
+        "wchar",
+        "syscr",
+        "syscw",
+        "read_bytes",
+        "write_bytes",
+    ];
+    let text = proc("status") + &proc("io");
+    let lines = text.lines().filter(|line| {
+        let key = line.split(':').next().unwrap();
+        keys.contains(&key)
+    });
+    let lines: Vec<String> = lines.map(str::to_owned).collect();
+    assert_eq!(lines.len(), keys.len(), "{text}");
+    let stat = proc("stat");
+    // Behind the name: user and system time (proc(5)).
+    let times = stat.rsplit_once(')').unwrap().1.split(' ');
+    let times = times.skip(12).take(2).map(str::to_owned);
+    Usage(lines.into_iter().chain(times).collect())
+}
+
+#[test]
+fn a_ready_installer_sleeps() {
+    let node = Node::with_conf(CONF, CALICO);
+    let installer = node.installed(&[]);
+    let stamps = node.stamps();
+    let start = Instant::now();
+    let mut before = usage(&installer);
+    let mut since = Instant::now();
+    // The last events of the installation, and our own question, may come late.
+    while since.elapsed() < SPAN {
+        let now = usage(&installer);
+        if now != before {
+            assert!(
+                start.elapsed() < DEADLINE,
+                "{before:#?}\n{now:#?}\n{}",
+                installer.log()
+            );
+            (before, since) = (now, Instant::now());
+        }
+        thread::yield_now();
+    }
+    assert_eq!(node.stamps(), stamps);
+}
