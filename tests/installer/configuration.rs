@@ -153,7 +153,9 @@ fn a_symlinked_configuration_is_written_where_it_really_is() {
     fs::write(target.join("real"), CALICO).unwrap();
     installer.wait_until("our entry is back", || is_chained(&node));
     assert!(start.elapsed() < AT_ONCE);
-    leaves(installer);
+    let (code, log, _) = installer.end(Signal::SIGTERM);
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(log.matches("real with mode").count(), 3, "{log}");
     assert!(link.is_symlink());
     assert_eq!(fs::read_to_string(target.join("real")).unwrap(), CALICO);
 }

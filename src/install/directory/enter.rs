@@ -63,6 +63,12 @@ impl Directory<'_> {
             {
                 path.clone_from(&existing.file.path);
                 let reason = format!("{} has been written anew", first.file.name);
+                // Of a `.json`, with a `.conf` of the same name now.
+                if let Some(source) = self.source(existing)
+                    && source.name() != first.file.name
+                {
+                    self.restore(source, &reason, plan);
+                }
                 plan.push(
                     Action::Write {
                         path: path.clone(),
@@ -162,6 +168,7 @@ impl Directory<'_> {
             format!("{}\n", entry.text)
         };
         let mode = private(CONFIGURATION_MODE, entry.secrecy);
+        let held = existing.and_then(|file| file.held.as_ref().ok());
         let reason = match existing.map(|file| &file.held) {
             None => Some("it was missing".to_owned()),
             Some(Err(_)) => Some("it could not be read".to_owned()),
@@ -178,7 +185,7 @@ impl Directory<'_> {
                     content: content.into_bytes(),
                     mode,
                     owner: None,
-                    instead_of: None,
+                    instead_of: held.map(|held| held.content.clone()),
                 },
                 reason,
             );

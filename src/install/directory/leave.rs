@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Directory, Source, list_name, original_name};
+use super::{Directory, Loaded, Source, list_name, original_name};
 use crate::install::conflist::NetworkConfig;
 use crate::install::observe::{NetFile, Unheld};
 use crate::install::plan::{Action, Plan};
@@ -16,23 +16,15 @@ impl Directory<'_> {
     pub fn leave(&self, kept: Option<&Path>, reason: &str, plan: &mut Plan) {
         for loaded in &self.files {
             let name = &loaded.file.name;
-            if Some(loaded.file.path.as_path()) == kept {
+            let is_itself = |other: &&Loaded| other.file.path == loaded.file.path;
+            let first_name = self.files.iter().find(is_itself).map(|it| &it.file.name);
+            if Some(loaded.file.path.as_path()) == kept || first_name != Some(name) {
                 continue;
             }
             match (self.source(loaded), &loaded.config) {
                 _ if loaded.config.is_our_own() => plan.remove(self.path(name), reason),
                 (Some(source), _) => {
-                    if let Source::Aside(original) = source
-                        && !self.has(original)
-                    {
-                        plan.push(
-                            Action::Restore {
-                                path: self.path(original),
-                                aside: self.path(&original_name(original)),
-                            },
-                            format!("it comes back in place of {name}: {reason}"),
-                        );
-                    }
+                    self.restore(source, reason, plan);
                     plan.remove(self.path(name), reason);
                 }
                 (None, NetworkConfig::List(list)) => {
@@ -44,6 +36,21 @@ impl Directory<'_> {
             }
         }
         self.remove_originals(kept, plan);
+    }
+
+    /// Gives what has stepped aside for a list its name again, if it is free.
+    pub(super) fn restore(&self, source: Source, reason: &str, plan: &mut Plan) {
+        if let Source::Aside(name) = source
+            && !self.has(name)
+        {
+            plan.push(
+                Action::Restore {
+                    path: self.path(name),
+                    aside: self.path(&original_name(name)),
+                },
+                format!("it comes back in place of {}: {reason}", list_name(name)),
+            );
+        }
     }
 
     /// What has been written anew needs no other version of it.

@@ -235,6 +235,23 @@ fn a_conf_that_is_written_anew_is_converted_anew() {
 }
 
 #[test]
+fn a_conf_takes_the_place_of_a_json_and_gives_it_back() {
+    let (conf, json) = (("10-x.conf", SINGLE), ("10-x.json", OTHER_SINGLE));
+    let mut node = Node::new(&[json]);
+    node.is_settled();
+    node.write(conf.0, conf.1);
+    node.is_settled();
+    assert_eq!(node.content(json.0), Some(json.1), "{node}");
+    let mut left = node.clone();
+    left.leave();
+    assert_eq!(left.tree(), tree(&[conf, json]));
+    // And is removed, in the form that it has now.
+    node.files.remove("10-x.conflist");
+    node.is_settled();
+    assert_eq!(node.content("10-x.json.msm-cni-original"), Some(json.1));
+}
+
+#[test]
 fn a_list_of_the_same_name_is_not_overwritten() {
     for files in [
         &[("10-x.conf", SINGLE), ("10-x.conflist", LIST)][..],
