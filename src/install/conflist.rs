@@ -763,6 +763,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::always_the_same())]
         #[test]
         fn whatever_is_put_in_comes_out_again(
             plugins in plugins(),

@@ -4,6 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
+use crate::properties::always_the_same;
+
 use super::*;
 
 const NAMES: [&str; 8] = [
@@ -211,7 +213,7 @@ impl Worlds {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig { cases: 1000, ..always_the_same() })]
     #[test]
     fn the_network_is_never_another_one_than_without_us(events in vec(event(), 1..10)) {
         let mut worlds = Worlds {
