@@ -263,17 +263,14 @@ impl Plan {
             State::Missing => ("it was missing".to_owned(), Cause::Repair),
             State::Unreadable(reason) => (format!("it could not be read: {reason}"), Cause::Repair),
         };
-        self.steps.push(Step {
-            action: Action::Write {
-                path: settings.kubeconfig(),
-                content: content.into_bytes(),
-                mode,
-                owner: None,
-                instead_of: None,
-            },
-            reason,
-            cause,
-        });
+        let action = Action::Write {
+            path: settings.kubeconfig(),
+            content: content.into_bytes(),
+            mode,
+            owner: None,
+            instead_of: None,
+        };
+        self.push_for(cause, action, reason);
     }
 }
 

@@ -1,5 +1,7 @@
 //! How our entry comes into the runtime's configuration directory. Pure.
 
+use std::path::Path;
+
 use super::{Directory, Loaded, list_name, original_name, private};
 use crate::install::conflist::{List, NetworkConfig, Single, is_list};
 use crate::install::plan::{Action, Cause, Plan, amiss};
@@ -47,6 +49,13 @@ impl Directory<'_> {
         let aside = self.originals.iter().find(|it| it.name == first.file.name);
         let existing = self.files.iter().find(|loaded| loaded.file.name == name);
         let mut path = self.path(&name);
+        let written = |path: &Path, instead_of| Action::Write {
+            path: path.to_owned(),
+            content: single.as_list_with(&entry.text).into_bytes(),
+            mode: private(first.held.mode, entry.secrecy),
+            owner: Some(first.held.owner),
+            instead_of,
+        };
         match existing.map(|existing| (existing, &existing.config)) {
             // Another of our runs got that far, or somebody has changed the list since.
             Some((existing, NetworkConfig::List(list)))
@@ -69,29 +78,11 @@ impl Directory<'_> {
                 {
                     self.restore(source, &reason, plan);
                 }
-                plan.push(
-                    Action::Write {
-                        path: path.clone(),
-                        content: single.as_list_with(&entry.text).into_bytes(),
-                        mode: private(first.held.mode, entry.secrecy),
-                        owner: Some(first.held.owner),
-                        instead_of: Some(existing.held.content.clone()),
-                    },
-                    reason,
-                );
+                plan.push(written(&path, Some(existing.held.content.clone())), reason);
             }
             None if !self.has(&name) => {
                 let reason = format!("{} takes one plugin only", first.file.name);
-                plan.push(
-                    Action::Write {
-                        path: path.clone(),
-                        content: single.as_list_with(&entry.text).into_bytes(),
-                        mode: private(first.held.mode, entry.secrecy),
-                        owner: Some(first.held.owner),
-                        instead_of: None,
-                    },
-                    reason,
-                );
+                plan.push(written(&path, None), reason);
             }
             _ => {
                 plan.wait(format!(
