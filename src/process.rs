@@ -2,7 +2,6 @@
 //! at a panic. Applets get it injected, so that tests can run them whole; nothing else
 //! reads `std::env` or `std::io::stdin`.
 
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 
@@ -85,16 +84,18 @@ pub fn end_at_panics(tell: fn(place: &str)) {
     }));
 }
 
-/// Environment variables; an empty one counts as unset, as in every CNI implementation.
+/// Environment variables; an empty one counts as unset, as in every CNI implementation, and
+/// of two of the same name the last one counts.
 #[derive(Debug, Default, Clone)]
-pub struct Vars(HashMap<OsString, OsString>);
+pub struct Vars(Vec<(OsString, OsString)>);
 
 impl Vars {
     /// The value of `name`, unless unset or empty.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.0
-            .get(OsStr::new(name))
-            .map(OsString::as_os_str)
+        let mut latest_first = self.0.iter().rev();
+        latest_first
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_os_str())
             .filter(|value| !value.is_empty())
     }
 }

@@ -294,8 +294,7 @@ fn pass_through(pod: Option<&PodRef>, reason: &Reason) -> Wanted {
 fn open_netns(request: &Request) -> Result<Netns, Error> {
     let path = request.netns.clone().unwrap_or_default();
     let netns = Netns::open(&path)?;
-    let own = Netns::current().and_then(|own| own.is(&netns))?;
-    if own && !request.netns_override {
+    if !request.netns_override && netns.is_own()? {
         return Err(Error::OwnNetns {
             path: path.display().to_string(),
         });

@@ -27,8 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const TURN: usize = 64;
 /// Before another try when no connection can be taken.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Connections that wait to be taken; the kernel has its own limit (`net.core.somaxconn`).
-const LONGEST_QUEUE: i32 = 1024;
 /// Read in one go, and twice that of what comes behind a request.
 const PORTION: usize = 1024;
 
@@ -283,6 +281,7 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
         setsockopt(&fd, sockopt::Ipv6V6Only, &false)?;
     }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
-    listen(&fd, Backlog::new(LONGEST_QUEUE)?)?;
+    // As many may wait to be taken as `net.core.somaxconn` says.
+    listen(&fd, Backlog::MAXALLOWABLE)?;
     Ok(fd.into())
 }

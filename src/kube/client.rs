@@ -196,7 +196,6 @@ fn unusable(lookup: &Lookup, source: Unusable) -> Error {
 #[derive(Default)]
 struct Pauses {
     taken: u32,
-    random: RandomState,
 }
 
 impl Pauses {
@@ -205,7 +204,7 @@ impl Pauses {
         let half = doubled.min(LONGEST_PAUSE) / 2;
         self.taken += 1;
         // Its keys are the one source of randomness that the standard library offers.
-        let part = u32::try_from(self.random.hash_one(self.taken) % 1000).unwrap_or(0);
+        let part = u32::try_from(RandomState::new().hash_one(self.taken) % 1000).unwrap_or(0);
         half + half * part / 1000
     }
 }

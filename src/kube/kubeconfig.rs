@@ -163,36 +163,33 @@ pub struct Credentials<'a> {
     pub token: &'a str,
 }
 
-/// A kubeconfig of these credentials, as YAML.
+/// A kubeconfig of these credentials. Its one comment apart it is JSON, which YAML's readers
+/// read as well, and which the plugin reads in a tenth of the time, at every pod start.
 pub fn render(credentials: &Credentials) -> String {
-    // A JSON string is a quoted YAML string.
     let quoted = |text: &str| Value::from(text).to_string();
     let trust = match credentials.authority {
         Some(bundle) => format!(
-            "certificate-authority-data: {}",
+            r#""certificate-authority-data": {}"#,
             quoted(&STANDARD.encode(bundle))
         ),
-        None => "insecure-skip-tls-verify: true".to_owned(),
+        None => r#""insecure-skip-tls-verify": true"#.to_owned(),
     };
     format!(
-        "# Written by the installer of msm-cni, which replaces what is changed here.\n\
-         apiVersion: v1\n\
-         kind: Config\n\
-         clusters:\n\
-         - name: local\n  \
-           cluster:\n    \
-             server: {}\n    \
-             {trust}\n\
-         users:\n\
-         - name: msm-cni\n  \
-           user:\n    \
-             token: {}\n\
-         contexts:\n\
-         - name: msm-cni\n  \
-           context:\n    \
-             cluster: local\n    \
-             user: msm-cni\n\
-         current-context: msm-cni\n",
+        r#"# Written by the installer of msm-cni, which replaces what is changed here.
+{{
+  "apiVersion": "v1",
+  "kind": "Config",
+  "clusters": [{{"name": "local", "cluster": {{
+    "server": {},
+    {trust}
+  }}}}],
+  "users": [{{"name": "msm-cni", "user": {{
+    "token": {}
+  }}}}],
+  "contexts": [{{"name": "msm-cni", "context": {{"cluster": "local", "user": "msm-cni"}}}}],
+  "current-context": "msm-cni"
+}}
+"#,
         quoted(&credentials.server.to_string()),
         quoted(credentials.token)
     )
@@ -243,14 +240,25 @@ fn document(bytes: &[u8]) -> Result<Value, InvalidKubeconfig> {
     let text = str::from_utf8(bytes).map_err(|_| InvalidKubeconfig::NotText)?;
     let text = text.trim_start_matches('\u{feff}');
     // JSON is YAML but for a few escapes, and much faster to read as what it is.
-    let json = text.trim_start().starts_with('{');
-    match json.then(|| serde_json::from_str(text)) {
+    let json = behind_comments(text);
+    match json.starts_with('{').then(|| serde_json::from_str(json)) {
         Some(Ok(value)) => Ok(value),
         _ => match yaml::parse(text)? {
             Value::Null => Err(InvalidKubeconfig::Empty),
             value => Ok(value),
         },
     }
+}
+
+/// The text from its first line on that is neither empty nor a comment of YAML's.
+fn behind_comments(text: &str) -> &str {
+    let mut rest = text.trim_start();
+    while rest.starts_with('#') {
+        rest = rest
+            .split_once('\n')
+            .map_or("", |(_, behind)| behind.trim_start());
+    }
+    rest
 }
 
 /// Neither JSON nor YAML begins another value without one; base64 and paths have others.
@@ -517,6 +525,8 @@ current-context: msm-cni-context
         assert_eq!(Kubeconfig::parse(with_mark.as_bytes()).unwrap(), expected);
         let json = yaml::parse(INSTALLED).unwrap();
         assert_eq!(parse(&json).unwrap(), expected);
+        let commented = format!("# a\r\n\n  #b\n{json}");
+        assert_eq!(Kubeconfig::parse(commented.as_bytes()).unwrap(), expected);
         let flow = "{clusters: [{name: c, cluster: {server: 'https://10.96.0.1', certificate-authority-data: Q0E=}}], users: [{name: u, user: {token: sesame}}], contexts: [{name: x, context: {cluster: c, user: u}}], current-context: x}";
         assert_eq!(Kubeconfig::parse(flow.as_bytes()).unwrap(), expected);
     }
@@ -595,6 +605,7 @@ current-context: msm-cni-context
         let table = [
             (text(""), "it is empty"),
             (text("# nothing\n"), "it is empty"),
+            (text("# {}"), "it is empty"),
             (text("sesame"), "the kubeconfig is not a mapping"),
             (text("[]"), "the kubeconfig is not a mapping"),
             (

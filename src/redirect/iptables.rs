@@ -1,6 +1,8 @@
 //! The iptables backend: finds the host's tools, and reads and writes both families' rules
 //! by them. What to tell them is `script`'s, how they are run is `tool`'s.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::listing::Listing;
@@ -8,7 +10,7 @@ use super::rules::{Redirect, RuleSet, Scope};
 use super::script::{self, Saved};
 use super::tool::{self, Call};
 use super::value::Family;
-use super::{Change, nft};
+use super::{Change, nft, nft::Tables};
 
 /// Where a host may have them; no `PATH` is asked, the kubelet's is anybody's guess.
 const DIRECTORIES: [&str; 5] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin"];
@@ -68,8 +70,9 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
         }
     };
     // Only one variant may hold a redirect.
+    let tables = nft_tables()?;
     for other in Tools::installed().filter(|other| other.variant != tools.variant) {
-        if let Some(saved) = other.holding()? {
+        if let Some(saved) = other.holding(&tables)? {
             other.replace(&[None, None], &saved)?;
         }
     }
@@ -78,7 +81,7 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
 
 /// What both variants hold of ours; and which it is, if it is one.
 pub fn found() -> Result<(Listing, Option<Variant>), Error> {
-    let holders = holders()?;
+    let holders = holders(&nft_tables()?)?;
     let mut found = Listing::default();
     for (tools, saved) in &holders {
         found.0.extend(listing(tools.variant, saved).0);
@@ -100,9 +103,10 @@ pub fn wanted(redirect: &Redirect, holder: Option<Variant>) -> Result<Listing, E
     Ok(wanted_of(variant, &rule_sets(redirect)))
 }
 
-/// Removes everything of ours from both variants; says whether there was anything.
-pub fn remove() -> Result<bool, Error> {
-    let holders = holders()?;
+/// Removes everything of ours from both variants; says whether there was anything. `tables`
+/// are those of nftables, where one of the variants keeps its rules.
+pub fn remove(tables: &Tables) -> Result<bool, Error> {
+    let holders = holders(tables)?;
     for (tools, saved) in &holders {
         tools.replace(&[None, None], saved)?;
     }
@@ -110,18 +114,18 @@ pub fn remove() -> Result<bool, Error> {
 }
 
 /// The tools of every variant that holds chains of ours, nft first, and what it holds.
-fn holders() -> Result<Vec<(Tools, [Saved; 2])>, Error> {
+fn holders(tables: &Tables) -> Result<Vec<(Tools, [Saved; 2])>, Error> {
     let mut holders = Vec::new();
     // Every pod on its first day: the tools, one of which may have to be run to know its
     // variant, are not even looked for.
-    let nft_is_in_use = nft_chains_exist()?;
+    let nft_is_in_use = nft_chains_exist(tables)?;
     if !nft_is_in_use && !legacy_tables_exist() {
         return Ok(holders);
     }
     let mut nft_is_installed = false;
     for tools in Tools::installed() {
         nft_is_installed |= tools.variant == Variant::Nft;
-        if let Some(saved) = tools.holding()? {
+        if let Some(saved) = tools.holding(tables)? {
             holders.push((tools, saved));
         }
     }
@@ -222,10 +226,10 @@ impl Tools {
 
     /// What the variant holds, if that is anything of ours; asks without creating the
     /// tables that the tools would create by being asked.
-    fn holding(&self) -> Result<Option<[Saved; 2]>, Error> {
+    fn holding(&self, tables: &Tables) -> Result<Option<[Saved; 2]>, Error> {
         let in_use = match self.variant {
             Variant::Legacy => legacy_tables_exist(),
-            Variant::Nft => nft_chains_exist()?,
+            Variant::Nft => nft_chains_exist(tables)?,
         };
         let saved = in_use.then(|| self.save()).transpose()?;
         Ok(saved.filter(|saved| !saved.iter().all(Saved::is_empty)))
@@ -256,7 +260,7 @@ impl Tools {
     fn may_hold_others(&self, sets: &[Option<RuleSet>; 2]) -> Result<bool, Error> {
         match self.variant {
             Variant::Legacy => Ok(legacy_tables_exist()),
-            Variant::Nft => nft_chains_exist_outside(sets),
+            Variant::Nft => nft_chains_exist_outside(sets, &nft_tables()?),
         }
     }
 
@@ -288,13 +292,17 @@ impl Tools {
     }
 }
 
+fn nft_tables() -> Result<Tables, Error> {
+    nft::tables().map_err(|source| Error::Nftables { source })
+}
+
 /// Whether iptables-nft holds chains of ours; needs none of its tools.
-fn nft_chains_exist() -> Result<bool, Error> {
-    nft_chains_exist_outside(&[None, None])
+fn nft_chains_exist(tables: &Tables) -> Result<bool, Error> {
+    nft_chains_exist_outside(&[None, None], tables)
 }
 
 /// The same for the tables that `sets` do not use.
-fn nft_chains_exist_outside(sets: &[Option<RuleSet>; 2]) -> Result<bool, Error> {
+fn nft_chains_exist_outside(sets: &[Option<RuleSet>; 2], tables: &Tables) -> Result<bool, Error> {
     let uses = |set: &Option<RuleSet>, table: &str| {
         let mut chains = set.iter().flat_map(|set| &set.chains);
         chains.any(|chain| chain.role.kind() == table)
@@ -305,17 +313,15 @@ fn nft_chains_exist_outside(sets: &[Option<RuleSet>; 2]) -> Result<bool, Error> 
             .filter(move |(table, _)| !uses(set, table));
         others.map(move |(table, chain)| (family, table, chain))
     });
-    match nft::any_chain_exists(chains) {
-        Err(nft::Error::Unsupported { .. }) => Ok(false),
-        answer => answer.map_err(|source| Error::Nftables { source }),
-    }
+    nft::any_chain_exists(chains, tables).map_err(|source| Error::Nftables { source })
 }
 
 /// Whether legacy iptables is in use in the calling thread's namespace. The file is the
 /// kernel's; unlike the tools it creates no table when asked.
 fn legacy_tables_exist() -> bool {
     ["ip_tables_names", "ip6_tables_names"].iter().any(|file| {
-        std::fs::read_to_string(format!("/proc/thread-self/net/{file}"))
-            .is_ok_and(|names| !names.trim().is_empty())
+        File::open(format!("/proc/thread-self/net/{file}"))
+            .and_then(|mut names| names.read(&mut [0]))
+            .is_ok_and(|bytes| bytes > 0)
     })
 }

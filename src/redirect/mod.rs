@@ -118,8 +118,8 @@ pub fn apply(redirect: &Redirect, backend: Backend) -> Result<Change, Error> {
 }
 
 fn apply_nftables(redirect: &Redirect) -> Result<Change, Error> {
-    let change = nft::apply(redirect).map_err(|source| Error::Nftables { source })?;
-    iptables::remove().map_err(|source| Error::Iptables { source })?;
+    let (change, tables) = nft::apply(redirect).map_err(|source| Error::Nftables { source })?;
+    iptables::remove(&tables).map_err(|source| Error::Iptables { source })?;
     Ok(change)
 }
 
@@ -160,7 +160,8 @@ pub fn check(redirect: &Redirect, backend: Backend) -> Result<Option<Difference>
 /// it; says whether there was any.
 pub fn remove() -> Result<bool, Error> {
     let nftables = remove_nftables()?;
-    let iptables = iptables::remove().map_err(|source| Error::Iptables { source })?;
+    let tables = nft::tables().map_err(|source| Error::Nftables { source })?;
+    let iptables = iptables::remove(&tables).map_err(|source| Error::Iptables { source })?;
     Ok(nftables || iptables)
 }
 

@@ -33,7 +33,7 @@ const NFNL_SUBSYS_NFTABLES: u8 = 10;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 const NLA_F_NESTED: u16 = 0x8000;
 /// One read takes whole messages; the kernel makes none larger than 8 KiB unless asked.
-const RECEIVE_BYTES: usize = 16 * 1024;
+const RECEIVE_BYTES: usize = 8 * 1024;
 /// The kernel answers before `send` returns; this only keeps a bug from hanging a pod.
 const RECEIVE_TIMEOUT_SECONDS: i64 = 5;
 
@@ -181,6 +181,13 @@ impl<'a> Attribute<'a> {
     }
 }
 
+/// Something that the kernel holds, as it lists it.
+#[derive(Debug)]
+pub struct Object {
+    pub family: u8,
+    pub attributes: Vec<u8>,
+}
+
 /// A socket to the `nf_tables` of the calling thread's network namespace.
 pub struct Socket(OwnedFd);
 
@@ -229,8 +236,8 @@ impl Socket {
     fn outcome(&self, last: usize) -> Result<(), Error> {
         let mut refusal = None;
         let mut flags = MsgFlags::empty();
+        let mut buffer = [0; RECEIVE_BYTES];
         loop {
-            let mut buffer = Vec::new();
             let replies = match self.receive(&mut buffer, flags) {
                 Ok(replies) => replies,
                 Err(error) => match (error.receive_errno(), refusal.take()) {
@@ -270,7 +277,7 @@ impl Socket {
     /// the kernel says that there is no such object.
     pub fn get(&self, message: &Message) -> Result<Option<Vec<u8>>, Error> {
         match self.ask(message, 0) {
-            Ok(mut answers) => Ok(answers.pop()),
+            Ok(mut answers) => Ok(answers.pop().map(|object| object.attributes)),
             Err(Error::Refused {
                 source: Errno::ENOENT,
                 ..
@@ -279,8 +286,8 @@ impl Socket {
         }
     }
 
-    /// Sends a question about all objects of a kind and returns each one's attributes.
-    pub fn list(&self, message: &Message) -> Result<Vec<Vec<u8>>, Error> {
+    /// Sends a question about all objects of a kind.
+    pub fn list(&self, message: &Message) -> Result<Vec<Object>, Error> {
         for _ in 0..8 {
             match self.ask(message, NLM_F_DUMP) {
                 Err(Error::Interrupted) => {}
@@ -290,22 +297,26 @@ impl Socket {
         Err(Error::Interrupted)
     }
 
-    fn ask(&self, message: &Message, flags: u16) -> Result<Vec<Vec<u8>>, Error> {
+    fn ask(&self, message: &Message, flags: u16) -> Result<Vec<Object>, Error> {
         let mut request = Vec::with_capacity(128);
         message.frame(&mut request, sequence(0), flags);
         self.send(&request)?;
         let mut objects = Vec::new();
         let mut interrupted = false;
+        let mut buffer = [0; RECEIVE_BYTES];
         loop {
-            let mut buffer = Vec::new();
             for reply in self.receive(&mut buffer, MsgFlags::empty())? {
                 match reply? {
                     Reply::Object {
+                        family,
                         attributes,
                         interrupted: changed,
                     } => {
                         interrupted |= changed;
-                        objects.push(attributes.to_vec());
+                        objects.push(Object {
+                            family,
+                            attributes: attributes.to_vec(),
+                        });
                         if flags == 0 {
                             return Ok(objects);
                         }
@@ -343,10 +354,9 @@ impl Socket {
 
     fn receive<'a>(
         &self,
-        buffer: &'a mut Vec<u8>,
+        buffer: &'a mut [u8],
         flags: MsgFlags,
     ) -> Result<impl Iterator<Item = Result<Reply<'a>, Error>> + use<'a>, Error> {
-        buffer.resize(RECEIVE_BYTES, 0);
         let length = loop {
             match recv(self.0.as_raw_fd(), buffer, flags) {
                 Err(Errno::EINTR) => {}
@@ -367,6 +377,7 @@ impl Socket {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
     Object {
+        family: u8,
         attributes: &'a [u8],
         interrupted: bool,
     },
@@ -404,6 +415,7 @@ fn split_reply(bytes: &[u8]) -> Option<(Reply<'_>, &[u8])> {
             Reply::Status { sequence, errno }
         }
         _ => Reply::Object {
+            family: *payload.first()?,
             attributes: payload.get(4..)?,
             interrupted: flags & NLM_F_DUMP_INTR != 0,
         },

@@ -107,21 +107,18 @@ impl Netns {
         })
     }
 
-    /// Opens the calling thread's own namespace.
-    pub fn current() -> Result<Self, Error> {
-        Self::open(Path::new(OWN))
-    }
-
-    /// Whether both are the same namespace, by whatever paths.
-    pub fn is(&self, other: &Self) -> Result<bool, Error> {
-        let inode = |netns: &Self| {
-            let metadata = netns.file.metadata().map_err(|source| Error::Open {
-                path: netns.path.clone(),
-                source,
-            })?;
-            Ok::<_, Error>((metadata.dev(), metadata.ino()))
+    /// Whether it is the calling thread's own, by whatever path.
+    pub fn is_own(&self) -> Result<bool, Error> {
+        let proc = |source| Error::Proc {
+            path: self.path.clone(),
+            source,
         };
-        Ok(inode(self)? == inode(other)?)
+        let own = std::fs::metadata(OWN).map_err(proc)?;
+        let this = self.file.metadata().map_err(|source| Error::Open {
+            path: self.path.clone(),
+            source,
+        })?;
+        Ok((own.dev(), own.ino()) == (this.dev(), this.ino()))
     }
 
     /// Runs `work` with the calling thread inside this namespace, where it stays: the way

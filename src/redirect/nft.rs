@@ -10,7 +10,7 @@ use super::Change;
 use super::expression::{Expression, compile, decode, decompile, encode};
 use super::listing::{Listed, Listing};
 use super::netlink::{
-    self, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Socket, attribute, attributes,
+    self, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Object, Socket, attribute, attributes,
 };
 use super::rules::{Action, Chain, Redirect, Role, Rule, RuleSet, Scope};
 use super::value::Family;
@@ -111,8 +111,30 @@ const EVERY_SCOPE: [Scope; 3] = [
     Scope::Only(Family::Ipv6),
 ];
 
-/// Brings the calling thread's namespace to hold exactly the rules of `redirect`.
-pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
+/// The tables of a network namespace, whoever made them: families' numbers and names.
+#[derive(Debug, Default)]
+pub struct Tables(Vec<(u8, String)>);
+
+impl Tables {
+    fn list(socket: &Socket) -> Result<Self, Error> {
+        let every_family = Message::new(GET_TABLE, 0, 0);
+        let objects = socket.list(&every_family).map_err(asking)?;
+        let tables = objects.into_iter().filter_map(|object| {
+            let name = text_in(&object.attributes, TABLE_NAME)?;
+            Some((object.family, name.to_owned()))
+        });
+        Ok(Self(tables.collect()))
+    }
+
+    fn have(&self, scope: Scope, table: &str) -> bool {
+        let mut tables = self.0.iter();
+        tables.any(|(family, name)| *family == number(scope) && name == table)
+    }
+}
+
+/// Brings the calling thread's namespace to hold exactly the rules of `redirect`; says what
+/// that took, and which tables there are.
+pub fn apply(redirect: &Redirect) -> Result<(Change, Tables), Error> {
     let socket = open()?;
     match apply_as(&socket, redirect, Layout::Inet) {
         Err(Error::Unsupported { .. }) => apply_as(&socket, redirect, Layout::Split),
@@ -132,17 +154,24 @@ pub fn wanted(redirect: &Redirect, found: &Listing) -> Listing {
     wanted_as(redirect, if split { Layout::Split } else { Layout::Inet })
 }
 
-/// Removes our tables; says whether there was one.
-pub fn remove() -> Result<bool, Error> {
-    remove_from(&open()?, &EVERY_SCOPE)
+/// The tables of the calling thread's namespace; none where the kernel has no nftables.
+pub fn tables() -> Result<Tables, Error> {
+    match open().and_then(|socket| Tables::list(&socket)) {
+        Err(Error::Unsupported { .. }) => Ok(Tables::default()),
+        tables => tables,
+    }
 }
 
-fn remove_from(socket: &Socket, scopes: &[Scope]) -> Result<bool, Error> {
+/// Removes our tables; says whether there was one.
+pub fn remove() -> Result<bool, Error> {
+    let socket = open()?;
+    remove_from(&socket, &EVERY_SCOPE, &Tables::list(&socket)?)
+}
+
+fn remove_from(socket: &Socket, scopes: &[Scope], tables: &Tables) -> Result<bool, Error> {
     let mut batch = Batch::default();
-    for scope in scopes {
-        if table_exists(socket, *scope)? {
-            batch.remove(*scope);
-        }
+    for scope in scopes.iter().filter(|scope| tables.have(**scope, TABLE)) {
+        batch.remove(*scope);
     }
     let removed = !batch.messages.is_empty();
     batch.commit(socket)?;
@@ -153,21 +182,20 @@ fn remove_from(socket: &Socket, scopes: &[Scope]) -> Result<bool, Error> {
 /// keeps its rules in tables named as legacy iptables names them.
 pub fn any_chain_exists<'a>(
     chains: impl IntoIterator<Item = (Family, &'a str, &'a str)>,
+    tables: &Tables,
 ) -> Result<bool, Error> {
+    let mut chains = chains
+        .into_iter()
+        .filter(|(family, table, _)| tables.have(Scope::Only(*family), table))
+        .peekable();
+    // Most pods have no such table, and are asked no more.
+    if chains.peek().is_none() {
+        return Ok(false);
+    }
     let socket = open()?;
-    let mut absent = None;
     for (family, table, chain) in chains {
-        let ask = |kind| Message::new(kind, number(Scope::Only(family)), 0);
-        if absent == Some((family, table)) {
-            continue;
-        }
-        // One question in place of one for each chain: most pods have no such table.
-        let question = ask(GET_TABLE).with(|attributes| attributes.string(TABLE_NAME, table));
-        if get(&socket, &question)?.is_none() {
-            absent = Some((family, table));
-            continue;
-        }
-        let question = ask(GET_CHAIN).with(|attributes| {
+        let question = Message::new(GET_CHAIN, number(Scope::Only(family)), 0);
+        let question = question.with(|attributes| {
             attributes.string(CHAIN_TABLE, table);
             attributes.string(CHAIN_NAME, chain);
         });
@@ -212,10 +240,14 @@ fn asking(source: netlink::Error) -> Error {
     }
 }
 
-/// Creates first: on the fresh path nothing is listed, and nothing deleted, for which the
-/// kernel would make us wait. Only then the other layout's tables are looked for, so that
-/// the pod is never without a redirect.
-fn apply_as(socket: &Socket, redirect: &Redirect, layout: Layout) -> Result<Change, Error> {
+/// Creates first: on the fresh path nothing of ours is read, and nothing deleted, for which
+/// the kernel would make us wait. Only then the other layout's tables are looked for, so
+/// that the pod is never without a redirect.
+fn apply_as(
+    socket: &Socket,
+    redirect: &Redirect,
+    layout: Layout,
+) -> Result<(Change, Tables), Error> {
     let sets = || {
         layout
             .scopes()
@@ -224,37 +256,39 @@ fn apply_as(socket: &Socket, redirect: &Redirect, layout: Layout) -> Result<Chan
     };
     let mut fresh = Batch::default();
     sets().for_each(|set| fresh.create(&set, NLM_F_CREATE | NLM_F_EXCL));
-    match fresh.commit(socket) {
-        Ok(()) => {
-            let replaces = remove_from(socket, layout.other().scopes())?;
-            return Ok(if replaces {
-                Change::Replaced
-            } else {
-                Change::Created
-            });
-        }
+    let is_new = match fresh.commit(socket) {
+        Ok(()) => true,
         Err(Error::Refused {
             source: Errno::EEXIST,
             ..
-        }) => {}
+        }) => false,
         Err(error) => return Err(error),
-    }
-    if wanted_as(redirect, layout)
+    };
+    let tables = Tables::list(socket)?;
+    let change = if is_new {
+        if remove_from(socket, layout.other().scopes(), &tables)? {
+            Change::Replaced
+        } else {
+            Change::Created
+        }
+    } else if wanted_as(redirect, layout)
         .first_difference(&found_by(socket)?)
         .is_none()
     {
-        return Ok(Change::None);
-    }
-    let mut replacement = Batch::default();
-    for scope in EVERY_SCOPE {
-        // One of a layout that this kernel may not know is removed only if it is there.
-        if layout.scopes().contains(&scope) || table_exists(socket, scope)? {
-            replacement.remove(scope);
+        Change::None
+    } else {
+        let mut replacement = Batch::default();
+        for scope in EVERY_SCOPE {
+            // One of a layout that this kernel may not know is removed only if it is there.
+            if layout.scopes().contains(&scope) || tables.have(scope, TABLE) {
+                replacement.remove(scope);
+            }
         }
-    }
-    sets().for_each(|set| replacement.create(&set, NLM_F_CREATE));
-    replacement.commit(socket)?;
-    Ok(Change::Replaced)
+        sets().for_each(|set| replacement.create(&set, NLM_F_CREATE));
+        replacement.commit(socket)?;
+        Change::Replaced
+    };
+    Ok((change, tables))
 }
 
 /// Messages, and what each of them is about.
@@ -408,10 +442,6 @@ fn table_name(scope: Scope) -> String {
     format!("{} {TABLE}", scope.name())
 }
 
-fn table_exists(socket: &Socket, scope: Scope) -> Result<bool, Error> {
-    Ok(table(socket, scope)?.is_some())
-}
-
 /// Our table of that scope.
 fn table(socket: &Socket, scope: Scope) -> Result<Option<Vec<u8>>, Error> {
     get(socket, &table_message(GET_TABLE, scope, 0))
@@ -482,7 +512,8 @@ fn chains(socket: &Socket, scope: Scope) -> Result<Vec<Listed>, Error> {
     let rules = rules(socket, scope)?;
     let question = Message::new(GET_CHAIN, number(scope), 0);
     let chains = socket.list(&question).map_err(asking)?;
-    let listed = |chain: &Vec<u8>| {
+    let listed = |chain: &Object| {
+        let chain = &chain.attributes;
         let name = text_in(chain, CHAIN_NAME).unwrap_or(UNREADABLE);
         let of_chain = rules.iter().filter(|rule| rule.chain == name);
         (text_in(chain, CHAIN_TABLE)? == TABLE).then(|| Listed {
@@ -506,7 +537,8 @@ fn rules(socket: &Socket, scope: Scope) -> Result<Vec<ListedRule>, Error> {
     let question = Message::new(GET_RULE, number(scope), 0)
         .with(|attributes| attributes.string(RULE_TABLE, TABLE));
     let rules = socket.list(&question).map_err(asking)?;
-    let listed = |rule: &Vec<u8>| {
+    let listed = |rule: &Object| {
+        let rule = &rule.attributes;
         // Older kernels do not filter for us.
         let ours = text_in(rule, RULE_TABLE)? == TABLE;
         let chain = text_in(rule, RULE_CHAIN).unwrap_or(UNREADABLE).to_owned();
@@ -639,14 +671,14 @@ mod tests {
                 // Each mode replaces the one before, and takes back what it does not need.
                 for ipv6 in [Ipv6Mode::Redirect, Ipv6Mode::Reject, Ipv6Mode::Bypass] {
                     let redirect = redirect(ipv6);
-                    assert_ne!(apply_as(socket, &redirect, layout).unwrap(), Change::None);
+                    assert_ne!(apply_as(socket, &redirect, layout).unwrap().0, Change::None);
                     let listed = found_by(socket).unwrap();
                     assert_eq!(
                         wanted_as(&redirect, layout).first_difference(&listed),
                         None,
                         "{ipv6:?} {layout:?}"
                     );
-                    assert_eq!(apply_as(socket, &redirect, layout).unwrap(), Change::None);
+                    assert_eq!(apply_as(socket, &redirect, layout).unwrap().0, Change::None);
                 }
             }
         });
@@ -672,7 +704,7 @@ mod tests {
             }
             drop(other);
             assert_eq!(
-                apply_as(socket, &long, Layout::Inet).unwrap(),
+                apply_as(socket, &long, Layout::Inet).unwrap().0,
                 Change::Created
             );
         });

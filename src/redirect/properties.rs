@@ -82,17 +82,17 @@ fn nftables_holds(redirect: &Redirect) -> Result<(), TestCaseError> {
         TABLE,
     ];
     in_fresh_namespace(|| {
-        same(&nft::apply(redirect)?, &Change::Created)?;
+        same(&nft::apply(redirect)?.0, &Change::Created)?;
         let found = nft::found()?;
         same(&found, &nft::wanted(redirect, &found))?;
         same(&nft::read(Scope::Inet).unwrap(), &set)?;
         same_lines(&normal(&run("nft", &list, "")), &normal(&text))?;
-        same(&nft::apply(redirect)?, &Change::None)
+        same(&nft::apply(redirect)?.0, &Change::None)
     })?;
     in_fresh_namespace(|| {
         run("nft", &["-f", "-"], &text);
         same(&nft::read(Scope::Inet).unwrap(), &set)?;
-        same(&nft::apply(redirect)?, &Change::None)
+        same(&nft::apply(redirect)?.0, &Change::None)
     })?;
     in_fresh_namespace(|| {
         let scopes = [Family::Ipv4, Family::Ipv6].map(Scope::Only);
