@@ -173,6 +173,8 @@ pub struct Options {
     pub greeting: Greeting,
     /// PEM of the authority whose client certificates are demanded.
     pub client_authority: Option<String>,
+    /// How many session tickets a TLS 1.3 client gets.
+    pub tickets: usize,
 }
 
 impl Options {
@@ -184,6 +186,7 @@ impl Options {
             tls: Tls::Both,
             greeting: Greeting::Handshake,
             client_authority: None,
+            tickets: 2,
         }
     }
 
@@ -201,7 +204,7 @@ impl Options {
             .collect::<Result<_, _>>()
             .unwrap();
         let key = PrivateKeyDer::from_pem_slice(self.identity.key_pem.as_bytes()).unwrap();
-        match &self.client_authority {
+        let builder = match &self.client_authority {
             None => builder.with_no_client_auth(),
             Some(pem) => {
                 let mut roots = RootCertStore::empty();
@@ -211,9 +214,10 @@ impl Options {
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
                 builder.with_client_cert_verifier(verifier.build().unwrap())
             }
-        }
-        .with_single_cert(chain, key)
-        .unwrap()
+        };
+        let mut config = builder.with_single_cert(chain, key).unwrap();
+        config.send_tls13_tickets = self.tickets;
+        config
     }
 }
 

@@ -66,8 +66,7 @@ pub const WITHOUT_NF_TABLES: [&str; 5] = [
 ];
 
 /// Whether the calling test has to be skipped, because this machine does not let it make
-/// network namespaces or lacks one of `tools`. Says so past the harness's capture, and
-/// fails instead where `CI` is set: there, a skipped test is a broken build.
+/// network namespaces or lacks one of `tools`.
 pub fn cannot_run(tools: &[&str]) -> bool {
     let missing = tools.iter().find(|tool| find_tool(tool).is_none());
     let reason = match (netns::refusal(), missing) {
@@ -75,6 +74,13 @@ pub fn cannot_run(tools: &[&str]) -> bool {
         (None, Some(tool)) => format!("{tool} is not installed"),
         (None, None) => return false,
     };
+    skip(&reason);
+    true
+}
+
+/// Says that the calling test, or a part of it, is skipped, past the harness's capture;
+/// fails instead where `CI` is set: there, a skipped test is a broken build.
+pub fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     assert!(
         std::env::var_os("CI").is_none(),
@@ -82,7 +88,6 @@ pub fn cannot_run(tools: &[&str]) -> bool {
     );
     // Not eprintln!: the harness swallows what a passing test prints with it.
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
-    true
 }
 
 /// The absolute path of an installed tool.

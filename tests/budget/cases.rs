@@ -1,0 +1,105 @@
+//! What is measured: verbs as a runtime asks for them, each on a new sandbox and a new API
+//! server, in an environment that holds nothing else.
+
+use serde_json::json;
+
+use crate::cluster::{Cluster, K8S_NAMESPACE, LABELLED, request};
+use crate::support::applet_under;
+use crate::support::command::{Outcome, run_with_input};
+use crate::support::netns::Namespace;
+
+/// A verb, and what it meets.
+pub struct Case {
+    /// As figures.json calls it.
+    pub name: &'static str,
+    verb: &'static str,
+    labels: &'static [(&'static str, &'static str)],
+    /// Namespaces that the configuration excludes.
+    excluded: &'static [&'static str],
+    before: Before,
+    /// How often the API server has to be asked, each time by a connection of its own.
+    requests: usize,
+}
+
+/// What was done to the sandbox.
+#[derive(PartialEq)]
+enum Before {
+    Nothing,
+    Add,
+}
+
+pub const CASES: [Case; 6] = [
+    ADD,
+    Case {
+        name: "ADD without the label",
+        labels: &[("app", "camera")],
+        ..ADD
+    },
+    Case {
+        name: "ADD in an excluded namespace",
+        excluded: &["kube-system", K8S_NAMESPACE],
+        requests: 0,
+        ..ADD
+    },
+    Case {
+        name: "CHECK of a redirect",
+        verb: "CHECK",
+        before: Before::Add,
+        ..ADD
+    },
+    Case {
+        name: "DEL of a redirect",
+        verb: "DEL",
+        before: Before::Add,
+        requests: 0,
+        ..ADD
+    },
+    Case {
+        name: "VERSION",
+        verb: "VERSION",
+        requests: 0,
+        ..ADD
+    },
+];
+
+const ADD: Case = Case {
+    name: "ADD that redirects",
+    verb: "ADD",
+    labels: LABELLED,
+    excluded: &["kube-system"],
+    before: Before::Nothing,
+    requests: 1,
+};
+
+impl Case {
+    /// Runs the verb by the program and arguments of `wrapper`; it has to succeed.
+    pub fn run_under(&self, wrapper: &[&str]) -> Outcome {
+        let cluster = Cluster::new(self.labels, &[]);
+        let sandbox = Namespace::new();
+        let settings = json!({"kubernetes": {
+            "interceptName": "nftables", "excludeNamespaces": self.excluded,
+        }});
+        if self.before == Before::Add {
+            cluster.added(&sandbox, &settings);
+        }
+        let asked_before = asked(&cluster);
+        let plugin = applet_under(wrapper, "msm-cni");
+        let mut request = request(plugin, self.verb, &sandbox.path());
+        let configuration = cluster.configuration(&settings).to_string();
+        let outcome = run_with_input(&mut request, &configuration).succeeded();
+        // A second attempt is work that nobody means to record.
+        assert_eq!(
+            asked(&cluster),
+            asked_before.map(|count| count + self.requests),
+            "connections to and requests of the API server after {}\n{outcome}",
+            self.name
+        );
+        outcome
+    }
+}
+
+/// Connections to and requests of the API server.
+fn asked(cluster: &Cluster) -> [usize; 2] {
+    let server = &cluster.server;
+    [server.connections(), server.requests().len()]
+}
