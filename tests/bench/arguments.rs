@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 /// and prints one table: medians, the smallest and the 90th percentile, processor time, ratios to
 /// a static `true` and to the executable that ships, and DESIGN.md's targets.
 #[derive(Debug, Parser)]
-#[command(name = "scripts/bench", after_help = NOTES)]
+#[command(name = "scripts/bench", bin_name = "scripts/bench", after_help = NOTES)]
 pub struct Arguments {
     /// Another CNI plugin's executable, run with the same environment and standard input
     #[arg(long, value_name = "[LABEL=]PATH", value_parser = Named::parse)]
@@ -17,7 +17,7 @@ pub struct Arguments {
     #[arg(long, value_name = "[LABEL=]PATH", value_parser = Named::parse)]
     pub against: Vec<Named>,
     /// How often each thing is timed
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u16).range(2..))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(2..))]
     pub rounds: u16,
     /// Only this part of the table; may be given more than once
     #[arg(long, value_name = "NAME")]

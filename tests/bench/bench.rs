@@ -105,13 +105,13 @@ fn measure(arguments: &Arguments) -> Result<(), String> {
         counts::report(&site, &contenders)?;
     }
     if arguments.wants(Part::Parallel) {
-        parallel::report(&site, &contenders, arguments.times(5))?;
+        parallel::report(&site, &contenders, arguments.times(10))?;
     }
     if arguments.wants(Part::Cold) {
         cold::report(&site, &contenders, arguments.times(20))?;
     }
     if arguments.wants(Part::Growth) {
-        growth::report(&site, &contenders, arguments.times(15))?;
+        growth::report(&site, &contenders, arguments.times(20))?;
     }
     if arguments.wants(Part::Installer) {
         let idle = Duration::from_secs(if arguments.quick { 5 } else { 60 });

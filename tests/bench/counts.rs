@@ -181,7 +181,11 @@ fn counts(
     );
     let small = is_main.then(|| verdict("at most 3 MB", peak * 1024 <= PEAK * 1000));
     print(
-        "peak memory",
+        if calls.processes == 1 {
+            "peak memory"
+        } else {
+            "peak memory of the largest process"
+        },
         format!("{peak} kB"),
         small.unwrap_or_default(),
     );

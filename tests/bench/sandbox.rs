@@ -14,6 +14,9 @@ use crate::support::netns::Namespace;
 /// When a namespace that is given up counts as stuck.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// How many rules of others are written in one go.
+const PART: usize = 250;
+
 /// What a run finds.
 #[derive(Clone, Copy)]
 pub enum Sandbox<'a> {
@@ -48,29 +51,33 @@ impl Sandbox<'_> {
                 let add = site.call(who, Call::ADD, Some(&namespace));
                 run(&mut [add], &site.log)?;
             }
-            Self::Crowded(count) => namespace.load(&rules_of_others(count)),
+            Self::Crowded(count) => crowd(&namespace, count),
         }
         Ok(Some(namespace))
     }
 }
 
-fn rules_of_others(count: usize) -> String {
-    let mut rules = String::from(
-        "table inet others {\n set known {\n type ipv4_addr . inet_service\n elements = {",
+/// In parts: what an ordinary user sends in one go has to fit into a socket's buffer.
+fn crowd(namespace: &Namespace, count: usize) {
+    namespace.load(
+        "table inet others {
+             set known { type ipv4_addr . inet_service; }
+             chain output { type filter hook output priority 0; }
+         }",
     );
     let address = |n: usize| format!("10.{}.{}.{}", n >> 16 & 255, n >> 8 & 255, n & 255);
-    for n in 0..count {
-        let _ = write!(rules, " {} . 443,", address(n));
+    for from in (0..count).step_by(PART) {
+        let mut commands = String::new();
+        for n in from..count.min(from + PART) {
+            let address = address(n);
+            let _ = write!(
+                commands,
+                "add element inet others known {{ {address} . 443 }}
+                 add rule inet others output ip daddr {address} tcp dport 443 counter accept\n"
+            );
+        }
+        namespace.load(&commands);
     }
-    rules += " }\n }\n chain output {\n type filter hook output priority 0;\n";
-    for n in 0..count {
-        let _ = writeln!(
-            rules,
-            " ip daddr {} tcp dport 443 counter accept",
-            address(n)
-        );
-    }
-    rules + " }\n}\n"
 }
 
 /// Gives namespaces up and waits until the kernel is done with them. It does that later, in

@@ -39,6 +39,7 @@ pub struct Server {
 #[derive(Debug, Default)]
 struct Counters {
     connections: AtomicU64,
+    ended: AtomicU64,
     requests: AtomicU64,
     received: AtomicU64,
     sent: AtomicU64,
@@ -90,6 +91,7 @@ impl Server {
                     let connection = connection.expect("TLS with the tests' certificate");
                     // The peer's leaving is no error of ours.
                     let _ = serve(connection, stream, &counters, &objects);
+                    counters.ended.fetch_add(1, Ordering::SeqCst);
                 }
             };
             let builder = thread::Builder::new().stack_size(STACK);
@@ -114,8 +116,13 @@ impl Server {
         &self.authority
     }
 
+    /// What has passed until now, when nobody is connected any more.
     pub fn traffic(&self) -> Traffic {
         let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+        // A client may have ended before the thread that has served it has counted.
+        while count(&self.counters.ended) < count(&self.counters.connections) {
+            thread::yield_now();
+        }
         Traffic {
             connections: count(&self.counters.connections),
             requests: count(&self.counters.requests),
