@@ -190,7 +190,8 @@ impl Options {
         }
     }
 
-    fn tls_config(&self) -> ServerConfig {
+    /// What a server of these options speaks.
+    pub fn tls_config(&self) -> ServerConfig {
         let versions: &[_] = match self.tls {
             Tls::Both => rustls::ALL_VERSIONS,
             Tls::Only12 => &[&rustls::version::TLS12],

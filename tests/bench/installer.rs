@@ -1,0 +1,317 @@
+//! The installer: start to ready, entry back after a rival's rewrite, token to kubeconfig, and
+//! what a minute of idleness costs. Conditions are polled without a pause: a pause would be
+//! part of the figure.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::contenders::{Contender, OURS};
+use crate::node::{Installer, KUBECONFIG, NET_DIR, Node};
+use crate::statistics::{Sample, ratio};
+use crate::support::find_tool;
+use crate::table::{Row, heading, span, time, verdict};
+
+const CONF: &str = "10-calico.conflist";
+const CALICO: &str = r#"{
+  "name": "k8s-pod-network",
+  "cniVersion": "0.3.1",
+  "plugins": [
+    {"type": "calico", "mtu": 1440},
+    {"type": "portmap", "snat": true}
+  ]
+}
+"#;
+/// As many rewrites in short order are put right without a pause (src/install/pace.rs).
+const PATIENCE: u64 = 5;
+/// DESIGN.md's target of readiness and of the entry.
+const SOON: Duration = Duration::from_millis(20);
+/// DESIGN.md's target of idle memory, in bytes.
+const MEMORY: u64 = 2_500_000;
+
+/// Prints the part.
+pub fn report(contenders: &[Contender], rounds: usize, idle: Duration) -> Result<(), String> {
+    let builds: Vec<_> = contenders.iter().filter(|who| who.is_build()).collect();
+    heading(&format!("installer, {rounds} rounds"));
+    let mut able: Vec<(&Contender, Times)> = builds
+        .into_iter()
+        .map(|who| (who, Times::default()))
+        .collect();
+    for round in 0..rounds {
+        let mut still_able = Vec::with_capacity(able.len());
+        able.rotate_left(usize::from(round > 0));
+        for (who, mut times) in able {
+            match times.add(who, round) {
+                Ok(()) => still_able.push((who, times)),
+                Err(error) if who.label == OURS => return Err(error),
+                Err(error) => Row {
+                    what: "start",
+                    who: &who.label,
+                    remark: format!("FAILED, not timed: {error}"),
+                    ..Row::default()
+                }
+                .print(),
+            }
+        }
+        able = still_able;
+    }
+    able.sort_by_key(|(who, _)| contenders.iter().position(|it| it.label == who.label));
+    let rows: [(&str, Pick, bool); 4] = [
+        ("start to ready, on a new node", |it| &it.first, true),
+        ("start to ready, everything in place", |it| &it.again, true),
+        ("entry back after a rewrite", |it| &it.entry, true),
+        ("token to kubeconfig", |it| &it.token, false),
+    ];
+    for (what, sample, has_target) in rows {
+        let ours = able.first().map(|it| sample(&it.1).median());
+        for (who, times) in &able {
+            let sample = sample(times);
+            let median = sample.median();
+            let target = has_target.then(|| verdict("at most 20 ms", median <= SOON));
+            Row {
+                what,
+                who: &who.label,
+                figure: time(median),
+                spread: span(sample.min(), sample.p90()),
+                of_ours: ours.map(|it| ratio(median, it)),
+                remark: target.unwrap_or_default(),
+                ..Row::default()
+            }
+            .print();
+        }
+    }
+    let builds: Vec<_> = able.iter().map(|it| it.0).collect();
+    idleness(&builds, idle)
+}
+
+/// One of the samples.
+type Pick = fn(&Times) -> &Sample;
+
+#[derive(Debug, Default)]
+struct Times {
+    first: Sample,
+    again: Sample,
+    entry: Sample,
+    token: Sample,
+}
+
+impl Times {
+    /// Adds one start of each kind, and as many rewrites as are not answered more slowly.
+    fn add(&mut self, who: &Contender, round: usize) -> Result<(), String> {
+        let node = Node::with_conf(CONF, CALICO);
+        let start = Instant::now();
+        let mut first = started(&node, who);
+        if !first.lives_until("ready", Installer::is_ready) {
+            return Err(first.log().trim().to_owned());
+        }
+        self.first.push(start.elapsed());
+        drop(first);
+        let start = Instant::now();
+        let installer = started(&node, who);
+        installer.becomes_ready();
+        self.again.push(start.elapsed());
+
+        let conf = node.path(NET_DIR).join(CONF);
+        for number in 1..=PATIENCE {
+            let temporary = conf.with_extension("tmp");
+            fs::write(&temporary, CALICO)
+                .map_err(|error| format!("write a rival's file: {error}"))?;
+            let start = Instant::now();
+            fs::rename(&temporary, &conf).map_err(|error| format!("take the place: {error}"))?;
+            installer.wait_until("our entry", || has_our_entry(&conf));
+            self.entry.push(start.elapsed());
+            installer.wait_until("counted", || installer.mended() == number);
+        }
+        for number in 0..PATIENCE {
+            let token = format!("rotated.token.{round}.{number}");
+            // What the kubelet does before takes effect with one rename, its last step but one.
+            let start = Instant::now();
+            node.rotate_token(&token);
+            installer.wait_until("the new token", || node.read(KUBECONFIG).contains(&token));
+            self.token.push(start.elapsed());
+            installer.becomes_ready();
+        }
+        Ok(())
+    }
+}
+
+fn has_our_entry(conf: &Path) -> bool {
+    fs::read_to_string(conf).is_ok_and(|it| it.contains("\"msm-cni\"") && it.ends_with("}\n"))
+}
+
+/// The tests' command line, with the executable of a contender.
+fn started<'a>(node: &'a Node, who: &Contender) -> Installer<'a> {
+    let (like, health) = node.command(&[]);
+    let mut command = who.applet("installer");
+    command.args(like.get_args());
+    command.envs(
+        like.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    Installer::start(node, command, health)
+}
+
+/// All of them idle at the same time: one of each is looked at by /proc, another one by
+/// strace, which would cost the first one time.
+fn idleness(builds: &[&Contender], span: Duration) -> Result<(), String> {
+    heading(&format!("installer, idle for {} s", span.as_secs()));
+    let nodes: Vec<_> = builds
+        .iter()
+        .map(|_| Node::with_conf(CONF, CALICO))
+        .collect();
+    let traced_nodes: Vec<_> = builds
+        .iter()
+        .map(|_| Node::with_conf(CONF, CALICO))
+        .collect();
+    let start = |nodes| -> Vec<Installer> {
+        let installers = builds
+            .iter()
+            .zip(nodes)
+            .map(|(who, node)| started(node, who));
+        installers.collect()
+    };
+    let installers = start(&nodes);
+    let traced = start(&traced_nodes);
+    for installer in installers.iter().chain(&traced) {
+        installer.becomes_ready();
+    }
+    // The answer to the question whether they are ready is not idleness.
+    thread::sleep(Duration::from_secs(2));
+    let traces = traced.iter().zip(&traced_nodes);
+    let traces = traces.map(|(installer, node)| Trace::start(installer.pid(), node));
+    let traces = traces.collect::<Result<Vec<_>, _>>()?;
+    let before: Vec<_> = installers.iter().map(|it| Usage::of(it.pid())).collect();
+    thread::sleep(span);
+    let after: Vec<_> = installers.iter().map(|it| Usage::of(it.pid())).collect();
+    let calls = traces
+        .into_iter()
+        .map(Trace::end)
+        .collect::<Result<Vec<_>, _>>()?;
+
+    for (((who, before), after), calls) in builds.iter().zip(before).zip(after).zip(calls) {
+        let print = |what: &str, figure: String, remark: String| {
+            Row {
+                what,
+                who: &who.label,
+                figure,
+                remark,
+                ..Row::default()
+            }
+            .print();
+        };
+        let target = verdict("at most 2.5 MB", after.resident * 1024 <= MEMORY);
+        print("resident memory", format!("{} kB", after.resident), target);
+        print(
+            "of it not a file's",
+            format!("{} kB", after.anonymous),
+            String::new(),
+        );
+        print("peak memory", format!("{} kB", after.peak), String::new());
+        let ran = after.ran.saturating_sub(before.ran);
+        print("processor time", time(ran), String::new());
+        let woken = after.switches - before.switches;
+        print("times it was woken", woken.to_string(), String::new());
+        print(
+            "system calls, of another one",
+            calls.to_string(),
+            String::new(),
+        );
+    }
+    Ok(())
+}
+
+/// What /proc says of a process; memory in kB.
+#[derive(Debug)]
+struct Usage {
+    resident: u64,
+    anonymous: u64,
+    peak: u64,
+    ran: Duration,
+    switches: u64,
+}
+
+impl Usage {
+    fn of(pid: u32) -> Self {
+        let read = |path: &Path| {
+            fs::read_to_string(path)
+                .unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
+        };
+        let process = Path::new("/proc").join(pid.to_string());
+        let status = read(&process.join("status"));
+        let field = |status: &str, key: &str| -> u64 {
+            let line = status.lines().find(|line| line.starts_with(key));
+            let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+            number.unwrap_or_else(|| panic!("{key} is not in {status}"))
+        };
+        let (mut ran, mut switches) = (0, 0);
+        for task in fs::read_dir(process.join("task")).expect("list a process's threads") {
+            let task = task.expect("a thread").path();
+            // Nanoseconds on a processor (Documentation/scheduler/sched-stats.rst).
+            let times = read(&task.join("schedstat"));
+            let first = times
+                .split_whitespace()
+                .next()
+                .and_then(|it| it.parse::<u64>().ok());
+            ran += first.unwrap_or_else(|| panic!("no time in {times:?}"));
+            switches += field(&read(&task.join("status")), "voluntary_ctxt_switches:");
+        }
+        Self {
+            resident: field(&status, "VmRSS:"),
+            anonymous: field(&status, "RssAnon:"),
+            peak: field(&status, "VmHWM:"),
+            ran: Duration::from_nanos(ran),
+            switches,
+        }
+    }
+}
+
+/// strace at a running process.
+struct Trace {
+    strace: std::process::Child,
+    output: std::path::PathBuf,
+}
+
+impl Trace {
+    fn start(pid: u32, node: &Node) -> Result<Self, String> {
+        let output = node.path("strace");
+        let strace = Command::new(find_tool("strace").ok_or("strace is not installed")?)
+            .args(["-f", "-qq", "-s", "0", "-p", &pid.to_string(), "-o"])
+            .arg(&output)
+            .stdin(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("start strace: {error}"))?;
+        let attached = || {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            !status.contains("TracerPid:\t0\n")
+        };
+        let start = Instant::now();
+        while !attached() {
+            if start.elapsed() > Duration::from_secs(10) {
+                return Err(format!("strace cannot attach to process {pid}"));
+            }
+            thread::yield_now();
+        }
+        Ok(Self { strace, output })
+    }
+
+    /// How many calls began since then.
+    fn end(mut self) -> Result<usize, String> {
+        let pid = Pid::from_raw(self.strace.id().try_into().expect("a process's id"));
+        kill(pid, Signal::SIGINT).map_err(|error| format!("end strace: {error}"))?;
+        self.strace
+            .wait()
+            .map_err(|error| format!("wait for strace: {error}"))?;
+        let log =
+            fs::read_to_string(&self.output).map_err(|error| format!("read strace's: {error}"))?;
+        // The call that it slept in at first is seen from its second half or its end on.
+        let begun = log
+            .lines()
+            .filter(|line| line.contains('(') && !line.contains(" <... "));
+        Ok(begun.count().saturating_sub(1))
+    }
+}
