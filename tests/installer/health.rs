@@ -266,7 +266,8 @@ fn refuses(address: &str, sentence: &str) {
 fn an_address_that_cannot_be_served_is_fatal_and_named() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
-    let sentence = "which another process of this node has taken; choose another --health-address: Address already in use";
+    let sentence =
+        "which another process of this node has taken; choose another --health-address: Address";
     refuses(
         &format!("127.0.0.1:{port}"),
         &format!("serving health on 127.0.0.1:{port}, {sentence}"),

@@ -27,7 +27,7 @@ fn a_new_token_reaches_the_kubeconfig_alone_and_readiness_does_not_flicker() {
             node.rotate_token(&token);
             installer.wait_until("the new token", || {
                 node.read(KUBECONFIG)
-                    .contains(&format!("token: \"{token}\""))
+                    .contains(&format!("\"token\": \"{token}\""))
             });
         }
         done.store(true, Ordering::Relaxed);
