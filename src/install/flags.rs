@@ -3,8 +3,9 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{ArgMatches, Command};
 
+use crate::flags;
 use crate::kube;
 use crate::names::{self, INSTALLER_APPLET};
 use crate::process::Vars;
@@ -184,8 +185,7 @@ pub enum Error {
 pub fn command() -> Command {
     let bool_help = |setting: &Setting| setting.value_name == "BOOL";
     let args = SETTINGS.iter().map(move |setting| {
-        let arg = Arg::new(setting.flag)
-            .long(setting.flag)
+        let arg = flags::flag(setting.flag)
             .value_name(setting.value_name)
             .help(described(setting))
             .allow_hyphen_values(true);
@@ -197,9 +197,8 @@ pub fn command() -> Command {
             arg
         }
     });
-    Command::new(INSTALLER_APPLET)
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("Puts the Media Streaming Mesh CNI plugin on a node and keeps it there")
+    let about = "Puts the Media Streaming Mesh CNI plugin on a node and keeps it there";
+    flags::command(INSTALLER_APPLET, about)
         .after_help(
             "Each flag but --root may be given as a variable of the same name in upper snake case, such as \
              CNI_NET_DIR. Besides: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT (needed), \
