@@ -231,7 +231,7 @@ pub struct Value {
 }
 
 impl Value {
-    pub fn parsed<T>(&self, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Error> {
+    pub fn parsed<T>(&self, parse: fn(&str) -> Result<T, String>) -> Result<T, Error> {
         parse(&self.text).map_err(|reason| Error::Invalid {
             setting: self.source.clone(),
             value: self.text.clone(),
@@ -242,7 +242,7 @@ impl Value {
     /// A setting whose empty value is none.
     pub fn unless_empty<T>(
         &self,
-        parse: impl Fn(&str) -> Result<T, String>,
+        parse: fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Error> {
         if self.text.is_empty() {
             return Ok(None);
@@ -283,7 +283,7 @@ impl Given<'_> {
     pub fn parsed<T>(
         &self,
         setting: &Setting,
-        parse: impl Fn(&str) -> Result<T, String>,
+        parse: fn(&str) -> Result<T, String>,
     ) -> Result<T, Error> {
         self.value(setting)?.parsed(parse)
     }
