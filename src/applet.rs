@@ -6,13 +6,11 @@ use std::io::{Write, stderr, stdin};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
-
 use crate::install::settings::Settings;
 use crate::names::{CNI_APPLET, EXECUTABLE, INSTALLER_ALIAS, INSTALLER_APPLET, IPTABLES_APPLET};
 use crate::process::{Process, Reader, Stdout, chain, end_at_panics};
 use crate::redirect::tool;
-use crate::{cni, install, redirect};
+use crate::{cni, flags, install, redirect};
 
 const USAGE_ERROR: u8 = 2;
 
@@ -90,20 +88,14 @@ fn tell_panic(place: &str) {
 }
 
 fn run_iptables(args: Vec<OsString>, process: &mut Process) -> ExitCode {
-    let args = std::iter::once(IPTABLES_APPLET.into()).chain(args);
-    let parsed = redirect::cli::Cli::command()
-        .try_get_matches_from(args)
-        .and_then(|matches| redirect::cli::Cli::from_arg_matches(&matches))
-        .and_then(redirect::cli::Cli::with_plain_lists);
-    match parsed {
-        Ok(cli) => redirect::cli::run(&cli, process),
+    match redirect::flags::Options::new(args) {
+        Ok(options) => redirect::cli::run(&options, process),
         Err(stop) => stopped(&stop, process),
     }
 }
 
 fn run_installer(args: Vec<OsString>, process: &mut Process) -> ExitCode {
-    let args = std::iter::once(INSTALLER_APPLET.into()).chain(args);
-    let matches = match install::flags::command().try_get_matches_from(args) {
+    let matches = match flags::matches(&mut install::flags::command(), args) {
         Ok(matches) => matches,
         Err(stop) => return stopped(&stop, process),
     };
@@ -297,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_flags_are_consistent() {
-        redirect::cli::Cli::command().debug_assert();
+        redirect::flags::command().debug_assert();
         install::flags::command().debug_assert();
     }
 }

@@ -61,7 +61,7 @@ impl<'a> Object<'a> {
 
     fn from_text(text: &'a str) -> Result<Self, Error> {
         let (mut kept, mut count) = (Vec::new(), 0);
-        members(text, |key, value| {
+        members(text, &mut |key, value| {
             count += 1;
             if count <= MEMBER_LIMIT {
                 kept.push((key.to_owned(), value));
@@ -200,7 +200,7 @@ pub fn span(outer: &str, inner: &str) -> Range<usize> {
 
 /// Shows each member of the object `text` in order, up to the end or the first mistake. A
 /// key that nobody looks for, by its length or half a surrogate pair, is shown as empty.
-pub fn members<'a>(text: &'a str, show: impl FnMut(&str, &'a RawValue)) -> Result<(), Error> {
+pub fn members<'a>(text: &'a str, show: &mut dyn FnMut(&str, &'a RawValue)) -> Result<(), Error> {
     if !text.trim_ascii_start().starts_with('{') {
         return Err(match serde_json::from_str::<&RawValue>(text) {
             Ok(raw) => Error::NotAnObject {
@@ -351,7 +351,7 @@ mod tests {
         let text =
             r#" { "a" : 1.50e3, "\u0062":[ 12345678901234567890 ],"\ud800":"\ud800", "":{ } } "#;
         let mut shown = Vec::new();
-        members(text, |key, value| {
+        members(text, &mut |key, value| {
             assert_eq!(&text[span(text, value.get())], value.get());
             shown.push((key.to_owned(), value.get()));
         })
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn what_stands_before_a_mistake_is_shown() {
         let mut keys = Vec::new();
-        let result = members(r#"{"a":1,"b":[],"c":tru"#, |key, _| {
+        let result = members(r#"{"a":1,"b":[],"c":tru"#, &mut |key, _| {
             keys.push(key.to_owned());
         });
         assert!(matches!(result, Err(Error::Syntax { .. })));

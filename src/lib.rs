@@ -7,6 +7,7 @@
 
 mod applet;
 mod cni;
+mod flags;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod install;

@@ -86,7 +86,7 @@ pub struct Settings {
 pub fn version(stdin: &[u8]) -> Option<Version> {
     let text = stdin.utf8_chunks().next()?.valid();
     let mut asked_for = None;
-    let whole = json::members(text.trim_start_matches('\u{feff}'), |key, value| {
+    let whole = json::members(text.trim_start_matches('\u{feff}'), &mut |key, value| {
         if key.eq_ignore_ascii_case("cniVersion") {
             asked_for = Some(value);
         }

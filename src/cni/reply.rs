@@ -89,7 +89,7 @@ fn label(text: &str, version: Version) -> Result<(String, Option<&RawValue>), Js
     let label = format!("\"{}\"", version.name());
     let mut labelled = String::with_capacity(text.len() + LABEL_BYTES);
     let (mut copied, mut separator, mut found) = (0, "", None);
-    json::members(text, |key, value| {
+    json::members(text, &mut |key, value| {
         separator = ",";
         if key == "cniVersion" {
             let place = json::span(text, value.get());

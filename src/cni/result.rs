@@ -152,7 +152,7 @@ impl Shape {
                 })
                 .is_some()
             }
-            Self::Object(fields) => json::members(raw.get(), |key, value| {
+            Self::Object(fields) => json::members(raw.get(), &mut |key, value| {
                 let field = fields.iter().find(|(name, _)| *name == key);
                 if let (true, Some((name, shape))) = (inside.is_ok(), field) {
                     inside = shape.check(value, &Path::Member(path, name));

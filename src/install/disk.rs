@@ -125,7 +125,7 @@ impl Disk {
         };
         let fill = |file: &mut File| io::copy(&mut own_executable()?, file).map(drop);
         // Closed before it gets its name: what is open for writing cannot be run.
-        self.replace(path, |temporary| new.write(temporary, fill).map(drop))
+        self.replace(path, |temporary| new.write(temporary, &fill).map(drop))
     }
 
     /// Makes a symlink.
@@ -139,7 +139,7 @@ impl Disk {
     pub fn write(&mut self, new: NewFile, content: &[u8]) -> Result<File, Error> {
         self.sync()?;
         self.replace(new.path, |temporary| {
-            let file = new.write(temporary, |file| file.write_all(content))?;
+            let file = new.write(temporary, &|file| file.write_all(content))?;
             if let Some(content) = new.instead_of {
                 check(new.path, content)?;
             }
@@ -218,7 +218,7 @@ impl NewFile<'_> {
     fn write(
         &self,
         temporary: &Path,
-        fill: impl FnOnce(&mut File) -> io::Result<()>,
+        fill: &dyn Fn(&mut File) -> io::Result<()>,
     ) -> Result<File, Error> {
         let when = |doing| Error::when(doing, self.path);
         let mut file = OpenOptions::new()

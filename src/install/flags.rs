@@ -3,8 +3,9 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{ArgMatches, Command};
 
+use crate::flags;
 use crate::kube;
 use crate::names::{self, INSTALLER_APPLET};
 use crate::process::Vars;
@@ -184,8 +185,7 @@ pub enum Error {
 pub fn command() -> Command {
     let bool_help = |setting: &Setting| setting.value_name == "BOOL";
     let args = SETTINGS.iter().map(move |setting| {
-        let arg = Arg::new(setting.flag)
-            .long(setting.flag)
+        let arg = flags::flag(setting.flag)
             .value_name(setting.value_name)
             .help(described(setting))
             .allow_hyphen_values(true);
@@ -197,9 +197,8 @@ pub fn command() -> Command {
             arg
         }
     });
-    Command::new(INSTALLER_APPLET)
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("Puts the Media Streaming Mesh CNI plugin on a node and keeps it there")
+    let about = "Puts the Media Streaming Mesh CNI plugin on a node and keeps it there";
+    flags::command(INSTALLER_APPLET, about)
         .after_help(
             "Each flag but --root may be given as a variable of the same name in upper snake case, such as \
              CNI_NET_DIR. Besides: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT (needed), \
@@ -232,7 +231,7 @@ pub struct Value {
 }
 
 impl Value {
-    pub fn parsed<T>(&self, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Error> {
+    pub fn parsed<T>(&self, parse: fn(&str) -> Result<T, String>) -> Result<T, Error> {
         parse(&self.text).map_err(|reason| Error::Invalid {
             setting: self.source.clone(),
             value: self.text.clone(),
@@ -243,7 +242,7 @@ impl Value {
     /// A setting whose empty value is none.
     pub fn unless_empty<T>(
         &self,
-        parse: impl Fn(&str) -> Result<T, String>,
+        parse: fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Error> {
         if self.text.is_empty() {
             return Ok(None);
@@ -284,7 +283,7 @@ impl Given<'_> {
     pub fn parsed<T>(
         &self,
         setting: &Setting,
-        parse: impl Fn(&str) -> Result<T, String>,
+        parse: fn(&str) -> Result<T, String>,
     ) -> Result<T, Error> {
         self.value(setting)?.parsed(parse)
     }

@@ -356,7 +356,7 @@ fn net_files(directory: &Path) -> Result<Vec<NetFile>, String> {
             files.extend(net_file(directory, &name));
         }
     }
-    files.sort_by(|one, other| one.name.cmp(&other.name));
+    files.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     Ok(files)
 }
 
@@ -392,9 +392,10 @@ fn net_file(directory: &Path, name: &OsStr) -> Option<NetFile> {
 fn linked_dirs(net_dir: &Path, files: &Result<Vec<NetFile>, String>) -> BTreeSet<PathBuf> {
     let files = files.iter().flatten();
     let dirs = files.filter_map(|file| file.path.parent());
-    dirs.filter(|dir| *dir != net_dir)
-        .map(Path::to_owned)
-        .collect()
+    let mut linked = BTreeSet::new();
+    // To collect a set is to sort a list, and each type's sort is kilobytes.
+    linked.extend(dirs.filter(|dir| *dir != net_dir).map(Path::to_owned));
+    linked
 }
 
 /// A symlink that leads out of the directory leads somewhere else on the host.

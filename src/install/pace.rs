@@ -112,7 +112,7 @@ impl Pace {
             .filter(|(_, repair)| repair.backoff.is_excessive(now))
             .map(|(path, repair)| fight(path, &repair.reason))
             .collect();
-        fights.sort();
+        fights.sort_unstable();
         failed.chain(fights).collect()
     }
 

@@ -188,17 +188,17 @@ struct SecurityContext {
 impl Spec {
     fn ports_and_users(self) -> (BTreeSet<u16>, BTreeSet<u32>) {
         let mut seen = self.containers.unwrap_or_default().all;
-        let mut sidecars = self.init_containers.unwrap_or_default().restarted;
-        seen.ports.append(&mut sidecars.ports);
-        seen.users.append(&mut sidecars.users);
+        let sidecars = self.init_containers.unwrap_or_default().restarted;
+        seen.ports.extend(sidecars.ports);
+        seen.users.extend(sidecars.users);
         let user = self
             .security_context
             .and_then(|context| context.run_as_user);
-        let users = seen.users.into_iter().filter_map(|of| of.or(user));
-        (
-            seen.ports,
-            users.filter_map(|user| user.try_into().ok()).collect(),
-        )
+        let known = seen.users.into_iter().filter_map(|of| of.or(user));
+        let mut users = BTreeSet::new();
+        // To collect a set is to sort a list, and each type's sort is kilobytes.
+        users.extend(known.filter_map(|user| u32::try_from(user).ok()));
+        (seen.ports, users)
     }
 }
 

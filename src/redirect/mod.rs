@@ -7,6 +7,7 @@
 
 pub mod cli;
 mod expression;
+pub mod flags;
 mod iptables;
 mod listing;
 mod netlink;
