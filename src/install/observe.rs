@@ -19,8 +19,8 @@ use crate::names::{EXECUTABLE, ORIGINAL_SUFFIX, TEMPORARY_PREFIX, is_network_con
 
 /// More than etcd, where such files may come from, holds in one object.
 const LARGEST_FILE: u64 = 4 << 20;
-/// How much of two files is compared at once; so large that the memory is given back.
-const COMPARED: usize = 256 << 10;
+/// How much of two files is compared at once; allocators keep what is as small as this.
+const COMPARED: usize = 32 << 10;
 /// Of an executable.
 const EXECUTABLE_MODE: u32 = 0o755;
 const PERMISSIONS: u32 = 0o7777;
