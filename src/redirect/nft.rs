@@ -1,5 +1,6 @@
 //! The nftables backend: our one table, written in one transaction and read back from the
-//! kernel's own listing. No other table is read or touched.
+//! kernel's own listing. Of other tables no more is asked than their names, and whether
+//! iptables-nft holds chains of ours in them; none is touched.
 //! Formats: `linux/netfilter/nf_tables.h`.
 
 use std::fmt;
