@@ -70,18 +70,22 @@ pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
         }
     };
     // Only one variant may hold a redirect.
-    let tables = nft_tables()?;
     for other in Tools::installed().filter(|other| other.variant != tools.variant) {
-        if let Some(saved) = other.holding(&tables)? {
+        let is_in_use = match other.variant {
+            Variant::Nft => nft_chains_exist(&nft_tables()?)?,
+            Variant::Legacy => legacy_tables_exist(),
+        };
+        if is_in_use && let Some(saved) = other.holding()? {
             other.replace(&[None, None], &saved)?;
         }
     }
     Ok(change)
 }
 
-/// What both variants hold of ours; and which it is, if it is one.
-pub fn found() -> Result<(Listing, Option<Variant>), Error> {
-    let holders = holders(&nft_tables()?)?;
+/// What both variants hold of ours; and which it is, if it is one. `tables` are those of
+/// nftables, where one of the variants keeps its rules.
+pub fn found(tables: &Tables) -> Result<(Listing, Option<Variant>), Error> {
+    let holders = holders(tables)?;
     let mut found = Listing::default();
     for (tools, saved) in &holders {
         found.0.extend(listing(tools.variant, saved).0);
@@ -103,8 +107,8 @@ pub fn wanted(redirect: &Redirect, holder: Option<Variant>) -> Result<Listing, E
     Ok(wanted_of(variant, &rule_sets(redirect)))
 }
 
-/// Removes everything of ours from both variants; says whether there was anything. `tables`
-/// are those of nftables, where one of the variants keeps its rules.
+/// Removes everything of ours from both variants; says whether there was anything.
+/// `tables`: as in `found`.
 pub fn remove(tables: &Tables) -> Result<bool, Error> {
     let holders = holders(tables)?;
     for (tools, saved) in &holders {
@@ -119,13 +123,18 @@ fn holders(tables: &Tables) -> Result<Vec<(Tools, [Saved; 2])>, Error> {
     // Every pod on its first day: the tools, one of which may have to be run to know its
     // variant, are not even looked for.
     let nft_is_in_use = nft_chains_exist(tables)?;
-    if !nft_is_in_use && !legacy_tables_exist() {
+    let legacy_is_in_use = legacy_tables_exist();
+    if !nft_is_in_use && !legacy_is_in_use {
         return Ok(holders);
     }
     let mut nft_is_installed = false;
     for tools in Tools::installed() {
         nft_is_installed |= tools.variant == Variant::Nft;
-        if let Some(saved) = tools.holding(tables)? {
+        let is_in_use = match tools.variant {
+            Variant::Nft => nft_is_in_use,
+            Variant::Legacy => legacy_is_in_use,
+        };
+        if is_in_use && let Some(saved) = tools.holding()? {
             holders.push((tools, saved));
         }
     }
@@ -224,15 +233,11 @@ impl Tools {
         Path::new(self.directory).join(format!("{name}{}-{verb}", self.infix))
     }
 
-    /// What the variant holds, if that is anything of ours; asks without creating the
-    /// tables that the tools would create by being asked.
-    fn holding(&self, tables: &Tables) -> Result<Option<[Saved; 2]>, Error> {
-        let in_use = match self.variant {
-            Variant::Legacy => legacy_tables_exist(),
-            Variant::Nft => nft_chains_exist(tables)?,
-        };
-        let saved = in_use.then(|| self.save()).transpose()?;
-        Ok(saved.filter(|saved| !saved.iter().all(Saved::is_empty)))
+    /// What the variant holds, if that is anything of ours. To be asked only where it is in
+    /// use: the tools create the tables that they are asked for.
+    fn holding(&self) -> Result<Option<[Saved; 2]>, Error> {
+        let saved = self.save()?;
+        Ok((!saved.iter().all(Saved::is_empty)).then_some(saved))
     }
 
     /// Turns what was saved into `sets`, unless it says so already.

@@ -24,8 +24,6 @@ use std::fmt;
 
 use crate::process::chain;
 
-use listing::Listing;
-
 pub use listing::Difference;
 pub use netns::{Error as NetnsError, Netns};
 pub use rules::Redirect;
@@ -134,14 +132,14 @@ fn apply_iptables(redirect: &Redirect) -> Result<Change, Error> {
 /// written by that backend and no other; with `Backend::Auto` by the one that holds
 /// something of ours.
 pub fn check(redirect: &Redirect, backend: Backend) -> Result<Option<Difference>, Error> {
-    let mut found = match nft::found() {
+    let (mut found, tables) = match nft::found() {
         Err(unsupported) if unsupported.is_unsupported() && backend != Backend::Nftables => {
-            Listing::default()
+            Default::default()
         }
         found => found.map_err(|source| Error::Nftables { source })?,
     };
     let iptables = |source| Error::Iptables { source };
-    let (others, holder) = iptables::found().map_err(iptables)?;
+    let (others, holder) = iptables::found(&tables).map_err(iptables)?;
     let by_nftables = match backend {
         Backend::Nftables => true,
         Backend::Iptables => false,
@@ -160,15 +158,15 @@ pub fn check(redirect: &Redirect, backend: Backend) -> Result<Option<Difference>
 /// Removes every rule of ours from the calling thread's namespace, whichever backend wrote
 /// it; says whether there was any.
 pub fn remove() -> Result<bool, Error> {
-    let nftables = remove_nftables()?;
-    let tables = nft::tables().map_err(|source| Error::Nftables { source })?;
+    let (nftables, tables) = remove_nftables()?;
     let iptables = iptables::remove(&tables).map_err(|source| Error::Iptables { source })?;
     Ok(nftables || iptables)
 }
 
-fn remove_nftables() -> Result<bool, Error> {
+/// Says whether there was anything, and which tables there were.
+fn remove_nftables() -> Result<(bool, nft::Tables), Error> {
     match nft::remove() {
-        Err(unsupported) if unsupported.is_unsupported() => Ok(false),
+        Err(unsupported) if unsupported.is_unsupported() => Ok(Default::default()),
         removed => removed.map_err(|source| Error::Nftables { source }),
     }
 }

@@ -112,24 +112,25 @@ const EVERY_SCOPE: [Scope; 3] = [
     Scope::Only(Family::Ipv6),
 ];
 
-/// The tables of a network namespace, whoever made them: families' numbers and names.
+/// The tables of a network namespace, whoever made them.
 #[derive(Debug, Default)]
-pub struct Tables(Vec<(u8, String)>);
+pub struct Tables(Vec<Object>);
 
 impl Tables {
     fn list(socket: &Socket) -> Result<Self, Error> {
         let every_family = Message::new(GET_TABLE, 0, 0);
-        let objects = socket.list(&every_family).map_err(asking)?;
-        let tables = objects.into_iter().filter_map(|object| {
-            let name = text_in(&object.attributes, TABLE_NAME)?;
-            Some((object.family, name.to_owned()))
-        });
-        Ok(Self(tables.collect()))
+        socket.list(&every_family).map(Self).map_err(asking)
+    }
+
+    fn find(&self, scope: Scope, table: &str) -> Option<&Object> {
+        let mut tables = self.0.iter();
+        tables.find(|it| {
+            it.family == number(scope) && text_in(&it.attributes, TABLE_NAME) == Some(table)
+        })
     }
 
     fn have(&self, scope: Scope, table: &str) -> bool {
-        let mut tables = self.0.iter();
-        tables.any(|(family, name)| *family == number(scope) && name == table)
+        self.find(scope, table).is_some()
     }
 }
 
@@ -143,9 +144,11 @@ pub fn apply(redirect: &Redirect) -> Result<(Change, Tables), Error> {
     }
 }
 
-/// What the kernel holds in our tables, those of both layouts.
-pub fn found() -> Result<Listing, Error> {
-    found_by(&open()?)
+/// What the kernel holds in our tables, those of both layouts; and which tables there are.
+pub fn found() -> Result<(Listing, Tables), Error> {
+    let socket = open()?;
+    let tables = Tables::list(&socket)?;
+    Ok((found_in(&tables, &socket)?, tables))
 }
 
 /// What it should hold for `redirect`, in the layout of what was found.
@@ -163,10 +166,11 @@ pub fn tables() -> Result<Tables, Error> {
     }
 }
 
-/// Removes our tables; says whether there was one.
-pub fn remove() -> Result<bool, Error> {
+/// Removes our tables; says whether there was one, and which tables there were.
+pub fn remove() -> Result<(bool, Tables), Error> {
     let socket = open()?;
-    remove_from(&socket, &EVERY_SCOPE, &Tables::list(&socket)?)
+    let tables = Tables::list(&socket)?;
+    Ok((remove_from(&socket, &EVERY_SCOPE, &tables)?, tables))
 }
 
 fn remove_from(socket: &Socket, scopes: &[Scope], tables: &Tables) -> Result<bool, Error> {
@@ -273,7 +277,7 @@ fn apply_as(
             Change::Created
         }
     } else if wanted_as(redirect, layout)
-        .first_difference(&found_by(socket)?)
+        .first_difference(&found_in(&tables, socket)?)
         .is_none()
     {
         Change::None
@@ -443,11 +447,6 @@ fn table_name(scope: Scope) -> String {
     format!("{} {TABLE}", scope.name())
 }
 
-/// Our table of that scope.
-fn table(socket: &Socket, scope: Scope) -> Result<Option<Vec<u8>>, Error> {
-    get(socket, &table_message(GET_TABLE, scope, 0))
-}
-
 /// One object; a kernel that does not know its family, as older ones do not before its
 /// first use, has none.
 fn get(socket: &Socket, question: &Message) -> Result<Option<Vec<u8>>, Error> {
@@ -478,11 +477,11 @@ fn wanted_as(redirect: &Redirect, layout: Layout) -> Listing {
     Listing(sets.flat_map(listed).collect())
 }
 
-fn found_by(socket: &Socket) -> Result<Listing, Error> {
+fn found_in(tables: &Tables, socket: &Socket) -> Result<Listing, Error> {
     let mut listing = Listing::default();
     for scope in EVERY_SCOPE {
-        if let Some(table) = table(socket, scope)? {
-            let flags = number_in(&table, TABLE_FLAGS).unwrap_or(0);
+        if let Some(table) = tables.find(scope, TABLE) {
+            let flags = number_in(&table.attributes, TABLE_FLAGS).unwrap_or(0);
             listing.0.push(listed_table(scope, flags));
             listing.0.extend(chains(socket, scope)?);
         }
@@ -673,7 +672,8 @@ mod tests {
                 for ipv6 in [Ipv6Mode::Redirect, Ipv6Mode::Reject, Ipv6Mode::Bypass] {
                     let redirect = redirect(ipv6);
                     assert_ne!(apply_as(socket, &redirect, layout).unwrap().0, Change::None);
-                    let listed = found_by(socket).unwrap();
+                    let tables = Tables::list(socket).unwrap();
+                    let listed = found_in(&tables, socket).unwrap();
                     assert_eq!(
                         wanted_as(&redirect, layout).first_difference(&listed),
                         None,
@@ -743,10 +743,11 @@ mod tests {
     #[test]
     fn removing_needs_nothing_to_be_there() {
         in_fresh_namespace(|socket| {
-            assert!(!remove().unwrap());
+            assert!(!remove().unwrap().0);
             apply_as(socket, &redirect(Ipv6Mode::Reject), Layout::Split).unwrap();
-            assert!(remove().unwrap());
-            assert!(found_by(socket).unwrap().is_empty());
+            assert!(remove().unwrap().0);
+            let tables = Tables::list(socket).unwrap();
+            assert!(found_in(&tables, socket).unwrap().is_empty());
         });
     }
 }

@@ -83,7 +83,7 @@ fn nftables_holds(redirect: &Redirect) -> Result<(), TestCaseError> {
     ];
     in_fresh_namespace(|| {
         same(&nft::apply(redirect)?.0, &Change::Created)?;
-        let found = nft::found()?;
+        let (found, _) = nft::found()?;
         same(&found, &nft::wanted(redirect, &found))?;
         same(&nft::read(Scope::Inet).unwrap(), &set)?;
         same_lines(&normal(&run("nft", &list, "")), &normal(&text))?;
@@ -103,7 +103,7 @@ fn nftables_holds(redirect: &Redirect) -> Result<(), TestCaseError> {
             run("nft", &["-f", "-"], &set.to_string());
             same(&nft::read(set.scope).unwrap(), &set)?;
         }
-        let found = nft::found()?;
+        let (found, _) = nft::found()?;
         same(&found, &nft::wanted(redirect, &found))
     })
 }
@@ -119,7 +119,7 @@ fn iptables_holds(redirect: &Redirect, variant: Variant) -> Result<(), TestCaseE
         )
     });
     let holds = || {
-        let (found, holder) = iptables::found()?;
+        let (found, holder) = iptables::found(&nft::tables()?)?;
         same(&holder, &Some(variant))?;
         let wanted = iptables::wanted(redirect, holder)?;
         same(&wanted.first_difference(&found), &None)?;
