@@ -101,8 +101,6 @@ fn write(stdout: &mut dyn Write, document: String) -> io::Result<()> {
 }
 
 fn write_line(stream: &mut dyn Write, mut line: String) -> io::Result<()> {
-    // No more than the one byte: a result can be large.
-    line.reserve_exact(1);
     line.push('\n');
     stream.write_all(line.as_bytes())?;
     stream.flush()
