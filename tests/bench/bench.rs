@@ -26,6 +26,8 @@ mod counts;
 mod growth;
 mod installer;
 mod launch;
+#[path = "../support/libc.rs"]
+mod libc;
 #[expect(dead_code, reason = "the installer's tests need more of it")]
 #[path = "../installer/node.rs"]
 mod node;

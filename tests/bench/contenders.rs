@@ -1,7 +1,6 @@
 //! Who is measured: the executable that ships, other builds of it, other plugins. Each is
 //! called through symlinks with the applets' names, as on a node.
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -9,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::arguments::Named;
+use crate::libc::Libc;
 use crate::support::scratch::Scratch;
 
 /// What the executable that ships is called in the table.
@@ -31,38 +31,9 @@ pub enum Kind {
     Peer,
 }
 
-/// The libc that an executable is linked with, which decides on its limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Libc {
-    Glibc,
-    Musl,
-}
-
-impl fmt::Display for Libc {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Glibc => "glibc",
-            Self::Musl => "musl",
-        })
-    }
-}
-
-impl Libc {
-    /// By the names of glibc's tunables, which are in every static executable of it.
-    fn of(executable: &[u8]) -> Self {
-        let mark = b"glibc.malloc.";
-        if executable.windows(mark.len()).any(|it| it == mark) {
-            Self::Glibc
-        } else {
-            Self::Musl
-        }
-    }
-}
-
 impl Contender {
     pub fn build(label: &str, path: &Path) -> io::Result<Self> {
-        let libc = Libc::of(&fs::read(path)?);
-        Self::new(label, path, Kind::Build(libc))
+        Self::new(label, path, Kind::Build(Libc::of(path)?))
     }
 
     pub fn peer(named: &Named) -> io::Result<Self> {

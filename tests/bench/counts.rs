@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::api_server::KeyKind;
-use crate::contenders::{Contender, Libc};
+use crate::contenders::Contender;
 use crate::launch::{Launch, run};
+use crate::libc::Libc;
 use crate::sandbox::{Sandbox, give_up};
 use crate::server::Traffic;
 use crate::site::{Call, POD, PodKind, Site};
@@ -26,7 +27,8 @@ const READINGS: usize = 9;
 pub fn report(site: &Site, contenders: &[Contender]) -> Result<(), String> {
     sizes(contenders);
     heading("counts (page faults and memory: median of 9)");
-    let floor = |command: Command, _: Option<&Namespace>| Launch::new(rebased(command, site));
+    let floor =
+        |command: Command, _: Option<&Namespace>| Launch::new(under(command, &site.static_true));
     counts(site, STATIC_TRUE, FLOOR, Sandbox::None, &floor)?;
     for who in contenders {
         let row = |what: &str, sandbox, call: Call| {
@@ -103,10 +105,6 @@ fn sizes(contenders: &[Contender]) {
 fn under(mut wrapper: Command, program: &Path) -> Command {
     wrapper.arg(program);
     wrapper
-}
-
-fn rebased(wrapper: Command, site: &Site) -> Command {
-    under(wrapper, &site.static_true)
 }
 
 /// Prints the counts of what `launch` makes of a wrapper.

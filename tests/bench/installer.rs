@@ -12,21 +12,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::contenders::{Contender, OURS};
-use crate::node::{Installer, KUBECONFIG, NET_DIR, Node};
+use crate::node::{CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
 use crate::statistics::{Sample, ratio};
 use crate::support::find_tool;
 use crate::table::{Row, heading, span, time, verdict};
 
-const CONF: &str = "10-calico.conflist";
-const CALICO: &str = r#"{
-  "name": "k8s-pod-network",
-  "cniVersion": "0.3.1",
-  "plugins": [
-    {"type": "calico", "mtu": 1440},
-    {"type": "portmap", "snat": true}
-  ]
-}
-"#;
 /// As many rewrites in short order are put right without a pause (src/install/pace.rs).
 const PATIENCE: u64 = 5;
 /// DESIGN.md's target of readiness and of the entry.

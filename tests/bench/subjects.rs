@@ -6,8 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::api_server::KeyKind;
-use crate::contenders::{Contender, Libc, OURS};
+use crate::contenders::{Contender, OURS};
 use crate::launch::Launch;
+use crate::libc::Libc;
 use crate::sandbox::Sandbox;
 use crate::site::{Call, POD, PodKind, Site};
 use crate::support::find_tool;

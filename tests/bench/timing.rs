@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::contenders::{Contender, Libc};
+use crate::contenders::Contender;
 use crate::launch::{Cost, run};
+use crate::libc::Libc;
 use crate::sandbox::give_up;
 use crate::site::Site;
 use crate::statistics::{Sample, ratio};

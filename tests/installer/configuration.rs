@@ -13,8 +13,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::node::{Installer, KUBECONFIG, NET_DIR, Node};
-use crate::rivals::{CALICO, CONF};
+use crate::node::{CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
 use crate::runtime::{Network, Runtime};
 use crate::support::cannot_run;
 use crate::support::command::run;

@@ -9,8 +9,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::node::{BIN_DIR, Installer, KUBECONFIG, NET_DIR, Node, SERVICE_ACCOUNT};
-use crate::rivals::{CALICO, CONF};
+use crate::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node, SERVICE_ACCOUNT};
 use crate::support::command::run;
 use crate::support::{cannot_run, find_tool};
 

@@ -13,8 +13,7 @@ use nix::unistd::mkfifo;
 
 use crate::directories::Mount;
 use crate::kill::FRESH;
-use crate::node::{BIN_DIR, Installer, KUBECONFIG, NET_DIR, Node};
-use crate::rivals::{CALICO, CONF};
+use crate::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
 use crate::strace::Traced;
 use crate::support::{cannot_run, executable};
 use crate::tree::Tree;

@@ -9,11 +9,11 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
-use crate::node::{DEADLINE, Installer, NET_DIR, Node};
-use crate::rivals::{CALICO, CONF};
-use crate::support::cannot_run;
+use crate::libc::Libc;
+use crate::node::{CALICO, CONF, DEADLINE, Installer, NET_DIR, Node};
 use crate::support::command::run;
 use crate::support::netns::Namespace;
+use crate::support::{cannot_run, executable};
 
 /// A request as it is, and all that is answered.
 fn talk(installer: &Installer, request: &[u8]) -> String {
@@ -266,8 +266,13 @@ fn refuses(address: &str, sentence: &str) {
 fn an_address_that_cannot_be_served_is_fatal_and_named() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
-    let sentence =
-        "which another process of this node has taken; choose another --health-address: Address";
+    let words = match Libc::of(&executable()).unwrap() {
+        Libc::Glibc => "Address already in use",
+        Libc::Musl => "Address in use",
+    };
+    let sentence = format!(
+        "which another process of this node has taken; choose another --health-address: {words}"
+    );
     refuses(
         &format!("127.0.0.1:{port}"),
         &format!("serving health on 127.0.0.1:{port}, {sentence}"),

@@ -4,8 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::node::{DEADLINE, Installer, Node};
-use crate::rivals::{CALICO, CONF};
+use crate::node::{CALICO, CONF, DEADLINE, Installer, Node};
 
 /// How long nothing has to happen.
 const SPAN: Duration = Duration::from_secs(3);

@@ -6,8 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 
-use crate::node::{Installer, Node};
-use crate::rivals::{CALICO, CONF};
+use crate::node::{CALICO, CONF, Installer, Node};
 use crate::support::applet;
 use crate::support::command::{Outcome, run};
 

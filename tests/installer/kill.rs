@@ -9,21 +9,12 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
-use crate::node::{BIN_DIR, Installer, KUBECONFIG, NET_DIR, Node};
+use crate::node::{BIN_DIR, CALICO, Installer, KUBECONFIG, NET_DIR, Node};
 use crate::runtime::Network;
 use crate::strace::{Call, Traced};
 use crate::support::cannot_run;
 use crate::tree::{Entry, Tree};
 
-const CALICO: &str = r#"{
-  "name": "k8s-pod-network",
-  "cniVersion": "0.3.1",
-  "plugins": [
-    {"type": "calico", "mtu": 1440},
-    {"type": "portmap", "snat": true}
-  ]
-}
-"#;
 const BRIDGE: &str =
     r#"{"cniVersion": "0.4.0", "name": "bridge-net", "type": "bridge", "bridge": "cni0"}"#;
 const FLANNEL: &str = r#"{"name": "cbr0", "plugins": [{"type": "flannel"}]}"#;

@@ -15,8 +15,7 @@ use crate::api_server::{
     Answer, ApiServer, Authority, Behaviour, Greeting, Identity, KeyKind, Options, Request,
 };
 use crate::directories::Mount;
-use crate::node::{BIN_DIR, Installer, KUBECONFIG, NET_DIR, Node};
-use crate::rivals::{CALICO, CONF};
+use crate::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
 use crate::support::cannot_run;
 
 const POD: &str = "/api/v1/namespaces/msm/pods/msm-cni-x7k2p";

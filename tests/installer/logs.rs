@@ -4,8 +4,7 @@
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::node::{KUBECONFIG, NET_DIR, Node};
-use crate::rivals::{CALICO, CONF};
+use crate::node::{CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 
 /// A life with a bit of everything; the log with the root taken out of it.
 fn life(format: &str) -> String {

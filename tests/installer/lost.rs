@@ -9,8 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::node::{BIN_DIR, KUBECONFIG, NET_DIR, Node};
-use crate::rivals::{CALICO, CONF};
+use crate::node::{BIN_DIR, CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 
 /// What happens to a file, and the reason that the log gives for its return.
 type Loss = (&'static str, fn(&Path), &'static str);

@@ -28,6 +28,9 @@ mod kill;
 #[cfg(test)]
 mod leaving;
 #[cfg(test)]
+#[path = "../support/libc.rs"]
+mod libc;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod lost;

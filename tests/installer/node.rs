@@ -26,6 +26,17 @@ pub const NET_DIR: &str = "host/etc/cni/net.d";
 pub const BIN_DIR: &str = "host/opt/cni/bin";
 pub const KUBECONFIG: &str = "host/etc/cni/net.d/ZZZ-msm-cni-kubeconfig";
 pub const SERVICE_ACCOUNT: &str = "var/run/secrets/kubernetes.io/serviceaccount";
+/// A network's configuration, and the file that it is in.
+pub const CONF: &str = "10-calico.conflist";
+pub const CALICO: &str = r#"{
+  "name": "k8s-pod-network",
+  "cniVersion": "0.3.1",
+  "plugins": [
+    {"type": "calico", "mtu": 1440},
+    {"type": "portmap", "snat": true}
+  ]
+}
+"#;
 /// A certificate; nobody connects by it.
 const AUTHORITY: &str = include_str!("../fixtures/authority.crt");
 

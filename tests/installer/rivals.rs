@@ -10,18 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::node::{Installer, NET_DIR, Node};
+use crate::node::{CALICO, CONF, Installer, NET_DIR, Node};
 
-pub const CONF: &str = "10-calico.conflist";
-pub const CALICO: &str = r#"{
-  "name": "k8s-pod-network",
-  "cniVersion": "0.3.1",
-  "plugins": [
-    {"type": "calico", "mtu": 1440},
-    {"type": "portmap", "snat": true}
-  ]
-}
-"#;
 const FIGHT: &str = "is changed again and again (our entry was missing)";
 
 /// How a rival writes its file.

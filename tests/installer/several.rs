@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::node::{BIN_DIR, Installer, KUBECONFIG, Node};
-use crate::rivals::{CALICO, CONF};
+use crate::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, Node};
 use crate::support::executable;
 use crate::tree::Tree;
 
