@@ -4,9 +4,11 @@
 use serde_json::json;
 
 use crate::cluster::{Cluster, K8S_NAMESPACE, LABELLED, request};
+use crate::figures::Counts;
 use crate::support::applet_under;
 use crate::support::command::{Outcome, run_with_input};
 use crate::support::netns::Namespace;
+use crate::support::scratch::Scratch;
 
 /// A verb, and what it meets.
 pub struct Case {
@@ -28,7 +30,7 @@ enum Before {
     Add,
 }
 
-pub const CASES: [Case; 6] = [
+const CASES: [Case; 6] = [
     ADD,
     Case {
         name: "ADD without the label",
@@ -61,6 +63,16 @@ pub const CASES: [Case; 6] = [
         ..ADD
     },
 ];
+
+/// What `count` makes of each case; files go into a folder that it is given.
+pub fn counted(count: impl Fn(&Case, &Scratch) -> u64) -> Counts {
+    let scratch = Scratch::new();
+    let counts = CASES.iter().map(|case| {
+        let number = count(case, &scratch);
+        (case.name.to_owned(), number)
+    });
+    counts.collect()
+}
 
 const ADD: Case = Case {
     name: "ADD that redirects",

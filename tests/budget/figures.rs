@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use crate::libc::Libc;
 use crate::support::executable;
 
 /// What a failing test says last.
@@ -36,7 +37,7 @@ type Book = BTreeMap<String, Figures>;
 /// What the executable under test has to keep to.
 pub fn recorded() -> Figures {
     let mut book: Book = serde_json::from_str(include_str!("figures.json")).unwrap();
-    book.remove(libc()).unwrap()
+    book.remove(&libc()).unwrap()
 }
 
 /// Whether figures are recorded anew.
@@ -53,7 +54,7 @@ pub fn record(change: impl FnOnce(&mut Figures)) -> bool {
     let _lock = FILE.lock().unwrap();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/budget/figures.json");
     let mut book: Book = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    change(book.get_mut(libc()).unwrap());
+    change(book.get_mut(&libc()).unwrap());
     fs::write(path, serde_json::to_string_pretty(&book).unwrap() + "\n").unwrap();
     true
 }
@@ -73,6 +74,11 @@ pub fn told(case: &str, unit: &str, found: u64, recorded: u64) -> String {
     )
 }
 
+/// Fails the test if there is anything to be told.
+pub fn assert_kept(told: &[String]) {
+    assert!(told.is_empty(), "{}\n{HOW_TO_RECORD}", told.join("\n"));
+}
+
 /// In tenths of a per cent of the recorded one.
 pub fn difference(found: u64, recorded: u64) -> u64 {
     found.abs_diff(recorded) * 1000 / recorded
@@ -83,26 +89,19 @@ pub fn size() -> u64 {
     fs::metadata(executable()).unwrap().len()
 }
 
-/// Which libc is in the executable: glibc has its banner in it, musl has none.
-pub fn libc() -> &'static str {
-    match text_after("GNU C Library ") {
-        Some(_) => "glibc",
-        None => "musl",
-    }
+/// Which libc is in the executable.
+pub fn libc() -> String {
+    Libc::of(&executable()).unwrap().to_string()
 }
 
 /// Which rustc built the executable, as its section .comment has it.
 pub fn compiler() -> String {
-    text_after("rustc version ").expect("the executable says which rustc built it")
-}
-
-/// What stands in the executable behind `label`, up to a zero byte or the line's end.
-fn text_after(label: &str) -> Option<String> {
+    let label = b"rustc version ";
     let bytes = fs::read(executable()).unwrap();
-    let is_label = |window: &[u8]| window == label.as_bytes();
-    let start = bytes.windows(label.len()).position(is_label)? + label.len();
+    let start = bytes.windows(label.len()).position(|it| it == label);
+    let start = start.expect("the executable says which rustc built it") + label.len();
     let text = bytes[start..]
         .split(|byte| matches!(byte, 0 | b'\n'))
         .next();
-    Some(String::from_utf8_lossy(text.unwrap_or_default()).into_owned())
+    String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
 }

@@ -6,9 +6,9 @@ use std::fs;
 use std::process::Command;
 
 use crate::cannot_measure;
-use crate::cases::{CASES, Case};
+use crate::cases::{Case, counted};
 use crate::figures::{
-    Counts, HOW_TO_RECORD, compiler, difference, record, recorded, recording, told,
+    HOW_TO_RECORD, assert_kept, compiler, difference, record, recorded, recording, told,
 };
 use crate::support::command::run;
 use crate::support::scratch::Scratch;
@@ -34,11 +34,7 @@ fn every_verb_takes_as_many_instructions_as_recorded() {
             expected.instructions_counted_with
         ));
     }
-    let scratch = Scratch::new();
-    let found: Counts = CASES
-        .iter()
-        .map(|case| (case.name.to_owned(), count(case, &scratch)))
-        .collect();
+    let found = counted(count);
     if record(|figures| {
         figures.instructions.clone_from(&found);
         figures.instructions_counted_with = counted_with;
@@ -51,11 +47,7 @@ fn every_verb_takes_as_many_instructions_as_recorded() {
         .filter(|&(_, found, recorded)| difference(found, recorded) > TOLERANCE)
         .map(|(case, found, recorded)| told(case, "instructions", found, recorded))
         .collect();
-    assert!(
-        differing.is_empty(),
-        "{}\n{HOW_TO_RECORD}",
-        differing.join("\n")
-    );
+    assert_kept(&differing);
 }
 
 fn count(case: &Case, scratch: &Scratch) -> u64 {

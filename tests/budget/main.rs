@@ -20,6 +20,9 @@ mod figures;
 #[cfg(test)]
 mod instructions;
 #[cfg(test)]
+#[path = "../support/libc.rs"]
+mod libc;
+#[cfg(test)]
 #[expect(dead_code, reason = "some of it is for traffic")]
 #[path = "../support/mod.rs"]
 mod support;
