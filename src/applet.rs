@@ -6,11 +6,12 @@ use std::io::{Write, stderr, stdin};
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::install::settings::Settings;
 use crate::names::{CNI_APPLET, EXECUTABLE, INSTALLER_ALIAS, INSTALLER_APPLET, IPTABLES_APPLET};
-use crate::process::{Process, Reader, Stdout, chain, end_at_panics};
-use crate::redirect::tool;
-use crate::{cni, flags, install, redirect};
+use crate::node::settings::Settings;
+use crate::process::{Process, Reader, Stdout, end_at_panics};
+use crate::redirect::iptables::exec;
+use crate::text::error_chain;
+use crate::{agent, cmd, cni, flags, node};
 
 const USAGE_ERROR: u8 = 2;
 
@@ -88,22 +89,22 @@ fn tell_panic(place: &str) {
 }
 
 fn run_iptables(args: Vec<OsString>, process: &mut Process) -> ExitCode {
-    match redirect::flags::Options::new(args) {
-        Ok(options) => redirect::cli::run(&options, process),
+    match cmd::iptables::flags::Options::new(args) {
+        Ok(options) => cmd::iptables::run(&options, process),
         Err(stop) => stopped(&stop, process),
     }
 }
 
 fn run_installer(args: Vec<OsString>, process: &mut Process) -> ExitCode {
-    let matches = match flags::matches(&mut install::flags::command(), args) {
+    let matches = match flags::matches(&mut node::flags::command(), args) {
         Ok(matches) => matches,
         Err(stop) => return stopped(&stop, process),
     };
     let host_name = nix::unistd::gethostname().unwrap_or_default();
     match Settings::new(&matches, &process.vars, &host_name.to_string_lossy()) {
-        Ok(settings) => install::run(settings),
+        Ok(settings) => agent::run(settings),
         Err(error) => {
-            let text = format!("{INSTALLER_APPLET}: {}\n", chain(&error));
+            let text = format!("{INSTALLER_APPLET}: {}\n", error_chain(&error));
             refuse(process, &text)
         }
     }
@@ -163,7 +164,7 @@ impl Applet {
             CNI_APPLET => Some(Self::Cni),
             IPTABLES_APPLET => Some(Self::Iptables),
             INSTALLER_APPLET | INSTALLER_ALIAS => Some(Self::Installer),
-            tool::APPLET => Some(Self::Tool),
+            exec::APPLET => Some(Self::Tool),
             _ => None,
         }
     }
@@ -173,7 +174,7 @@ impl Applet {
             Self::Cni => cni::run(process),
             Self::Iptables => run_iptables(args, process),
             Self::Installer => run_installer(args, process),
-            Self::Tool => tool::turn_into(args, process),
+            Self::Tool => exec::turn_into(args, process),
         }
     }
 }
@@ -289,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_flags_are_consistent() {
-        redirect::flags::command().debug_assert();
-        install::flags::command().debug_assert();
+        cmd::iptables::flags::command().debug_assert();
+        node::flags::command().debug_assert();
     }
 }

@@ -1,23 +1,26 @@
 //! msm-cni: redirects the RTSP traffic of Media Streaming Mesh pods to their sidecar
-//! (the "stub"), from the node and without any privilege for the pod.
+//! (the "stub") from the node, without any privilege for the pod.
 //!
-//! Two pipelines: the plugin turns stdin and environment into rules in a pod's network
-//! namespace (`cni` → `kube` → `redirect`), the installer turns flags and environment
-//! into the right files on a node. `applet` chooses by argv[0].
+//! Imports point in one direction:
+//! `main → applet → {cni, agent, cmd} → {decision, node} → {kube, redirect} → leaves`.
 
+mod agent;
 mod applet;
+mod cmd;
 mod cni;
+mod decision;
+mod event;
 mod flags;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
-mod install;
+mod fs;
 mod json;
 mod kube;
 mod logging;
 mod names;
+mod node;
 mod process;
-#[cfg(test)]
-mod properties;
 mod redirect;
+#[cfg(any(test, fuzzing))]
+pub mod testing;
+mod text;
 
 pub use applet::run;

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| msm_cni::fuzzing::pod(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| msm_cni::testing::fuzzing::pod(bytes));

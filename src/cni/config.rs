@@ -9,12 +9,12 @@ use std::time::Duration;
 use log::LevelFilter;
 use serde_json::value::RawValue;
 
-use super::request::{excerpt, is_identifier};
-use super::version::Version;
+use crate::cni::version::Version;
 use crate::json::{self, Kind, Object};
 use crate::kube::{InvalidServer, Server};
 use crate::logging;
 use crate::redirect::{self, Backend, Redirect};
+use crate::text::{excerpt, is_identifier};
 
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of one of our keys, with all that is inside of it: room for thousands of namespaces.

@@ -4,7 +4,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{config, decision, reply, request};
+use crate::cni::config;
+use crate::cni::reply;
+use crate::cni::request;
+use crate::decision;
 use crate::redirect::Difference;
 use crate::{kube, redirect};
 

@@ -4,11 +4,10 @@
 //! stdin + environment → `request`, `config` → `decision` → redirect → `reply`
 
 mod config;
-mod decision;
 mod error;
+mod prev_result;
 mod reply;
 mod request;
-mod result;
 mod version;
 
 use std::io::{self, Read, Write};
@@ -16,21 +15,22 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use config::{Network, Settings};
-use decision::{Decision, Precheck, Reason, Stub};
 use error::Error;
 use request::{Request, Verb};
 use version::Version;
 
+use crate::decision::{self, Decision, Precheck, Reason, Stub};
 use crate::kube::{self, PodRef};
-use crate::process::{Process, Reader, Stdout, chain, end_at_panics};
+use crate::process::{Process, Reader, Stdout, end_at_panics};
 use crate::redirect::{self, Netns, Redirect};
+use crate::text::error_chain;
 use crate::{logging, names};
 
 /// For `fuzzing`, which asks them by themselves.
 #[cfg(any(test, fuzzing))]
 pub mod parts {
-    pub use super::decision::{Decision, decide};
     pub use super::request::Request;
+    pub use crate::decision::{Decision, decide};
 }
 
 /// More than any runtime sends: etcd, where configurations may come from, ends at 1.5 MiB.
@@ -82,7 +82,7 @@ pub fn respond(process: &mut Process) -> ExitCode {
 
 fn error_document(version: Version, error: &Error) -> String {
     let details = std::error::Error::source(error)
-        .map(chain)
+        .map(error_chain)
         .unwrap_or_default();
     reply::error(version, error.code(), &error.to_string(), &details)
 }

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::config::Network;
-use super::request::excerpt;
-use super::result::{self, Violation};
-use super::version::Version;
+use crate::cni::config::Network;
+use crate::cni::prev_result::{self, Violation};
+use crate::cni::version::Version;
 use crate::json::{self, Error as JsonError, Kind};
+use crate::text::excerpt;
 
 /// Room for `"cniVersion":"1.0.0",` and a line's end.
 const LABEL_BYTES: usize = 32;
@@ -69,7 +69,7 @@ fn hand_on(raw: &RawValue, version: Version) -> Result<String, Error> {
             wanted: version.name(),
         });
     }
-    result::check(raw, version)?;
+    prev_result::check(raw, version)?;
     Ok(labelled)
 }
 

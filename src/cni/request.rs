@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::kube::{InvalidPodRef, PodRef};
 use crate::process::Vars;
+use crate::text::{excerpt, is_identifier};
 
 const VERBS: [(&str, Verb); 6] = [
     ("ADD", Verb::Add),
@@ -212,15 +213,6 @@ fn pod(args: &str) -> Result<Option<PodRef>, Problem> {
         })
 }
 
-/// The rule for container IDs and network names.
-pub fn is_identifier(text: &str) -> bool {
-    let ordinary = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    text.as_bytes()
-        .first()
-        .is_some_and(u8::is_ascii_alphanumeric)
-        && text.bytes().all(ordinary)
-}
-
 fn is_interface_name(name: &str) -> bool {
     (1..=INTERFACE_NAME_BYTES).contains(&name.len())
         && name != "."
@@ -228,14 +220,6 @@ fn is_interface_name(name: &str) -> bool {
         && !name
             .chars()
             .any(|letter| letter == '/' || letter == ':' || letter.is_whitespace())
-}
-
-/// As much of a foreign text as fits an error message.
-pub fn excerpt(text: &str) -> String {
-    match text.char_indices().nth(64) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -1,226 +1,341 @@
-//! Fetches the pod: decides what is asked, what is tried again, with which pauses, and
-//! when to stop. One deadline holds for everything.
+//! One connection to the API server and one GET over it: TLS against the kubeconfig's
+//! authority alone, no proxy, no redirect, every wait bounded. What a failed attempt
+//! means is named here; whether to try again is not decided here.
 
-use std::hash::{BuildHasher, RandomState};
-use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::access::{Access, Unusable};
-use super::error::{Error, Failure, Tried, Verdict};
-use super::session::Session;
-use super::{Pod, PodRef, Server};
-use crate::process::chain;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::sign::CertifiedKey;
+use rustls::{AlertDescription, CipherSuite, RootCertStore};
+use serde::Deserialize;
+use ureq::config::Config;
+use ureq::http::{HeaderMap, Uri, header};
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{Connector, NextTimeout, RustlsConnector, TcpConnector};
+use ureq::{Agent, Body};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// With less time left, asking again would only bring a timeout.
-const SHORTEST_ATTEMPT: Duration = Duration::from_millis(50);
+use crate::kube::config::client_config::{Access, Unusable};
+use crate::kube::error::Failure;
+use crate::kube::server::{Host, Server};
 
-/// What to ask, of whom, and how long.
-pub struct Lookup<'a> {
-    /// The kubeconfig's path; read again when the API server answers 401.
-    pub kubeconfig: &'a Path,
-    /// Overrides the kubeconfig's server (`kubernetesAPIRoot`).
-    pub server: Option<&'a Server>,
-    /// The pod.
-    pub pod: &'a PodRef,
-    /// One deadline for everything.
-    pub timeout: Duration,
+/// TCP and TLS together; a packet that is dropped comes again after one second.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For the answer's head, and once more for its body.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Twice a TLS record. ureq's own buffers are so large that each costs a system call to get
+/// and one to give back, and a buffer is cleared before it is used.
+const ANSWER_BUFFER: usize = 32 << 10;
+/// A request but for what its URL begins with, and its token.
+const REQUEST_BUFFER: usize = 2 << 10;
+/// An object in etcd has at most 1.5 MiB; as JSON it is somewhat larger.
+const MAX_BODY: u64 = 4 << 20;
+/// Of a Status object that comes with an error.
+const MAX_ERROR_BODY: u64 = 64 << 10;
+
+/// A way to the API server. The connection is kept for the next request.
+pub struct Session {
+    agent: Agent,
+    /// What requests go to: the server, under the name of its certificate.
+    base: String,
+    /// The server's own name, where the base has another.
+    host: Option<String>,
+    authorization: Option<String>,
+    server: Server,
 }
 
-/// Whether a kubeconfig is complete, without asking anybody.
-pub fn check_access(kubeconfig: &Path, server: Option<&Server>) -> Result<(), Error> {
-    let session = Access::read(kubeconfig, server).and_then(|access| Session::new(&access));
-    session.map(drop).map_err(|source| Error::Kubeconfig {
-        path: kubeconfig.to_owned(),
-        source,
-    })
-}
-
-/// Fetches the pod. Blocks for `timeout` at most.
-pub fn fetch_pod(lookup: &Lookup) -> Result<Pod, Error> {
-    let mut client = Client::new(lookup)?;
-    loop {
-        let failure = match client.attempt() {
-            Ok(pod) => {
-                log::debug!("{}: the pod with the UID {}", client.tried(), pod.uid);
-                return Ok(pod);
-            }
-            Err(failure) => failure,
-        };
-        log::debug!("{}: {}", client.tried(), chain(&failure));
-        if let Err(failure) = client.recover(failure)? {
-            return Err(failure.after(client.tried()));
-        }
-    }
-}
-
-/// Where the pod is looked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
-    /// The API server's cache (`resourceVersion=0`): no load on etcd, but it may be late.
-    Cache,
-    /// etcd.
-    Storage,
-}
-
-struct Client<'a> {
-    lookup: &'a Lookup<'a>,
-    access: Access,
-    session: Session,
-    source: Source,
-    pauses: Pauses,
-    started: Instant,
-    attempts: u32,
-    /// What was wrong before the deadline cut an attempt short.
-    last: Option<Failure>,
-}
-
-impl<'a> Client<'a> {
-    fn new(lookup: &'a Lookup) -> Result<Self, Error> {
-        let started = Instant::now();
-        let access = read(lookup)?;
+impl Session {
+    /// Prepares TLS. Nothing is sent yet.
+    pub fn new(access: &Access) -> Result<Self, Unusable> {
+        let server = access.server.clone();
+        let named = access.tls_server_name.as_ref().map(|name| Server {
+            host: name.clone(),
+            ..server.clone()
+        });
+        let base = named.as_ref().unwrap_or(&server).to_string();
+        let host = named.map(|_| server.authority());
+        let authorization = access.token.as_ref().map(|token| format!("Bearer {token}"));
+        let of_access = [Some(&base), host.as_ref(), authorization.as_ref()];
+        let request_buffer = of_access
+            .into_iter()
+            .flatten()
+            .fold(REQUEST_BUFFER, |size, text| size + text.len());
+        let config = Agent::config_builder()
+            .tls_config(tls(access)?)
+            .proxy(None)
+            .https_only(true)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .user_agent(concat!("msm-cni/", env!("CARGO_PKG_VERSION")))
+            .accept("application/json")
+            .input_buffer_size(ANSWER_BUFFER)
+            .max_response_header_size(ANSWER_BUFFER / 2)
+            .output_buffer_size(request_buffer)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(ANSWER_TIMEOUT))
+            .timeout_recv_body(Some(ANSWER_TIMEOUT))
+            .build();
+        let connector = TcpConnector::default().chain(RustlsConnector::default());
         Ok(Self {
-            session: Session::new(&access).map_err(|source| unusable(lookup, source))?,
-            lookup,
-            access,
-            source: Source::Cache,
-            pauses: Pauses::default(),
-            started,
-            attempts: 0,
-            last: None,
+            agent: Agent::with_parts(config, connector, ServerResolver::new(&server)),
+            base,
+            host,
+            authorization,
+            server,
         })
     }
 
-    fn attempt(&mut self) -> Result<Pod, Failure> {
-        self.attempts += 1;
-        let body = self.session.get(&self.path(), self.remaining())?;
-        let wanted = self.lookup.pod;
-        let pod = Pod::from_json(&body, wanted)?;
-        match &wanted.uid {
-            Some(uid) if !wanted.is(&pod) => Err(Failure::Replaced {
-                found: pod.uid,
-                wanted: uid.clone(),
+    /// What a request for `path` asks, as a person would write it.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.server)
+    }
+
+    /// GETs `path` in `budget` at most; the body of a 200 comes back.
+    pub fn get(&self, path: &str, budget: Duration) -> Result<Vec<u8>, Failure> {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(host) = &self.host {
+            request = request.header(header::HOST, host);
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request.config().timeout_global(Some(budget)).build();
+        let mut response = request.call().map_err(failure)?;
+        match response.status().as_u16() {
+            200 => read(response.body_mut(), MAX_BODY),
+            code => Err(Failure::Status {
+                code,
+                retry_after: retry_after(response.headers()),
+                message: self.message(response.body_mut()),
             }),
-            _ => Ok(pod),
         }
     }
 
-    /// Gets ready for the next attempt, or gives the failure back as the last one.
-    fn recover(&mut self, failure: Failure) -> Result<Result<(), Failure>, Error> {
-        match (failure.verdict(), self.source) {
-            (Verdict::GiveUp, _) => return Ok(Err(failure)),
-            (Verdict::Missing, Source::Cache) => {
-                self.source = Source::Storage;
-                return Ok(Ok(()));
-            }
-            // Storage has no older truth: another pod has the name for good.
-            (Verdict::Missing, Source::Storage) if matches!(failure, Failure::Replaced { .. }) => {
-                return Ok(Err(failure));
-            }
-            (Verdict::Unauthorized, _) if self.renew_access()? => return Ok(Ok(())),
-            (Verdict::Missing | Verdict::Unauthorized | Verdict::Retry, _) => {}
+    /// The `message` of the Status object that comes with an error. A server that repeats
+    /// our token in it does not get it into a log.
+    fn message(&self, body: &mut Body) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Status {
+            message: String,
         }
-        let remaining = self.remaining();
-        if remaining < SHORTEST_ATTEMPT {
-            return Ok(Err(self.more_telling(failure)));
-        }
-        let asked = failure.retry_after().unwrap_or_default();
-        if asked >= remaining {
-            return Ok(Err(failure));
-        }
-        // Half of what remains at most: the time up to the deadline is used.
-        thread::sleep(self.pauses.next().min(remaining / 2).max(asked));
-        self.last = Some(failure);
-        Ok(Ok(()))
-    }
-
-    /// Reads the kubeconfig again; true when it says something new.
-    fn renew_access(&mut self) -> Result<bool, Error> {
-        let access = read(self.lookup)?;
-        if access == self.access {
-            return Ok(false);
-        }
-        let session = Session::new(&access);
-        self.session = session.map_err(|source| unusable(self.lookup, source))?;
-        self.access = access;
-        Ok(true)
-    }
-
-    /// That our own deadline cut the last attempt short says less than the one before.
-    fn more_telling(&mut self, failure: Failure) -> Failure {
-        match (failure, self.last.take()) {
-            (Failure::Timeout { .. }, Some(last)) => last,
-            (failure, _) => failure,
-        }
-    }
-
-    fn path(&self) -> String {
-        let PodRef {
-            namespace, name, ..
-        } = self.lookup.pod;
-        let query = match self.source {
-            Source::Cache => "?resourceVersion=0",
-            Source::Storage => "",
+        let bytes = read(body, MAX_ERROR_BODY).ok()?;
+        let Status { message } = serde_json::from_slice(&bytes).ok()?;
+        let token = self
+            .authorization
+            .as_deref()
+            .and_then(|it| it.strip_prefix("Bearer "));
+        let message = match token {
+            Some(token) => message.replace(token, "…"),
+            None => message,
         };
-        format!("/api/v1/namespaces/{namespace}/pods/{name}{query}")
+        let printable = message.chars().filter(|c| !c.is_control());
+        Some(printable.take(400).collect())
     }
+}
 
-    fn remaining(&self) -> Duration {
-        self.lookup.timeout.saturating_sub(self.started.elapsed())
+fn read(body: &mut Body, limit: u64) -> Result<Vec<u8>, Failure> {
+    body.with_config()
+        .limit(limit)
+        .read_to_vec()
+        .map_err(failure)
+}
+
+/// Seconds; a date, which API servers do not send, is not read.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse();
+    seconds.ok().map(Duration::from_secs)
+}
+
+fn tls(access: &Access) -> Result<TlsConfig, Unusable> {
+    let provider = Arc::new(provider());
+    let client = match &access.client {
+        Some((certificate, key)) => Some(client_cert(certificate, key, &provider)?),
+        None => None,
+    };
+    let builder = TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(provider)
+        .client_cert(client);
+    Ok(match &access.authorities {
+        Some(bundle) => {
+            let (authorities, refused) = authorities(bundle)?;
+            if refused > 0 {
+                log::warn!("{refused} certificates of the kubeconfig's authority cannot be used");
+            }
+            builder.root_certs(RootCerts::new_with_certs(&authorities))
+        }
+        None => builder.disable_verification(true),
     }
+    .build())
+}
 
-    fn tried(&self) -> Tried {
-        Tried {
-            url: self.session.url(&self.path()),
-            attempts: self.attempts,
-            elapsed: self.started.elapsed(),
+/// ring's, with the suite first that Go's servers choose as well, whoever is asked: its hash,
+/// of which a handshake takes dozens, is a third of the work of the one that would be first.
+fn provider() -> CryptoProvider {
+    let mut provider = rustls::crypto::ring::default_provider();
+    let quick = CipherSuite::TLS13_AES_128_GCM_SHA256;
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| suite.suite() != quick);
+    provider
+}
+
+/// Whether a PEM bundle holds an authority that TLS can use.
+pub fn check_authority(bundle: &[u8]) -> Result<(), Unusable> {
+    authorities(bundle).map(drop)
+}
+
+/// The certificates of a bundle, and how many of them cannot be used. ureq drops a
+/// certificate that does not parse without a word: they are tried here first. One that TLS
+/// cannot use does not spoil the others of its bundle.
+fn authorities(bundle: &[u8]) -> Result<(Vec<Certificate<'static>>, usize), Unusable> {
+    let mut store = RootCertStore::empty();
+    let mut usable = Vec::new();
+    let mut refused = 0;
+    for item in CertificateDer::pem_slice_iter(bundle) {
+        match item {
+            Ok(der) if store.add(der.clone()).is_ok() => {
+                usable.push(Certificate::from_der(&der).to_owned());
+            }
+            _ => refused += 1,
+        }
+    }
+    match (usable.is_empty(), refused) {
+        (true, 0) => Err(Unusable::NoAuthority),
+        (true, _) => Err(Unusable::Authorities { refused }),
+        (false, _) => Ok((usable, refused)),
+    }
+}
+
+/// ureq panics when the key does not match: rustls is asked first.
+fn client_cert(
+    certificate: &[u8],
+    key: &[u8],
+    provider: &CryptoProvider,
+) -> Result<ClientCert, Unusable> {
+    let unusable = |field| move |_| Unusable::Pem { field };
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
+        .collect::<Result<_, _>>()
+        .map_err(unusable("client-certificate"))?;
+    if chain.is_empty() {
+        return Err(Unusable::Pem {
+            field: "client-certificate",
+        });
+    }
+    let key_der = PrivateKeyDer::from_pem_slice(key).map_err(unusable("client-key"))?;
+    CertifiedKey::from_der(chain.clone(), key_der, provider)
+        .map_err(|source| Unusable::ClientCertificate { source })?;
+    let certificates: Vec<_> = chain
+        .iter()
+        .map(|der| Certificate::from_der(der).to_owned())
+        .collect();
+    let key = PrivateKey::from_pem(key).map_err(|_| Unusable::Pem {
+        field: "client-key",
+    })?;
+    Ok(ClientCert::new_with_certs(&certificates, key))
+}
+
+fn failure(error: ureq::Error) -> Failure {
+    match error {
+        ureq::Error::Timeout(_) => Failure::Timeout { source: error },
+        ureq::Error::Rustls(error) => tls_failure(error),
+        ureq::Error::Io(error) => io_failure(error),
+        ureq::Error::BodyExceedsLimit(limit) => Failure::TooLarge { limit },
+        ureq::Error::Http(_) | ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
+            Failure::NotHttp { source: error }
+        }
+        _ => Failure::Transport { source: error },
+    }
+}
+
+/// rustls' reasons come wrapped into an I/O error.
+fn io_failure(error: io::Error) -> Failure {
+    match error.downcast::<rustls::Error>() {
+        Ok(error) => tls_failure(error),
+        Err(error) => Failure::Transport {
+            source: ureq::Error::Io(error),
+        },
+    }
+}
+
+fn tls_failure(error: rustls::Error) -> Failure {
+    use AlertDescription as Alert;
+    match error {
+        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+            Failure::Certificate { source: error }
+        }
+        rustls::Error::AlertReceived(
+            Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::CertificateRequired
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            // The proof that the key is ours did not convince.
+            | Alert::DecryptError,
+        ) => Failure::ClientCertificate { source: error },
+        // What a server says that is just falling over, or coming up.
+        rustls::Error::AlertReceived(Alert::InternalError | Alert::CloseNotify) => {
+            Failure::Transport {
+                source: ureq::Error::Rustls(error),
+            }
+        }
+        _ => Failure::NotTls { source: error },
+    }
+}
+
+/// Answers an address at once (ureq's own resolver starts a thread for it), and for the
+/// certificate's name with the server's real address.
+#[derive(Debug)]
+enum ServerResolver {
+    Address(SocketAddr),
+    Name(Option<Uri>),
+}
+
+impl ServerResolver {
+    fn new(server: &Server) -> Self {
+        match server.host {
+            Host::Address(address) => {
+                Self::Address(SocketAddr::new(unmapped(address), server.port))
+            }
+            Host::Name(_) => Self::Name(server.to_string().parse().ok()),
         }
     }
 }
 
-fn read(lookup: &Lookup) -> Result<Access, Error> {
-    Access::read(lookup.kubeconfig, lookup.server).map_err(|source| unusable(lookup, source))
-}
-
-fn unusable(lookup: &Lookup, source: Unusable) -> Error {
-    Error::Kubeconfig {
-        path: lookup.kubeconfig.to_owned(),
-        source,
-    }
-}
-
-/// Pauses that double, each shortened by a random part, so that the pods of a node that
-/// start together do not ask together.
-#[derive(Default)]
-struct Pauses {
-    taken: u32,
-}
-
-impl Pauses {
-    fn next(&mut self) -> Duration {
-        let doubled = FIRST_PAUSE.saturating_mul(1 << self.taken.min(8));
-        let half = doubled.min(LONGEST_PAUSE) / 2;
-        self.taken += 1;
-        // Its keys are the one source of randomness that the standard library offers.
-        let part = u32::try_from(RandomState::new().hash_one(self.taken) % 1000).unwrap_or(0);
-        half + half * part / 1000
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_up_to_a_limit() {
-        let mut pauses = Pauses::default();
-        let mut full = FIRST_PAUSE;
-        for _ in 0..20 {
-            let pause = pauses.next();
-            assert!(pause >= full / 2 && pause <= full, "{pause:?} of {full:?}");
-            full = (full * 2).min(LONGEST_PAUSE);
+impl Resolver for ServerResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        match self {
+            Self::Address(address) => {
+                let mut addresses = self.empty();
+                addresses.push(*address);
+                Ok(addresses)
+            }
+            Self::Name(name) => {
+                let uri = name.as_ref().unwrap_or(uri);
+                DefaultResolver::default().resolve(uri, config, timeout)
+            }
         }
     }
+}
+
+/// `::ffff:10.0.0.1` works without IPv6 on the node.
+fn unmapped(address: IpAddr) -> IpAddr {
+    address.to_canonical()
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::access::Unusable;
-use super::pod::NotThePod;
+use crate::kube::config::client_config::Unusable;
+use crate::kube::pod::NotThePod;
 
 /// Why a pod could not be fetched. The source is the last attempt's failure.
 #[derive(Debug, thiserror::Error)]

@@ -5,39 +5,31 @@
 //! `iptables` bring the kernel from one to the other, in the calling thread's namespace;
 //! `netns` gets a thread there, and `tool` runs what the host has for it.
 
-pub mod cli;
-mod expression;
-pub mod flags;
-mod iptables;
-mod listing;
-mod netlink;
+mod diff;
+pub mod iptables;
 mod netns;
-mod nft;
-#[cfg(test)]
-mod properties;
-mod rules;
-mod script;
-pub mod tool;
-mod value;
+pub mod nft;
+pub mod policy;
+pub mod rules;
 
 use std::fmt;
 
-use crate::process::chain;
+use crate::text::error_chain;
 
-pub use listing::Difference;
+pub use diff::Difference;
 pub use netns::{Error as NetnsError, Netns};
+pub use policy::{Backend, Ipv6Mode, add};
 pub use rules::Redirect;
-pub use value::{Backend, Ipv6Mode, add};
 
 /// For `fuzzing`, which asks them by themselves.
 #[cfg(any(test, fuzzing))]
 pub mod parts {
-    pub use super::expression::{Expression, compile, decode, decompile, encode};
-    pub use super::listing::{Listed, Listing};
-    pub use super::netlink::{Attributes, Reply, attribute, attributes, replies};
+    pub use super::diff::{Listed, Listing};
+    pub use super::nft::expression::{Expression, compile, decode, decompile, encode};
     pub use super::nft::heading;
+    pub use super::nft::netlink::{Attributes, Reply, attribute, attributes, replies};
+    pub use super::policy::Family;
     pub use super::rules::{RuleSet, Scope};
-    pub use super::value::Family;
 }
 
 /// Why a redirect could not be written, read or removed.
@@ -47,7 +39,7 @@ pub enum Error {
     Nftables { source: nft::Error },
     #[error("using iptables")]
     Iptables { source: iptables::Error },
-    #[error("neither nftables nor iptables can be used: {}", chain(nftables))]
+    #[error("neither nftables nor iptables can be used: {}", error_chain(nftables))]
     Neither {
         nftables: Box<nft::Error>,
         source: iptables::Error,

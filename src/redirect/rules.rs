@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use super::value::{Cidr, Family, Ipv6Mode, Port, Uid};
 use crate::names;
+use crate::redirect::policy::{Cidr, Family, Ipv6Mode, Port, Uid};
 
 /// What is to be redirected, and what is to be left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]

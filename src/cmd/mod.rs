@@ -1,0 +1,3 @@
+//! Commands that a person runs.
+
+pub mod iptables;

@@ -1,0 +1,211 @@
+//! The plugin's entry for the node's configuration: a template with its placeholders
+//! filled in. Pure.
+
+use serde_json::Value;
+
+use crate::json::{self, Object};
+use crate::names::CNI_APPLET;
+use crate::node::netdir::conflist;
+
+/// What a placeholder stands for.
+pub struct Values<'a> {
+    pub log_level: &'a str,
+    pub kubeconfig_name: &'a str,
+    pub kubeconfig_path: &'a str,
+    pub service_host: &'a str,
+    pub service_port: &'a str,
+    pub node_name: &'a str,
+    /// `None` where there is none yet.
+    pub token: Option<&'a str>,
+}
+
+const TOKEN: &str = "__SERVICEACCOUNT_TOKEN__";
+
+/// The filled-in template: one JSON object of our type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub text: String,
+    pub secrecy: Secrecy,
+}
+
+/// Whether the service account's token is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrecy {
+    Public,
+    HoldsToken,
+}
+
+/// Why a template is no plugin's configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the template of the plugin's configuration is not a JSON object")]
+    Json { source: json::Error },
+    #[error(
+        "the template of the plugin's configuration is of type {found:?}; it has to be \"{CNI_APPLET}\""
+    )]
+    Type { found: String },
+    #[error(
+        "the template of the plugin's configuration would make the runtime refuse the file that it is in"
+    )]
+    Refused { source: conflist::Error },
+    #[error(
+        "the template of the plugin's configuration has no name, which a file of its own needs"
+    )]
+    NoName,
+    #[error("the template of the plugin's configuration holds {TOKEN}, and there is no token yet")]
+    NoToken,
+}
+
+/// Fills in the template. Placeholders stand inside of strings, so values are escaped as
+/// JSON has it.
+pub fn render(template: &str, values: &Values) -> Result<Entry, Error> {
+    let secrecy = if template.contains(TOKEN) {
+        Secrecy::HoldsToken
+    } else {
+        Secrecy::Public
+    };
+    let token = match (secrecy, values.token) {
+        (Secrecy::HoldsToken, None) => return Err(Error::NoToken),
+        (_, token) => token.unwrap_or_default(),
+    };
+    let placeholders = [
+        ("__LOG_LEVEL__", values.log_level),
+        ("__KUBECONFIG_FILENAME__", values.kubeconfig_name),
+        ("__KUBECONFIG_FILEPATH__", values.kubeconfig_path),
+        ("__KUBERNETES_SERVICE_HOST__", values.service_host),
+        ("__KUBERNETES_SERVICE_PORT__", values.service_port),
+        ("__KUBERNETES_NODE_NAME__", values.node_name),
+        (TOKEN, token),
+    ];
+    let text = filled_in(template.trim(), &placeholders);
+    Object::parse(text.as_bytes()).map_err(|source| Error::Json { source })?;
+    let found = conflist::plugin_type(&text).map_err(|source| Error::Refused { source })?;
+    if found != CNI_APPLET {
+        return Err(Error::Type { found });
+    }
+    Ok(Entry { text, secrecy })
+}
+
+/// In one pass, so that what is filled in is not searched for placeholders.
+fn filled_in(template: &str, placeholders: &[(&str, &str)]) -> String {
+    let mut text = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some(start) = rest.find("__") {
+        let (before, from) = rest.split_at(start);
+        text.push_str(before);
+        let found = placeholders
+            .iter()
+            .find_map(|(name, value)| Some((from.strip_prefix(name)?, value)));
+        rest = if let Some((behind, value)) = found {
+            text.push_str(&escaped(value));
+            behind
+        } else {
+            let (underscore, behind) = from.split_at(1);
+            text.push_str(underscore);
+            behind
+        };
+    }
+    text + rest
+}
+
+/// The text as it stands between a JSON string's quotes.
+fn escaped(text: &str) -> String {
+    let quoted = Value::from(text).to_string();
+    let inner = quoted
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'));
+    inner.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::error_chain;
+
+    const VALUES: Values = Values {
+        log_level: "info",
+        kubeconfig_name: "ZZZ-kubeconfig",
+        kubeconfig_path: "/etc/cni/net.d/ZZZ-kubeconfig",
+        service_host: "10.96.0.1",
+        service_port: "443",
+        node_name: "node \"1\"\\",
+        token: Some("__LOG_LEVEL__"),
+    };
+
+    #[test]
+    fn placeholders_are_filled_in_and_escaped() {
+        let template = r#"
+            {"type": "msm-cni", "a": "__LOG_LEVEL__ __KUBECONFIG_FILENAME__", "b": "x__KUBECONFIG_FILEPATH__",
+             "c": "__KUBERNETES_SERVICE_HOST__:__KUBERNETES_SERVICE_PORT__", "d": "__KUBERNETES_NODE_NAME__",
+             "e": "__SERVICEACCOUNT_TOKEN__", "f": "__UNKNOWN__", "g": "___LOG_LEVEL___"}
+        "#;
+        let entry = render(template, &VALUES).unwrap();
+        assert_eq!(entry.secrecy, Secrecy::HoldsToken);
+        let value: Value = serde_json::from_str(&entry.text).unwrap();
+        for (key, expected) in [
+            ("a", "info ZZZ-kubeconfig"),
+            ("b", "x/etc/cni/net.d/ZZZ-kubeconfig"),
+            ("c", "10.96.0.1:443"),
+            ("d", "node \"1\"\\"),
+            ("e", "__LOG_LEVEL__"),
+            ("f", "__UNKNOWN__"),
+            ("g", "_info_"),
+        ] {
+            assert_eq!(value[key], expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_template_of_another_kind_is_refused() {
+        for (template, sentence) in [
+            ("", "not a JSON object"),
+            ("[]", "not a JSON object"),
+            ("{", "not a JSON object"),
+            ("{}", "has no type"),
+            (r#"{"type": ""}"#, "has no type"),
+            (r#"{"type": "bridge"}"#, "of type \"bridge\""),
+            (
+                r#"{"type": "msm-cni", "Type": "bridge"}"#,
+                "of type \"bridge\"",
+            ),
+            (r#"{"type": 7}"#, "its type is of a kind"),
+            // As YAML makes it of a version without quotes.
+            (
+                r#"{"type": "msm-cni", "cniVersion": 1.0}"#,
+                "its cniVersion is of a kind",
+            ),
+            (
+                r#"{"type": "msm-cni", "NAME": {}}"#,
+                "its name is of a kind",
+            ),
+            (
+                r#"{"type": "msm-cni", "capabilities": ["bandwidth"]}"#,
+                "its capabilities",
+            ),
+            (r#"{"type": "msm-cni", "ipam": {"type": 1}}"#, "its type"),
+            (
+                r#"{"type": "msm-cni", "dns": {"search": "a.b"}}"#,
+                "its search",
+            ),
+            (
+                r#"{"type": "msm-cni"}, {"type": "msm-cni"}"#,
+                "not a JSON object",
+            ),
+        ] {
+            let error = error_chain(&render(template, &VALUES).unwrap_err());
+            assert!(error.contains(sentence), "{template}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_template_with_a_token_waits_for_one() {
+        let template = r#"{"type": "msm-cni", "token": "__SERVICEACCOUNT_TOKEN__"}"#;
+        let values = Values {
+            token: None,
+            ..VALUES
+        };
+        assert!(matches!(render(template, &values), Err(Error::NoToken)));
+        let template = r#"{"type": "msm-cni"}"#;
+        assert_eq!(render(template, &values).unwrap().secrecy, Secrecy::Public);
+    }
+}

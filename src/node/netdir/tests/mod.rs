@@ -1,0 +1,302 @@
+//! The configuration of a node in memory: every plan is carried out step by step, and after
+//! each step the runtime's own rules say which network it would load.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::fs::Owner;
+use crate::names::is_network_configuration;
+use crate::node::flags;
+use crate::node::lock::Charge;
+use crate::node::netdir::ORIGINAL_SUFFIX;
+use crate::node::netdir::list_name;
+use crate::node::netdir::original_name;
+use crate::node::observe::{Held, NetFile, Observed, State, Unheld};
+use crate::node::plan::{self, Action, Cause, Plan};
+use crate::node::settings::Settings;
+use crate::process::Vars;
+
+mod cases; // one after another
+#[path = "../../../../tests/installer/runtime.rs"]
+mod runtime; // what a runtime makes of it all
+mod worlds; // whatever others do
+
+use runtime::{Network, Runtime};
+
+const LIST: &str = r#"{"name":"l","cniVersion":"1.0.0","plugins":[{"type":"calico"}]}"#;
+const OTHER_LIST: &str = "{\n  \"name\": \"o\",\n  \"plugins\": [\n    {\"type\": \"a\"},\n    {\"type\": \"b\"}\n  ]\n}\n";
+const SINGLE: &str = r#"{"name":"s","cniVersion":"0.3.1","type":"bridge"}"#;
+const OTHER_SINGLE: &str = "{\n  \"name\": \"t\",\n  \"type\": \"flannel\"\n}\n";
+const THIRD_SINGLE: &str = r#"{"name":"u","cniVersion":"1.0.0","type":"ptp"}"#;
+const OURS: &str = r#"{"name":"msm-cni","type":"msm-cni"}"#;
+
+const FIRST_TOKEN: &str = "first.token";
+const OWNER: Owner = Owner { uid: 0, gid: 0 };
+
+#[derive(Clone)]
+struct Node {
+    flags: Vec<String>,
+    files: BTreeMap<String, Result<Held, Unheld>>,
+    token: &'static str,
+}
+
+impl Clone for Held {
+    fn clone(&self) -> Self {
+        Self {
+            content: self.content.clone(),
+            ..*self
+        }
+    }
+}
+
+fn held(content: &[u8]) -> Held {
+    Held {
+        content: content.to_owned(),
+        mode: 0o644,
+        owner: OWNER,
+    }
+}
+
+impl Node {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let mut node = Self {
+            flags: Vec::new(),
+            files: BTreeMap::new(),
+            token: FIRST_TOKEN,
+        };
+        for (name, content) in files {
+            node.write(name, content);
+        }
+        node
+    }
+
+    fn with_flags(mut self, flags: &[&str]) -> Self {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self
+    }
+
+    fn write(&mut self, name: &str, content: &str) {
+        self.files
+            .insert(name.to_owned(), Ok(held(content.as_bytes())));
+    }
+
+    fn content(&self, name: &str) -> Option<&str> {
+        let held = self.files.get(name)?.as_ref().ok()?;
+        std::str::from_utf8(&held.content).ok()
+    }
+
+    fn mode(&self, name: &str) -> u32 {
+        self.files[name].as_ref().unwrap().mode
+    }
+
+    fn settings(&self) -> Settings {
+        let fixed = [
+            "installer",
+            "--mounted-cni-net-dir=/net.d",
+            "--skip-tls-verify",
+        ];
+        let flags = fixed
+            .into_iter()
+            .chain(self.flags.iter().map(String::as_str));
+        let vars: Vars = [
+            ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+            ("KUBERNETES_SERVICE_PORT", "443"),
+            ("KUBERNETES_NODE_NAME", "node-1"),
+        ]
+        .into_iter()
+        .collect();
+        let matches = flags::command().try_get_matches_from(flags).unwrap();
+        Settings::new(&matches, &vars, "host").unwrap()
+    }
+
+    fn found(&self, settings: &Settings) -> Observed {
+        let kubeconfig = self.files.get(&settings.kubeconfig_name);
+        let net_files = self
+            .files
+            .iter()
+            .filter(|(name, _)| is_network_configuration(name) || name.ends_with(ORIGINAL_SUFFIX))
+            .map(|(name, held)| NetFile {
+                name: name.clone(),
+                path: settings.net_dir.join(name),
+                held: held.clone(),
+            });
+        Observed {
+            bin_dirs: Vec::new(),
+            bin_dir_trouble: None,
+            charge: Charge::Ours,
+            kubeconfig: match kubeconfig {
+                Some(Ok(held)) => State::There(held.clone()),
+                Some(Err(_)) => State::Unreadable("no".into()),
+                None => State::Missing,
+            },
+            token: Ok(self.token.to_owned()),
+            authority: Ok(None),
+            net_files: Ok(net_files.collect()),
+            linked_dirs: BTreeSet::new(),
+            temporaries: Vec::new(),
+            unsynced: BTreeSet::new(),
+            own_uid: 0,
+            is_renewed: self.token != FIRST_TOKEN,
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        let settings = self.settings();
+        plan::plan(&settings, &self.found(&settings))
+    }
+
+    fn removal(&self) -> Plan {
+        let settings = self.settings();
+        plan::removal(&settings, &self.found(&settings))
+    }
+
+    fn take(&mut self, action: &Action) {
+        let name = |path: &Path| {
+            assert_eq!(path.parent(), Some(Path::new("/net.d")), "{action}");
+            path.file_name().unwrap().to_str().unwrap().to_owned()
+        };
+        match action {
+            Action::Write {
+                path,
+                content,
+                mode,
+                owner,
+                instead_of,
+            } => {
+                if let Some(expected) = instead_of {
+                    let found = self.files[&name(path)].as_ref().unwrap();
+                    assert_eq!(&found.content, expected, "{action}");
+                }
+                let file = Held {
+                    content: content.clone(),
+                    mode: *mode,
+                    owner: owner.unwrap_or(OWNER),
+                };
+                self.files.insert(name(path), Ok(file));
+            }
+            Action::SetAside {
+                path,
+                aside,
+                content,
+            } => {
+                let file = self.files.remove(&name(path)).unwrap();
+                assert_eq!(&file.as_ref().unwrap().content, content, "{action}");
+                self.files.insert(name(aside), file);
+            }
+            Action::Restore { path, aside } => {
+                let file = self.files.remove(&name(aside)).unwrap();
+                assert!(self.files.insert(name(path), file).is_none(), "{action}");
+            }
+            Action::Remove { path } => {
+                assert!(self.files.remove(&name(path)).is_some(), "{action}");
+            }
+            Action::CopyExecutable { .. } | Action::Link { .. } | Action::Sync { .. } => {
+                panic!("{action}")
+            }
+        }
+    }
+
+    /// Carries out plans until one is empty; returns what is waited for. What a runtime
+    /// loads meanwhile is what it loaded before, or what it loads in the end.
+    #[track_caller]
+    fn settle(&mut self) -> Vec<String> {
+        self.carry_out(Self::plan).waiting
+    }
+
+    /// The notes of those who leave.
+    #[track_caller]
+    fn leave(&mut self) -> Plan {
+        self.carry_out(Self::removal)
+    }
+
+    #[track_caller]
+    fn carry_out(&mut self, plan: impl Fn(&Self) -> Plan) -> Plan {
+        let start = self.networks();
+        let mut between: Vec<(String, [Option<Network>; 2])> = Vec::new();
+        for _ in 0..4 {
+            let Plan { steps, .. } = plan(self);
+            if steps.is_empty() {
+                let end = self.networks();
+                for (action, networks) in &between {
+                    let known = |index: usize| [&start[index], &end[index]];
+                    let is_known = |index: usize| known(index).contains(&&networks[index]);
+                    assert!(
+                        (0..networks.len()).all(is_known),
+                        "{action}: {networks:?}\n{self}"
+                    );
+                }
+                return plan(self);
+            }
+            for step in steps {
+                self.take(&step.action);
+                between.push((step.action.to_string(), self.networks()));
+            }
+        }
+        panic!("no end to it: {:?}\n{self}", plan(self));
+    }
+
+    fn network(&self, runtime: Runtime) -> Option<Network> {
+        runtime.loads(self.files.iter().map(|(name, held)| {
+            let held = held.as_ref().ok();
+            (name.as_str(), held.map(|held| held.content.as_slice()))
+        }))
+    }
+
+    /// Of all runtimes, without us.
+    fn networks(&self) -> [Option<Network>; 2] {
+        Runtime::ALL.map(|runtime| self.network(runtime).map(Network::without_us))
+    }
+
+    #[track_caller]
+    fn is_chained(&self) {
+        let network = self.network(Runtime::Crio);
+        let is_chained = network.as_ref().is_some_and(Network::ends_with_us);
+        assert!(is_chained, "{network:?}\n{self}");
+    }
+
+    #[track_caller]
+    fn is_settled(&mut self) {
+        assert_eq!(self.settle(), Vec::<String>::new(), "{self}");
+        self.is_chained();
+    }
+
+    /// Names and contents of all but the kubeconfig.
+    fn tree(&self) -> BTreeMap<String, String> {
+        let kubeconfig = self.settings().kubeconfig_name;
+        self.files
+            .iter()
+            .filter(|(name, _)| **name != kubeconfig)
+            .map(|(name, held)| {
+                let content = held.as_ref().map_or("?".into(), Held::text);
+                (name.clone(), content.into_owned())
+            })
+            .collect()
+    }
+}
+
+impl std::fmt::Display for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        for (name, content) in self.tree() {
+            writeln!(f, "--- {name}\n{content}")?;
+        }
+        Ok(())
+    }
+}
+
+fn tree(files: &[(&str, &str)]) -> BTreeMap<String, String> {
+    Node::new(files).tree()
+}
+
+fn names(node: &Node) -> Vec<String> {
+    node.tree().into_keys().collect()
+}
+
+#[track_caller]
+fn one_reason(reasons: &[String], parts: &[&str]) {
+    let [reason] = reasons else {
+        panic!("{reasons:?}");
+    };
+    for part in parts {
+        assert!(reason.contains(part), "{part} in {reason}");
+    }
+}

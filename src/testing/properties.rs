@@ -1,0 +1,373 @@
+//! The checks of `fuzzing` over made-up input that comes close to what is valid: any JSON,
+//! configurations with strange parts, results of every version, pods, kubeconfigs. The
+//! same cases each time; new ones are for fuzzing.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use proptest::test_runner::RngSeed;
+
+use super::fuzzing;
+use crate::names;
+
+proptest! {
+    #![proptest_config(always_the_same())]
+
+    #[test]
+    fn any_bytes_are_answered(bytes in vec(any::<u8>(), 0..512)) {
+        fuzzing::configuration(&bytes);
+        fuzzing::environment(&bytes);
+        fuzzing::kubeconfig(&bytes);
+        fuzzing::pod(&bytes);
+        fuzzing::netlink(&bytes);
+    }
+
+    #[test]
+    fn any_json_is_answered(json in json()) {
+        fuzzing::configuration(json.as_bytes());
+        fuzzing::kubeconfig(json.as_bytes());
+        fuzzing::pod(json.as_bytes());
+    }
+
+    #[test]
+    fn a_configuration_with_strange_parts_is_answered(text in configuration(), damage in damage()) {
+        fuzzing::configuration(text.as_bytes());
+        fuzzing::configuration(&damage.done_to(&text));
+    }
+
+    #[test]
+    fn any_environment_is_answered(lines in environment(), damage in damage()) {
+        fuzzing::environment(lines.as_bytes());
+        fuzzing::environment(&damage.done_to(&lines));
+    }
+
+    #[test]
+    fn any_valid_result_is_handed_on(text in with_result()) {
+        fuzzing::result(text.as_bytes());
+    }
+
+    #[test]
+    fn any_kubeconfig_is_read_or_refused(text in kubeconfig(), damage in damage()) {
+        fuzzing::kubeconfig(text.as_bytes());
+        fuzzing::kubeconfig(&damage.done_to(&text));
+    }
+
+    #[test]
+    fn any_pod_is_read_or_refused(text in pod(), damage in damage()) {
+        fuzzing::pod(text.as_bytes());
+        fuzzing::pod(&damage.done_to(&text));
+    }
+}
+
+/// The same cases at every run, so that a green one means something; `PROPTEST_CASES` for more.
+pub fn always_the_same() -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(554),
+        ..ProptestConfig::default()
+    }
+}
+
+/// One change somewhere.
+#[derive(Debug, Clone)]
+struct Damage {
+    place: Index,
+    removed: usize,
+    inserted: Vec<u8>,
+}
+
+impl Damage {
+    fn done_to(&self, text: &str) -> Vec<u8> {
+        let mut bytes = text.as_bytes().to_vec();
+        let place = self.place.index(bytes.len() + 1);
+        let end = bytes.len().min(place + self.removed);
+        bytes.splice(place..end, self.inserted.iter().copied());
+        bytes
+    }
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let parts = (any::<Index>(), 0_usize..4, vec(any::<u8>(), 0..4));
+    parts.prop_map(|(place, removed, inserted)| Damage {
+        place,
+        removed,
+        inserted,
+    })
+}
+
+/// Any JSON value, as somebody could spell it.
+fn json() -> impl Strategy<Value = String> {
+    let scalar = prop_oneof![
+        select(vec![
+            "null",
+            "true",
+            "false",
+            "0",
+            "-0.0",
+            "1e400",
+            "1.50E+3",
+            "9007199254740993",
+            "123456789012345678901234567890",
+            r#""""#,
+            r#""\u0061\ud83d\ude00""#,
+            r#""\ud800""#,
+            r#""\u0000\n\"\\""#,
+            r#""SESAME""#,
+            r#""1.0.0""#,
+            r#""ä€😀""#,
+        ])
+        .prop_map(str::to_owned),
+        any::<i64>().prop_map(|number| number.to_string()),
+        text().prop_map(|text| serde_json::Value::from(text).to_string()),
+    ];
+    scalar.prop_recursive(5, 48, 6, |inner| {
+        let key = select(vec![
+            "",
+            "a",
+            "a",
+            "\\u0061",
+            "\\udc00",
+            "cniVersion",
+            "prevResult",
+            "name",
+        ]);
+        prop_oneof![
+            (vec(inner.clone(), 0..6), space())
+                .prop_map(|(items, space)| format!("[{space}{}{space}]", items.join(","))),
+            (vec((key, inner), 0..6), space()).prop_map(|(members, space)| {
+                let member = |(key, value)| format!(r#"{space}"{key}":{space}{value}"#);
+                let members: Vec<String> = members.into_iter().map(member).collect();
+                format!("{{{}{space}}}", members.join(","))
+            }),
+        ]
+    })
+}
+
+fn text() -> impl Strategy<Value = String> {
+    vec(any::<char>(), 0..16).prop_map(String::from_iter)
+}
+
+fn space() -> impl Strategy<Value = &'static str> {
+    select(vec!["", "", " ", "\n\t\r "])
+}
+
+/// A JSON object whose members are each there with one of its values, or anything, or
+/// not at all.
+fn object(members: Vec<(&'static str, Vec<&'static str>)>) -> impl Strategy<Value = String> {
+    let member = |(key, values): (&'static str, Vec<&'static str>)| {
+        let usual = select(values).prop_map(|value| Some(value.to_owned()));
+        let value = prop_oneof![12 => usual, 1 => json().prop_map(Some), 1 => Just(None)];
+        value.prop_map(move |value| value.map(|value| format!("{}:{value}", quoted(key))))
+    };
+    let members: Vec<_> = members.into_iter().map(member).collect();
+    members.prop_map(|members| {
+        let members: Vec<String> = members.into_iter().flatten().collect();
+        format!("{{{}}}", members.join(","))
+    })
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+const VERSIONS: [&str; 7] = [
+    r#""0.1.0""#,
+    r#""0.2.0""#,
+    r#""0.3.0""#,
+    r#""0.3.1""#,
+    r#""0.4.0""#,
+    r#""1.0.0""#,
+    r#""1.1.0""#,
+];
+
+fn configuration() -> impl Strategy<Value = String> {
+    let kubernetes = object(vec![
+        ("kubeConfig", vec![r#""/nowhere/k""#]),
+        ("kubernetesAPIRoot", vec![r#""""#, r#""https://10.0.0.1""#]),
+        ("excludeNamespaces", vec![r#"["media"]"#, "[]"]),
+        (
+            "interceptname",
+            vec![r#""auto""#, r#""nftables""#, r#""ipvs""#],
+        ),
+        ("podLookupTimeoutSeconds", vec!["30", r#""1""#, "0"]),
+    ]);
+    let redirect = object(vec![
+        ("ports", vec!["[554]", r#"["554",322]"#, "[]", "[0]", "554"]),
+        ("proxyPort", vec!["8554", r#""8554""#, "8554.5", "-1"]),
+        ("PROXYUID", vec!["1337", "4294967295"]),
+        (
+            "excludeCIDRs",
+            vec![r#"["127.0.0.0/8","::1"]"#, r#"["10/8"]"#],
+        ),
+        ("ipv6", vec![r#""bypass""#, r#""Reject""#]),
+        ("inboundPorts", vec!["[]", "[1,1]"]),
+    ]);
+    let top = object(vec![
+        ("cniVersion", [&VERSIONS[..], &[r#""0.9.0""#]].concat()),
+        ("name", vec![r#""n""#, r#""""#, r#""a b""#]),
+        ("logLevel", vec![r#""error""#, r#""loud""#]),
+        ("kubernetes", vec!["KUBERNETES"]),
+        ("redirect", vec!["REDIRECT"]),
+        ("prevResult", vec!["PREVIOUS"]),
+    ]);
+    (top, kubernetes, redirect, json()).prop_map(|(top, kubernetes, redirect, previous)| {
+        top.replace("KUBERNETES", &kubernetes)
+            .replace("REDIRECT", &redirect)
+            .replace("PREVIOUS", &previous)
+    })
+}
+
+/// A configuration that has to succeed, with a result of its own version's family.
+fn with_result() -> impl Strategy<Value = String> {
+    let families = [&VERSIONS[..2], &VERSIONS[2..5], &VERSIONS[5..]];
+    let version = || any::<Index>();
+    let known = [
+        vec![
+            r#""ip4":{"ip":"10.0.0.2/24"}"#,
+            r#""dns":{"nameservers":["10.0.0.1"]}"#,
+        ],
+        vec![
+            r#""interfaces":[{"name":"eth0","sandbox":"/run/netns/a"}]"#,
+            r#""ips":[{"version":"4","address":"10.0.0.2/24","interface":0}]"#,
+        ],
+        vec![
+            r#""interfaces":[{"name":"eth0","mac":"aa:bb:cc:dd:ee:ff"}]"#,
+            r#""ips":[{"address":"10.0.0.2/24"}]"#,
+            r#""routes":[{"dst":"0.0.0.0/0"}]"#,
+        ],
+    ];
+    let unknown = vec(
+        (
+            select(vec!["x", "y", "\\u0078", "é", "X-"]),
+            json(),
+            space(),
+        ),
+        0..5,
+    );
+    let parts = (
+        0_usize..3,
+        version(),
+        version(),
+        any::<bool>(),
+        unknown,
+        space(),
+    );
+    parts.prop_map(move |(family, wanted, found, labelled, unknown, space)| {
+        let (versions, known) = (families[family], &known[family]);
+        let mut members: Vec<String> = known.iter().map(|it| (*it).to_owned()).collect();
+        let spelled = |(key, value, space)| format!("{space}\"{key}\"{space}:{value}{space}");
+        members.extend(unknown.into_iter().map(spelled));
+        if labelled {
+            let label = format!("\"cniVersion\":{space}{}", found.get(versions));
+            members.insert(found.index(members.len()), label);
+        }
+        format!(
+            r#"{{"cniVersion":{},"name":"n","kubernetes":{{"kubeConfig":"/nowhere/k"}},"prevResult":{space}{{{}}}}}"#,
+            wanted.get(versions),
+            members.join(",")
+        )
+    })
+}
+
+fn environment() -> impl Strategy<Value = String> {
+    let pair = prop_oneof![
+        4 => select(vec![
+            "K8S_POD_NAMESPACE=media", "K8S_POD_NAMESPACE=", "K8S_POD_NAMESPACE=..",
+            "K8S_POD_NAME=web", "K8S_POD_NAME=a/b", "K8S_POD_NAME=a..b", "K8S_POD_UID=1-2",
+            "K8S_POD_UID=a b", "IgnoreUnknown=1", "=", "a", "",
+        ])
+        .prop_map(str::to_owned),
+        1 => text(),
+    ];
+    let one_of = |values: &[&'static str]| {
+        let usual = select(values.to_vec()).prop_map(str::to_owned);
+        prop_oneof![8 => usual, 1 => text()]
+    };
+    let lines = (
+        one_of(&["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION", "add"]),
+        one_of(&["0a", "-", "ä"]),
+        one_of(&["eth0", "a/b", "0123456789abcdef"]),
+        one_of(&["/opt/cni/bin"]),
+        one_of(&["a", ""]),
+        vec(pair, 0..6).prop_map(|pairs| pairs.join(";")),
+        one_of(&["", "1", "TRUE"]),
+    );
+    lines.prop_map(|(command, id, interface, path, netns, args, own)| {
+        [command, id, interface, path, netns, args, own].join("\n")
+    })
+}
+
+fn kubeconfig() -> impl Strategy<Value = String> {
+    let cluster = object(vec![
+        (
+            "server",
+            vec![r#""https://[10.0.0.1]:6443""#, r#""http://a""#, r#""""#],
+        ),
+        (
+            "certificate-authority-data",
+            vec![r#""Q0E=""#, r#""SESAME!""#],
+        ),
+        ("insecure-skip-tls-verify", vec!["false", "true"]),
+        ("tls-server-name", vec![r#""a.b""#, "null"]),
+    ]);
+    let user = object(vec![
+        ("token", vec![r#""SESAME""#, r#""""#]),
+        ("client-certificate", vec!["null", r#""c.crt""#]),
+        (
+            "client-key-data",
+            vec!["null", r#""U0VTQU1F""#, r#""SESAME!""#],
+        ),
+        ("password", vec!["null", r#""SESAME""#]),
+    ]);
+    let shape = select(vec![
+        "{\"clusters\":[{\"name\":\"c\",\"cluster\":CLUSTER}],\"users\":[{\"name\":\"u\",\"user\":USER}],\"contexts\":[{\"name\":\"x\",\"context\":{\"cluster\":\"c\",\"user\":\"u\"}}],\"current-context\":\"x\"}",
+        "clusters:\n- name: c\n  cluster: CLUSTER\nusers:\n- user: USER\n  name: u\ncontexts:\n- context:\n    cluster: 'c'\n    user: |-\n      u\n  name: x\ncurrent-context: \"x\"\n",
+    ]);
+    (shape, cluster, user).prop_map(|(shape, cluster, user)| {
+        shape.replace("CLUSTER", &cluster).replace("USER", &user)
+    })
+}
+
+fn pod() -> impl Strategy<Value = String> {
+    let annotations = object(vec![
+        (
+            names::PORTS_ANNOTATION,
+            vec![r#""554""#, r#""554, 322,554""#, r#""""#, r#""a\u0000""#],
+        ),
+        (names::PROXY_PORT_ANNOTATION, vec![r#""8554""#, r#""0""#]),
+        (names::PROXY_UID_ANNOTATION, vec![r#""0""#, r#""-1""#]),
+        (
+            names::EXCLUDE_CIDRS_ANNOTATION,
+            vec![
+                r#""""#,
+                r#""10.0.0.0/9,::/0,0.0.0.0/0""#,
+                r#""1.2.3.4,fd00::1""#,
+            ],
+        ),
+        (
+            names::IPV6_ANNOTATION,
+            vec![r#""bypass""#, r#""redirect""#, r#""reject""#],
+        ),
+        (
+            names::INBOUND_PORTS_ANNOTATION,
+            vec![r#""""#, r#""1,65535""#],
+        ),
+    ]);
+    let spec = object(vec![
+        (
+            "containers",
+            vec!["null", r#"[{"ports":[{"containerPort":8554}]}]"#],
+        ),
+        (
+            "initContainers",
+            vec!["[]", r#"[{"restartPolicy":"Always"}]"#],
+        ),
+        ("securityContext", vec!["{}", r#"{"runAsUser":1337}"#]),
+    ]);
+    (annotations, spec).prop_map(|(annotations, spec)| {
+        format!(
+            r#"{{"kind":"Pod","metadata":{{"name":"web","namespace":"media","uid":"1","labels":{{"{}":"true"}},"annotations":{annotations}}},"spec":{spec}}}"#,
+            names::INJECT_LABEL
+        )
+    })
+}
