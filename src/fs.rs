@@ -149,18 +149,18 @@ impl Disk {
 
     /// Gives a file that holds `content` another name in its directory, where what has that
     /// name goes. When somebody writes it meanwhile, it stays.
-    pub fn set_aside(&mut self, path: &Path, aside: &Path, content: &[u8]) -> Result<(), Error> {
+    pub fn back_up(&mut self, path: &Path, backup: &Path, content: &[u8]) -> Result<(), Error> {
         self.sync()?;
         check(path, content)?;
-        self.rename(path, aside)?;
-        check(aside, content).or_else(|outdated| {
-            self.restore(path, aside)?;
+        self.rename(path, backup)?;
+        check(backup, content).or_else(|outdated| {
+            self.restore(path, backup)?;
             Err(outdated)
         })
     }
 
     /// Gives it its own name again, unless there is something of that name.
-    pub fn restore(&mut self, path: &Path, aside: &Path) -> Result<(), Error> {
+    pub fn restore(&mut self, path: &Path, backup: &Path) -> Result<(), Error> {
         self.sync()?;
         // A link would replace nothing for certain, but not everyone may make one.
         if path.symlink_metadata().is_ok() {
@@ -168,7 +168,7 @@ impl Disk {
                 path: path.to_owned(),
             });
         }
-        self.rename(aside, path)
+        self.rename(backup, path)
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Error> {
@@ -329,7 +329,7 @@ mod tests {
             let mut disk = Disk::default();
             let error = disk.write(new, b"ours").unwrap_err();
             assert!(matches!(error, Error::Outdated { .. }), "{error}");
-            disk.set_aside(&path, &scratch.path("y"), expected.as_bytes())
+            disk.back_up(&path, &scratch.path("y"), expected.as_bytes())
                 .unwrap_err();
             assert_eq!(scratch.read("x").as_deref(), Some("now"));
             assert_eq!(scratch.count(), 1);
@@ -343,24 +343,24 @@ mod tests {
     #[test]
     fn what_is_set_aside_comes_back_but_replaces_nothing() {
         let scratch = Scratch::with("now");
-        let (path, aside) = (scratch.path("x"), scratch.path("y"));
-        fs::write(&aside, "old").unwrap();
+        let (path, backup) = (scratch.path("x"), scratch.path("y"));
+        fs::write(&backup, "old").unwrap();
         let mut disk = Disk::default();
-        disk.set_aside(&path, &aside, b"now").unwrap();
+        disk.back_up(&path, &backup, b"now").unwrap();
         assert_eq!((scratch.read("x"), scratch.count()), (None, 1));
-        disk.restore(&path, &aside).unwrap();
+        disk.restore(&path, &backup).unwrap();
         assert_eq!(scratch.read("x").as_deref(), Some("now"));
         assert_eq!(scratch.count(), 1);
 
-        fs::write(&aside, "old").unwrap();
-        disk.restore(&path, &aside).unwrap_err();
+        fs::write(&backup, "old").unwrap();
+        disk.restore(&path, &backup).unwrap_err();
         assert_eq!(scratch.read("x").as_deref(), Some("now"));
         assert_eq!(scratch.read("y").as_deref(), Some("old"));
         // A symlink comes back as one.
         fs::remove_file(&path).unwrap();
-        fs::rename(&aside, scratch.path("z")).unwrap();
-        symlink("z", &aside).unwrap();
-        disk.restore(&path, &aside).unwrap();
+        fs::rename(&backup, scratch.path("z")).unwrap();
+        symlink("z", &backup).unwrap();
+        disk.restore(&path, &backup).unwrap();
         assert_eq!(fs::read_link(&path).unwrap(), Path::new("z"));
     }
 }

@@ -20,19 +20,20 @@ use crate::fs::{self, Disk, NewFile};
 use crate::logging;
 use crate::node::netdir::template;
 use crate::node::observe::{Observed, Observer};
-use crate::node::plan::{self, Action, Cause, Plan};
+use crate::node::plan;
 use crate::node::settings::{self, Settings};
-use crate::node::throttle::Pace;
+use crate::node::step::{Action, Cause, Plan};
+use crate::node::throttle::Throttle;
 use crate::text::error_chain;
 
 /// In case that an event was lost.
-const SLOW_CLOCK: Duration = Duration::from_secs(60);
+const RESYNC: Duration = Duration::from_secs(60);
 /// While something is missing that may appear where nobody watches.
-const WAITING_CLOCK: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_secs(1);
 /// Not longer does it take to write a file, or to put another one in its place.
-const BLINK: Duration = Duration::from_millis(200);
+const GRACE: Duration = Duration::from_millis(200);
 /// However many changes there are, no more looks than one in that time.
-const SHORTEST_LOOK: Duration = Duration::from_millis(5);
+const MIN_INTERVAL: Duration = Duration::from_millis(5);
 const LARGEST_TEMPLATE: u64 = 1 << 20;
 
 /// Of settings that cannot be used.
@@ -99,7 +100,7 @@ struct Installer {
     disk: Disk,
     /// Directories that symlinks of the runtime's directory lead to.
     linked_dirs: BTreeSet<PathBuf>,
-    pace: Pace,
+    throttle: Throttle,
     /// When the disk was looked at for the last time.
     looked: Instant,
     /// What others have been told to be missing.
@@ -130,7 +131,7 @@ impl Installer {
             observer: Observer::default(),
             disk: Disk::default(),
             linked_dirs: BTreeSet::new(),
-            pace: Pace::default(),
+            throttle: Throttle::default(),
             looked: Instant::now(),
             missing: Vec::new(),
             missing_since: None,
@@ -154,12 +155,12 @@ impl Installer {
             secondary_bin_dir,
             net_dir,
             service_account,
-            trust,
+            server_verification,
             ..
         } = &self.settings;
-        let authority = match trust {
-            settings::Trust::AuthorityFile(path) => path.parent(),
-            settings::Trust::Anyone => None,
+        let authority = match server_verification {
+            settings::ServerVerification::CaFile(path) => path.parent(),
+            settings::ServerVerification::Skip => None,
         };
         let directories = [bin_dir, secondary_bin_dir, net_dir, service_account];
         let directories = directories.map(PathBuf::as_path).into_iter();
@@ -173,10 +174,10 @@ impl Installer {
             match self.wake(next, &[])? {
                 Wake::End(signal) => return Ok(Some(signal)),
                 Wake::Retry => {
-                    self.pace.hurry(Instant::now());
+                    self.throttle.reset(Instant::now());
                     return Ok(None);
                 }
-                Wake::Change => next = next.min(self.looked + SHORTEST_LOOK),
+                Wake::Change => next = next.min(self.looked + MIN_INTERVAL),
                 Wake::Other => {}
             }
             if next <= Instant::now() {
@@ -209,24 +210,24 @@ impl Installer {
         let kubeconfig = self.settings.kubeconfig();
         let mut paths = plan.steps.iter().map(|step| step.action.path());
         if paths.all(|path| path != kubeconfig) {
-            self.observer.kubeconfig_is_right(&found);
+            self.observer.kubeconfig_is_current(&found);
         }
-        self.pace.look(&plan.steps, now);
+        self.throttle.look(&plan.steps, now);
         if self.apply(&mut plan, now) {
             // Whether it helped is seen at another look.
             return now;
         }
         let waiting = plan.waiting;
         let next = if self.is_blinking(&waiting, now) {
-            now + BLINK
+            now + GRACE
         } else {
             self.missing = waiting;
             self.missing_since = None;
             self.tell(now);
             let is_calm = self.missing.is_empty() && !self.watch.is_blind();
-            now + if is_calm { SLOW_CLOCK } else { WAITING_CLOCK }
+            now + if is_calm { RESYNC } else { POLL }
         };
-        self.pace.next().map_or(next, |it| it.min(next))
+        self.throttle.next().map_or(next, |it| it.min(next))
     }
 
     fn observe(&mut self) -> Observed {
@@ -236,7 +237,7 @@ impl Installer {
     /// Whether something may be missing only because it is just being written.
     fn is_blinking(&mut self, waiting: &[String], now: Instant) -> bool {
         let is_news = !waiting.is_empty() && waiting != self.missing;
-        is_news && now < *self.missing_since.get_or_insert(now) + BLINK
+        is_news && now < *self.missing_since.get_or_insert(now) + GRACE
     }
 
     /// Takes the steps that may be taken now, in order; whether there was one. One that
@@ -253,7 +254,7 @@ impl Installer {
             if held_up.contains(&directory) {
                 continue;
             }
-            if self.pace.not_before(&step, now).is_some() {
+            if self.throttle.delay_until(&step, now).is_some() {
                 held_up.push(directory);
                 continue;
             }
@@ -265,7 +266,7 @@ impl Installer {
                     break;
                 }
                 Err(error) => {
-                    self.pace.failed(step, error_chain(&error), now);
+                    self.throttle.failed(step, error_chain(&error), now);
                     self.tell(now);
                     held_up.push(directory);
                     continue;
@@ -275,7 +276,7 @@ impl Installer {
             if step.cause == Cause::Repair && self.was_ready {
                 self.health.readiness.mended += 1;
             }
-            self.pace.done(step, now);
+            self.throttle.done(step, now);
             has_changed = true;
         }
         if has_changed {
@@ -305,16 +306,16 @@ impl Installer {
                 };
                 let file = self.disk.write(new, content)?;
                 if *path == self.settings.kubeconfig() {
-                    self.observer.lease.take(file);
+                    self.observer.lock.take(file);
                 }
                 Ok(())
             }
-            Action::SetAside {
+            Action::BackUp {
                 path,
-                aside,
+                backup,
                 content,
-            } => self.disk.set_aside(path, aside, content),
-            Action::Restore { path, aside } => self.disk.restore(path, aside),
+            } => self.disk.back_up(path, backup, content),
+            Action::Restore { path, backup } => self.disk.restore(path, backup),
             Action::Remove { path } => self.disk.remove(path),
             Action::Sync { .. } => self.disk.sync(),
         }
@@ -323,7 +324,7 @@ impl Installer {
     /// Tells whoever asks, and the log when it is news.
     fn tell(&mut self, now: Instant) {
         let mut reasons = self.missing.clone();
-        reasons.extend(self.pace.reasons(now));
+        reasons.extend(self.throttle.reasons(now));
         let known = &mut self.health.readiness.reasons;
         if *known == reasons {
             return;

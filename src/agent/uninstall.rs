@@ -12,11 +12,12 @@ use nix::sys::signal::Signal;
 
 use super::{Error, Installer};
 use crate::event::watch::Wake;
-use crate::kube::{self, Credentials, Fate, OwnPod};
-use crate::node::lock::Charge;
+use crate::kube::{self, Credentials, DaemonSetState, OwnPod};
+use crate::node::lock::Holder;
 use crate::node::observe;
-use crate::node::plan::{self, Plan};
+use crate::node::plan;
 use crate::node::settings::{Cleanup, Settings};
+use crate::node::step::Plan;
 use crate::text::error_chain;
 
 /// For the question whether our `DaemonSet` is still wanted.
@@ -31,15 +32,15 @@ impl Installer {
     /// Ends the installer.
     pub fn leave(mut self, signal: Signal) -> Result<(), Error> {
         let fate = match self.settings.cleanup {
-            Cleanup::Always => Fate::Unwanted("--cleanup-on-exit is always".into()),
-            Cleanup::Never => Fate::Wanted("--cleanup-on-exit is never".into()),
+            Cleanup::Always => DaemonSetState::Gone("--cleanup-on-exit is always".into()),
+            Cleanup::Never => DaemonSetState::Present("--cleanup-on-exit is never".into()),
             Cleanup::Auto => self.fate()?,
         };
-        if !matches!(fate, Fate::Unwanted(_)) {
+        if !matches!(fate, DaemonSetState::Gone(_)) {
             log::info!("{signal}: everything stays as it is: {fate}");
             return Ok(());
         }
-        if self.observe().charge != Charge::Ours {
+        if self.observe().holder != Holder::Us {
             log::info!("{signal}: everything stays as it is: another installer is in charge of it");
             return Ok(());
         }
@@ -109,22 +110,24 @@ impl Installer {
 
     /// What the API server says about our `DaemonSet`. Health is served meanwhile, and
     /// another signal is not put off.
-    fn fate(&mut self) -> Result<Fate, Error> {
+    fn fate(&mut self) -> Result<DaemonSetState, Error> {
         let end = Instant::now() + QUESTION_END;
         let question = match Question::ask(&self.settings) {
             Ok(question) => question,
-            Err(reason) => return Ok(Fate::Unknown(reason)),
+            Err(reason) => return Ok(DaemonSetState::Unknown(reason)),
         };
         loop {
             if let Some(fate) = question.answer() {
                 return Ok(fate);
             }
             if Instant::now() >= end {
-                return Ok(Fate::Unknown("the API server does not answer".into()));
+                return Ok(DaemonSetState::Unknown(
+                    "the API server does not answer".into(),
+                ));
             }
             if let Wake::End(signal) = self.wake(end, &[question.answered.as_fd()])? {
                 let reason = format!("{signal} came before the API server's answer");
-                return Ok(Fate::Unknown(reason));
+                return Ok(DaemonSetState::Unknown(reason));
             }
         }
     }
@@ -132,7 +135,7 @@ impl Installer {
 
 /// A question that a thread of its own waits for the answer to.
 struct Question {
-    fate: Receiver<Fate>,
+    fate: Receiver<DaemonSetState>,
     /// Can be read once the answer is there.
     answered: PipeReader,
 }
@@ -140,7 +143,7 @@ struct Question {
 impl Question {
     fn ask(settings: &Settings) -> Result<Self, String> {
         let token = observe::token(&settings.service_account.join("token"))?;
-        let authority = observe::authority(&settings.trust)?;
+        let authority = observe::authority(&settings.server_verification)?;
         let server = settings.api_server.clone();
         let named = settings.own_pod.as_ref();
         let pod = named
@@ -157,7 +160,7 @@ impl Question {
                 token: &token,
             };
             // Nobody may wait for it any more.
-            let _ = sender.send(kube::fate(&credentials, &pod, QUESTION_TIMEOUT));
+            let _ = sender.send(kube::daemonset_state(&credentials, &pod, QUESTION_TIMEOUT));
         };
         let cannot = |error: io::Error| format!("the API server cannot be asked: {error}");
         let (answered, answering) = io::pipe().map_err(cannot)?;
@@ -169,13 +172,13 @@ impl Question {
         Ok(Self { fate, answered })
     }
 
-    fn answer(&self) -> Option<Fate> {
+    fn answer(&self) -> Option<DaemonSetState> {
         match self.fate.try_recv() {
             Ok(fate) => Some(fate),
             Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => {
-                Some(Fate::Unknown("the API server could not be asked".into()))
-            }
+            Err(TryRecvError::Disconnected) => Some(DaemonSetState::Unknown(
+                "the API server could not be asked".into(),
+            )),
         }
     }
 }

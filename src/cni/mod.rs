@@ -225,7 +225,7 @@ fn check(request: &Request, network: &Network) -> Result<(), Error> {
 /// in a network namespace that nobody uses and that ends with this process.
 fn status(settings: &Settings) -> Result<(), Error> {
     logging::start(settings.log_level);
-    kube::check_access(&settings.kubeconfig, settings.server.as_ref())
+    kube::check_config(&settings.kubeconfig, settings.server.as_ref())
         .map_err(|source| Error::NoKubeconfig(Box::new(source)))?;
     Netns::run_in_fresh(|| redirect::apply(&settings.redirect, settings.backend))
         .map_err(|source| Error::NoNetns { source })?

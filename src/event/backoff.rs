@@ -12,7 +12,7 @@ const QUIET: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Backoff {
     /// How often it is done without a pause.
-    free: u32,
+    burst: u32,
     count: u32,
     last: Option<Last>,
     /// It has to be done again, and has to wait.
@@ -27,9 +27,9 @@ struct Last {
 }
 
 impl Backoff {
-    pub const fn new(free: u32) -> Self {
+    pub const fn new(burst: u32) -> Self {
         Self {
-            free,
+            burst,
             count: 0,
             last: None,
             is_held: false,
@@ -42,7 +42,7 @@ impl Backoff {
         if self.is_quiet(now) {
             self.count = 0;
         }
-        if self.count <= self.free || self.is_held {
+        if self.count <= self.burst || self.is_held {
             self.count = self.count.saturating_add(1);
         }
         self.is_held = false;
@@ -53,7 +53,7 @@ impl Backoff {
     }
 
     /// It has to be done; not before when? `None`: now.
-    pub fn hold(&mut self, now: Instant) -> Option<Instant> {
+    pub fn delay_until(&mut self, now: Instant) -> Option<Instant> {
         if self.is_quiet(now) {
             return None;
         }
@@ -65,7 +65,7 @@ impl Backoff {
     }
 
     /// It need not be done any more.
-    pub fn let_go(&mut self, now: Instant) {
+    pub fn release(&mut self, now: Instant) {
         if let Some(last) = &mut self.last
             && self.is_held
         {
@@ -75,15 +75,15 @@ impl Backoff {
     }
 
     /// The next time does not wait.
-    pub fn hurry(&mut self, now: Instant) {
+    pub fn reset(&mut self, now: Instant) {
         if let Some(last) = &mut self.last {
             last.done = now.checked_sub(LONGEST_PAUSE).unwrap_or(last.done);
         }
     }
 
     /// Whether it was done too often in short order.
-    pub fn is_excessive(&self, now: Instant) -> bool {
-        self.count > self.free && !self.is_quiet(now)
+    pub fn is_flapping(&self, now: Instant) -> bool {
+        self.count > self.burst && !self.is_quiet(now)
     }
 
     /// Whether it was not needed for a while.
@@ -96,7 +96,7 @@ impl Backoff {
         if self.is_held {
             self.until()
         } else {
-            self.quiet_at().filter(|_| self.count > self.free)
+            self.quiet_at().filter(|_| self.count > self.burst)
         }
     }
 
@@ -109,7 +109,7 @@ impl Backoff {
     }
 
     fn pause(&self) -> Duration {
-        match self.count.saturating_sub(self.free) {
+        match self.count.saturating_sub(self.burst) {
             0 => Duration::ZERO,
             over => FIRST_PAUSE
                 .saturating_mul(1 << (over - 1).min(16))
@@ -128,7 +128,7 @@ mod tests {
         (0..times)
             .map(|_| {
                 let needed = now;
-                while let Some(until) = backoff.hold(now) {
+                while let Some(until) = backoff.delay_until(now) {
                     assert_eq!(backoff.next(), Some(until));
                     now = until;
                 }
@@ -148,7 +148,7 @@ mod tests {
             pauses(&mut backoff, now, Duration::ZERO, 11),
             [0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60]
         );
-        assert!(backoff.is_excessive(now));
+        assert!(backoff.is_flapping(now));
     }
 
     #[test]
@@ -157,7 +157,7 @@ mod tests {
         let now = Instant::now();
         let period = Duration::from_millis(2500);
         assert_eq!(pauses(&mut backoff, now, period, 20), [0; 20]);
-        assert!(backoff.is_excessive(now + 19 * period));
+        assert!(backoff.is_flapping(now + 19 * period));
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
         let mut backoff = Backoff::new(2);
         let now = Instant::now();
         assert_eq!(pauses(&mut backoff, now, QUIET, 20), [0; 20]);
-        assert!(!backoff.is_excessive(now + 20 * QUIET));
+        assert!(!backoff.is_flapping(now + 20 * QUIET));
     }
 
     #[test]
@@ -178,15 +178,18 @@ mod tests {
         );
         let now = backoff.last.unwrap().done;
         let later = now + Duration::from_secs(20);
-        assert_eq!(backoff.hold(now), Some(now + Duration::from_secs(32)));
-        assert!(backoff.is_excessive(later) && !backoff.is_quiet(later));
+        assert_eq!(
+            backoff.delay_until(now),
+            Some(now + Duration::from_secs(32))
+        );
+        assert!(backoff.is_flapping(later) && !backoff.is_quiet(later));
         // In the middle of being rewritten it is neither right nor wrong.
-        backoff.let_go(later);
-        assert!(backoff.is_excessive(later));
+        backoff.release(later);
+        assert!(backoff.is_flapping(later));
         let quiet = backoff.next().unwrap();
         assert_eq!(quiet, later + QUIET);
-        assert!(backoff.is_quiet(quiet) && !backoff.is_excessive(quiet));
-        assert_eq!(backoff.hold(quiet), None);
+        assert!(backoff.is_quiet(quiet) && !backoff.is_flapping(quiet));
+        assert_eq!(backoff.delay_until(quiet), None);
     }
 
     #[test]
@@ -195,9 +198,9 @@ mod tests {
         let now = Instant::now();
         pauses(&mut backoff, now, Duration::ZERO, 3);
         let now = backoff.last.unwrap().done;
-        assert!(backoff.hold(now).is_some());
-        backoff.hurry(now);
-        assert_eq!(backoff.hold(now), None);
-        assert!(backoff.is_excessive(now));
+        assert!(backoff.delay_until(now).is_some());
+        backoff.reset(now);
+        assert_eq!(backoff.delay_until(now), None);
+        assert!(backoff.is_flapping(now));
     }
 }

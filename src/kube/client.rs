@@ -19,7 +19,7 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{Connector, NextTimeout, RustlsConnector, TcpConnector};
 use ureq::{Agent, Body};
 
-use crate::kube::config::client_config::{Access, Unusable};
+use crate::kube::config::client_config::{ClientConfig, ConfigError};
 use crate::kube::error::Failure;
 use crate::kube::server::{Host, Server};
 
@@ -38,7 +38,7 @@ const MAX_BODY: u64 = 4 << 20;
 const MAX_ERROR_BODY: u64 = 64 << 10;
 
 /// A way to the API server. The connection is kept for the next request.
-pub struct Session {
+pub struct Client {
     agent: Agent,
     /// What requests go to: the server, under the name of its certificate.
     base: String,
@@ -48,9 +48,9 @@ pub struct Session {
     server: Server,
 }
 
-impl Session {
+impl Client {
     /// Prepares TLS. Nothing is sent yet.
-    pub fn new(access: &Access) -> Result<Self, Unusable> {
+    pub fn new(access: &ClientConfig) -> Result<Self, ConfigError> {
         let server = access.server.clone();
         let named = access.tls_server_name.as_ref().map(|name| Server {
             host: name.clone(),
@@ -156,7 +156,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     seconds.ok().map(Duration::from_secs)
 }
 
-fn tls(access: &Access) -> Result<TlsConfig, Unusable> {
+fn tls(access: &ClientConfig) -> Result<TlsConfig, ConfigError> {
     let provider = Arc::new(provider());
     let client = match &access.client {
         Some((certificate, key)) => Some(client_cert(certificate, key, &provider)?),
@@ -190,14 +190,14 @@ fn provider() -> CryptoProvider {
 }
 
 /// Whether a PEM bundle holds an authority that TLS can use.
-pub fn check_authority(bundle: &[u8]) -> Result<(), Unusable> {
+pub fn check_ca_bundle(bundle: &[u8]) -> Result<(), ConfigError> {
     authorities(bundle).map(drop)
 }
 
 /// The certificates of a bundle, and how many of them cannot be used. ureq drops a
 /// certificate that does not parse without a word: they are tried here first. One that TLS
 /// cannot use does not spoil the others of its bundle.
-fn authorities(bundle: &[u8]) -> Result<(Vec<Certificate<'static>>, usize), Unusable> {
+fn authorities(bundle: &[u8]) -> Result<(Vec<Certificate<'static>>, usize), ConfigError> {
     let mut store = RootCertStore::empty();
     let mut usable = Vec::new();
     let mut refused = 0;
@@ -210,8 +210,8 @@ fn authorities(bundle: &[u8]) -> Result<(Vec<Certificate<'static>>, usize), Unus
         }
     }
     match (usable.is_empty(), refused) {
-        (true, 0) => Err(Unusable::NoAuthority),
-        (true, _) => Err(Unusable::Authorities { refused }),
+        (true, 0) => Err(ConfigError::NoAuthority),
+        (true, _) => Err(ConfigError::Authorities { refused }),
         (false, _) => Ok((usable, refused)),
     }
 }
@@ -221,24 +221,24 @@ fn client_cert(
     certificate: &[u8],
     key: &[u8],
     provider: &CryptoProvider,
-) -> Result<ClientCert, Unusable> {
-    let unusable = |field| move |_| Unusable::Pem { field };
+) -> Result<ClientCert, ConfigError> {
+    let unusable = |field| move |_| ConfigError::Pem { field };
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
         .collect::<Result<_, _>>()
         .map_err(unusable("client-certificate"))?;
     if chain.is_empty() {
-        return Err(Unusable::Pem {
+        return Err(ConfigError::Pem {
             field: "client-certificate",
         });
     }
     let key_der = PrivateKeyDer::from_pem_slice(key).map_err(unusable("client-key"))?;
     CertifiedKey::from_der(chain.clone(), key_der, provider)
-        .map_err(|source| Unusable::ClientCertificate { source })?;
+        .map_err(|source| ConfigError::ClientCertificate { source })?;
     let certificates: Vec<_> = chain
         .iter()
         .map(|der| Certificate::from_der(der).to_owned())
         .collect();
-    let key = PrivateKey::from_pem(key).map_err(|_| Unusable::Pem {
+    let key = PrivateKey::from_pem(key).map_err(|_| ConfigError::Pem {
         field: "client-key",
     })?;
     Ok(ClientCert::new_with_certs(&certificates, key))

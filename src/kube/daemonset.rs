@@ -8,8 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-use crate::kube::client::Session;
-use crate::kube::config::client_config::Access;
+use crate::kube::client::Client;
+use crate::kube::config::client_config::ClientConfig;
 use crate::kube::config::kubeconfig::Credentials;
 use crate::kube::error::Failure;
 use crate::kube::pod::PodRef;
@@ -17,11 +17,11 @@ use crate::text::error_chain;
 
 /// What is to become of what our pod has installed.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum DaemonSetState {
     /// The `DaemonSet` is there to stay: this is a restart or an upgrade.
-    Wanted(String),
+    Present(String),
     /// It is gone or going.
-    Unwanted(String),
+    Gone(String),
     /// Nobody could say.
     Unknown(String),
 }
@@ -53,16 +53,22 @@ impl OwnPod {
 }
 
 /// Asks about `pod` with its own credentials. Blocks for `timeout` at most.
-pub fn fate(credentials: &Credentials, pod: &OwnPod, timeout: Duration) -> Fate {
+pub fn daemonset_state(
+    credentials: &Credentials,
+    pod: &OwnPod,
+    timeout: Duration,
+) -> DaemonSetState {
     let question = match Question::new(credentials, timeout) {
         Ok(question) => question,
-        Err(reason) => return Fate::Unknown(reason),
+        Err(reason) => return DaemonSetState::Unknown(reason),
     };
-    question.ask(pod).unwrap_or_else(|fate| fate)
+    question
+        .ask(pod)
+        .unwrap_or_else(|daemonset_state| daemonset_state)
 }
 
 struct Question {
-    session: Session,
+    session: Client,
     deadline: Instant,
 }
 
@@ -87,14 +93,14 @@ struct Owner {
 
 impl Question {
     fn new(credentials: &Credentials, timeout: Duration) -> Result<Self, String> {
-        let access = Access {
+        let access = ClientConfig {
             server: credentials.server.clone(),
             tls_server_name: None,
             authorities: credentials.authority.map(<[u8]>::to_vec),
             token: Some(credentials.token.to_owned()),
             client: None,
         };
-        let session = Session::new(&access).map_err(|error| error_chain(&error))?;
+        let session = Client::new(&access).map_err(|error| error_chain(&error))?;
         Ok(Self {
             session,
             deadline: Instant::now() + timeout,
@@ -102,40 +108,42 @@ impl Question {
     }
 
     /// `Err` is an answer too: the one that a refusal comes to.
-    fn ask(&self, pod: &OwnPod) -> Result<Fate, Fate> {
+    fn ask(&self, pod: &OwnPod) -> Result<DaemonSetState, DaemonSetState> {
         let PodRef {
             namespace, name, ..
         } = pod;
         let pod = self
             .get(&format!("/api/v1/namespaces/{namespace}/pods/{name}"))?
-            .ok_or_else(|| Fate::Unknown(format!("there is no pod {namespace}/{name}")))?;
+            .ok_or_else(|| {
+                DaemonSetState::Unknown(format!("there is no pod {namespace}/{name}"))
+            })?;
         let Some(owner) = pod
             .metadata
             .owner_references
             .iter()
             .find(|owner| owner.kind == "DaemonSet")
         else {
-            return Ok(Fate::Unknown(format!(
+            return Ok(DaemonSetState::Unknown(format!(
                 "pod {namespace}/{name} belongs to no DaemonSet"
             )));
         };
         // Named by the rules that pods are named by.
         let PodRef { name, .. } = PodRef::new(namespace, &owner.name, None).map_err(|_| {
-            Fate::Unknown(format!("the owner of pod {namespace}/{name} has no name"))
+            DaemonSetState::Unknown(format!("the owner of pod {namespace}/{name} has no name"))
         })?;
         let path = format!("/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}");
         let name = format!("DaemonSet {namespace}/{name}");
         Ok(match self.get(&path)? {
-            None => Fate::Unwanted(format!("{name} is gone")),
+            None => DaemonSetState::Gone(format!("{name} is gone")),
             Some(set) if set.metadata.deletion_timestamp.is_some() => {
-                Fate::Unwanted(format!("{name} is being deleted"))
+                DaemonSetState::Gone(format!("{name} is being deleted"))
             }
-            Some(_) => Fate::Wanted(format!("{name} is there to stay")),
+            Some(_) => DaemonSetState::Present(format!("{name} is there to stay")),
         })
     }
 
     /// `None`: 404.
-    fn get(&self, path: &str) -> Result<Option<Object>, Fate> {
+    fn get(&self, path: &str) -> Result<Option<Object>, DaemonSetState> {
         let budget = self.deadline.saturating_duration_since(Instant::now());
         let asked = |failure: &dyn std::error::Error| {
             format!("GET {}: {}", self.session.url(path), error_chain(failure))
@@ -149,25 +157,25 @@ impl Question {
                     code: 401 | 403, ..
                 },
             ) => {
-                return Err(Fate::Unwanted(asked(&refusal)));
+                return Err(DaemonSetState::Gone(asked(&refusal)));
             }
-            Err(failure) => return Err(Fate::Unknown(asked(&failure))),
+            Err(failure) => return Err(DaemonSetState::Unknown(asked(&failure))),
         };
         // The error's own text may quote the answer.
         serde_json::from_slice(&body).map(Some).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             let url = self.session.url(path);
-            Fate::Unknown(format!(
+            DaemonSetState::Unknown(format!(
                 "GET {url}: the answer is no object in JSON at line {line}, column {column}"
             ))
         })
     }
 }
 
-impl fmt::Display for Fate {
+impl fmt::Display for DaemonSetState {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Self::Wanted(reason) | Self::Unwanted(reason) | Self::Unknown(reason) => {
+            Self::Present(reason) | Self::Gone(reason) | Self::Unknown(reason) => {
                 f.write_str(reason)
             }
         }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::kube::config::client_config::Unusable;
-use crate::kube::pod::NotThePod;
+use crate::kube::config::client_config::ConfigError;
+use crate::kube::pod::PodDecodeError;
 
 /// Why a pod could not be fetched. The source is the last attempt's failure.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum Error {
         /// The kubeconfig.
         path: PathBuf,
         /// What is wrong.
-        source: Unusable,
+        source: ConfigError,
     },
     /// No answer until the deadline.
     #[error(
@@ -25,7 +25,7 @@ pub enum Error {
     )]
     Unreachable {
         /// What was tried.
-        tried: Tried,
+        tried: Attempts,
         /// The last failure.
         source: Failure,
     },
@@ -35,7 +35,7 @@ pub enum Error {
     )]
     Untrusted {
         /// What was tried.
-        tried: Tried,
+        tried: Attempts,
         /// The last failure.
         source: Failure,
     },
@@ -45,7 +45,7 @@ pub enum Error {
     )]
     Unauthorized {
         /// What was tried.
-        tried: Tried,
+        tried: Attempts,
         /// The last failure.
         source: Failure,
     },
@@ -55,7 +55,7 @@ pub enum Error {
     )]
     Forbidden {
         /// What was tried.
-        tried: Tried,
+        tried: Attempts,
         /// The last failure.
         source: Failure,
     },
@@ -63,7 +63,7 @@ pub enum Error {
     #[error("the API server knows no such pod ({tried}); it was probably deleted meanwhile")]
     NotFound {
         /// What was tried.
-        tried: Tried,
+        tried: Attempts,
         /// The last failure.
         source: Failure,
     },
@@ -73,7 +73,7 @@ pub enum Error {
     )]
     Replaced {
         /// What was tried.
-        tried: Tried,
+        tried: Attempts,
         /// Both UIDs.
         source: Failure,
     },
@@ -81,7 +81,7 @@ pub enum Error {
     #[error("the API server is overloaded or failing ({tried}); the pod's next start asks again")]
     Overloaded {
         /// What was tried.
-        tried: Tried,
+        tried: Attempts,
         /// The last failure.
         source: Failure,
     },
@@ -91,7 +91,7 @@ pub enum Error {
     )]
     BadAnswer {
         /// What was tried.
-        tried: Tried,
+        tried: Attempts,
         /// The last failure.
         source: Failure,
     },
@@ -99,7 +99,7 @@ pub enum Error {
 
 /// What was tried, how often and for how long.
 #[derive(Debug, Clone)]
-pub struct Tried {
+pub struct Attempts {
     /// Of the last request.
     pub url: String,
     /// How many requests.
@@ -108,7 +108,7 @@ pub struct Tried {
     pub elapsed: Duration,
 }
 
-impl fmt::Display for Tried {
+impl fmt::Display for Attempts {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "GET {}, tried ", self.url)?;
         match self.attempts {
@@ -179,7 +179,7 @@ pub enum Failure {
     },
     /// 200 with something else.
     #[error(transparent)]
-    NotThePod(#[from] NotThePod),
+    PodDecodeError(#[from] PodDecodeError),
     /// The pod's UID is not the sandbox's.
     #[error("the pod there has the UID {found}, the sandbox is of {wanted}")]
     Replaced {
@@ -192,7 +192,7 @@ pub enum Failure {
 
 /// What follows from an attempt's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Retry {
     /// Ask again, without the cache.
     Missing,
     /// Read the kubeconfig again, then ask again.
@@ -206,21 +206,21 @@ pub enum Verdict {
 impl Failure {
     /// What follows. A server that is the wrong one, or that means it, is not asked again:
     /// the runtime starts the pod once more anyway, and a fast answer says what is wrong.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Retry {
         match self {
-            Self::ClientCertificate { .. } | Self::Status { code: 401, .. } => Verdict::Unauthorized,
-            Self::Status { code: 404, .. } | Self::Replaced { .. } => Verdict::Missing,
+            Self::ClientCertificate { .. } | Self::Status { code: 401, .. } => Retry::Unauthorized,
+            Self::Status { code: 404, .. } | Self::Replaced { .. } => Retry::Missing,
             Self::Transport { .. }
             | Self::Timeout { .. }
             | Self::Status { code: 429 | 500..=599, .. }
             // Cut off in the middle, as when the API server is stopped.
-            | Self::NotThePod(NotThePod::Syntax { truncated: true, .. }) => Verdict::Retry,
+            | Self::PodDecodeError(PodDecodeError::Syntax { truncated: true, .. }) => Retry::Retry,
             Self::Certificate { .. }
             | Self::NotTls { .. }
             | Self::NotHttp { .. }
             | Self::Status { .. }
             | Self::TooLarge { .. }
-            | Self::NotThePod(_) => Verdict::GiveUp,
+            | Self::PodDecodeError(_) => Retry::GiveUp,
         }
     }
 
@@ -233,7 +233,7 @@ impl Failure {
     }
 
     /// What the failure comes to when it was the last one.
-    pub fn after(self, tried: Tried) -> Error {
+    pub fn after(self, tried: Attempts) -> Error {
         let source = self;
         match source {
             Self::Transport { .. } | Self::Timeout { .. } => Error::Unreachable { tried, source },
@@ -252,7 +252,7 @@ impl Failure {
             | Self::NotHttp { .. }
             | Self::Status { .. }
             | Self::TooLarge { .. }
-            | Self::NotThePod(_) => Error::BadAnswer { tried, source },
+            | Self::PodDecodeError(_) => Error::BadAnswer { tried, source },
         }
     }
 }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use crate::kube::Pod;
 use crate::kube::PodRef;
 use crate::kube::Server;
-use crate::kube::client::Session;
-use crate::kube::config::client_config::{Access, Unusable};
-use crate::kube::error::{Error, Failure, Tried, Verdict};
+use crate::kube::client::Client;
+use crate::kube::config::client_config::{ClientConfig, ConfigError};
+use crate::kube::error::{Attempts, Error, Failure, Retry};
 use crate::text::error_chain;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -32,8 +32,8 @@ pub struct Lookup<'a> {
 }
 
 /// Whether a kubeconfig is complete, without asking anybody.
-pub fn check_access(kubeconfig: &Path, server: Option<&Server>) -> Result<(), Error> {
-    let session = Access::read(kubeconfig, server).and_then(|access| Session::new(&access));
+pub fn check_config(kubeconfig: &Path, server: Option<&Server>) -> Result<(), Error> {
+    let session = ClientConfig::read(kubeconfig, server).and_then(|access| Client::new(&access));
     session.map(drop).map_err(|source| Error::Kubeconfig {
         path: kubeconfig.to_owned(),
         source,
@@ -42,7 +42,7 @@ pub fn check_access(kubeconfig: &Path, server: Option<&Server>) -> Result<(), Er
 
 /// Fetches the pod. Blocks for `timeout` at most.
 pub fn fetch_pod(lookup: &Lookup) -> Result<Pod, Error> {
-    let mut client = Client::new(lookup)?;
+    let mut client = PodLookup::new(lookup)?;
     loop {
         let failure = match client.attempt() {
             Ok(pod) => {
@@ -67,10 +67,10 @@ enum Source {
     Storage,
 }
 
-struct Client<'a> {
+struct PodLookup<'a> {
     lookup: &'a Lookup<'a>,
-    access: Access,
-    session: Session,
+    access: ClientConfig,
+    session: Client,
     source: Source,
     pauses: Pauses,
     started: Instant,
@@ -79,12 +79,12 @@ struct Client<'a> {
     last: Option<Failure>,
 }
 
-impl<'a> Client<'a> {
+impl<'a> PodLookup<'a> {
     fn new(lookup: &'a Lookup) -> Result<Self, Error> {
         let started = Instant::now();
         let access = read(lookup)?;
         Ok(Self {
-            session: Session::new(&access).map_err(|source| unusable(lookup, source))?,
+            session: Client::new(&access).map_err(|source| unusable(lookup, source))?,
             lookup,
             access,
             source: Source::Cache,
@@ -112,17 +112,17 @@ impl<'a> Client<'a> {
     /// Gets ready for the next attempt, or gives the failure back as the last one.
     fn recover(&mut self, failure: Failure) -> Result<Result<(), Failure>, Error> {
         match (failure.verdict(), self.source) {
-            (Verdict::GiveUp, _) => return Ok(Err(failure)),
-            (Verdict::Missing, Source::Cache) => {
+            (Retry::GiveUp, _) => return Ok(Err(failure)),
+            (Retry::Missing, Source::Cache) => {
                 self.source = Source::Storage;
                 return Ok(Ok(()));
             }
             // Storage has no older truth: another pod has the name for good.
-            (Verdict::Missing, Source::Storage) if matches!(failure, Failure::Replaced { .. }) => {
+            (Retry::Missing, Source::Storage) if matches!(failure, Failure::Replaced { .. }) => {
                 return Ok(Err(failure));
             }
-            (Verdict::Unauthorized, _) if self.renew_access()? => return Ok(Ok(())),
-            (Verdict::Missing | Verdict::Unauthorized | Verdict::Retry, _) => {}
+            (Retry::Unauthorized, _) if self.renew_access()? => return Ok(Ok(())),
+            (Retry::Missing | Retry::Unauthorized | Retry::Retry, _) => {}
         }
         let remaining = self.remaining();
         if remaining < SHORTEST_ATTEMPT {
@@ -144,7 +144,7 @@ impl<'a> Client<'a> {
         if access == self.access {
             return Ok(false);
         }
-        let session = Session::new(&access);
+        let session = Client::new(&access);
         self.session = session.map_err(|source| unusable(self.lookup, source))?;
         self.access = access;
         Ok(true)
@@ -173,8 +173,8 @@ impl<'a> Client<'a> {
         self.lookup.timeout.saturating_sub(self.started.elapsed())
     }
 
-    fn tried(&self) -> Tried {
-        Tried {
+    fn tried(&self) -> Attempts {
+        Attempts {
             url: self.session.url(&self.path()),
             attempts: self.attempts,
             elapsed: self.started.elapsed(),
@@ -182,11 +182,11 @@ impl<'a> Client<'a> {
     }
 }
 
-fn read(lookup: &Lookup) -> Result<Access, Error> {
-    Access::read(lookup.kubeconfig, lookup.server).map_err(|source| unusable(lookup, source))
+fn read(lookup: &Lookup) -> Result<ClientConfig, Error> {
+    ClientConfig::read(lookup.kubeconfig, lookup.server).map_err(|source| unusable(lookup, source))
 }
 
-fn unusable(lookup: &Lookup, source: Unusable) -> Error {
+fn unusable(lookup: &Lookup, source: ConfigError) -> Error {
     Error::Kubeconfig {
         path: lookup.kubeconfig.to_owned(),
         source,

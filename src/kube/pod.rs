@@ -54,7 +54,7 @@ pub struct Pod {
 
 /// Why an answer is not the pod that was asked for.
 #[derive(Debug, thiserror::Error)]
-pub enum NotThePod {
+pub enum PodDecodeError {
     /// Not JSON, or JSON of another shape.
     #[error("the answer is not a pod in JSON at line {line}, column {column}")]
     Syntax {
@@ -107,21 +107,22 @@ impl PodRef {
 
 impl Pod {
     /// Takes what we use out of the API server's answer about `wanted`.
-    pub fn from_json(body: &[u8], wanted: &PodRef) -> Result<Self, NotThePod> {
-        let object: Object = serde_json::from_slice(body).map_err(|error| NotThePod::Syntax {
-            line: error.line(),
-            column: error.column(),
-            truncated: error.is_eof(),
-        })?;
+    pub fn from_json(body: &[u8], wanted: &PodRef) -> Result<Self, PodDecodeError> {
+        let object: Object =
+            serde_json::from_slice(body).map_err(|error| PodDecodeError::Syntax {
+                line: error.line(),
+                column: error.column(),
+                truncated: error.is_eof(),
+            })?;
         if object.kind != "Pod" {
-            return Err(NotThePod::Kind);
+            return Err(PodDecodeError::Kind);
         }
         let Object { metadata, spec, .. } = object;
         if metadata.uid.is_empty()
             || metadata.name != wanted.name
             || metadata.namespace != wanted.namespace
         {
-            return Err(NotThePod::Other);
+            return Err(PodDecodeError::Other);
         }
         let (ports, users) = spec.ports_and_users();
         Ok(Self {
@@ -305,7 +306,7 @@ mod tests {
         PodRef::new("media", "web", Some("u-1")).unwrap()
     }
 
-    fn parse(value: &Value) -> Result<Pod, NotThePod> {
+    fn parse(value: &Value) -> Result<Pod, PodDecodeError> {
         Pod::from_json(value.to_string().as_bytes(), &web())
     }
 
@@ -396,7 +397,7 @@ mod tests {
             assert!(
                 matches!(
                     error,
-                    NotThePod::Syntax {
+                    PodDecodeError::Syntax {
                         truncated: true,
                         ..
                     }

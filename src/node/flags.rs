@@ -97,7 +97,7 @@ pub const SKIP_TLS_VERIFY: Setting = setting(
     "skip-tls-verify",
     "BOOL",
     "false",
-    "Trust any API server's certificate",
+    "ServerVerification any API server's certificate",
 );
 pub const UPDATE: Setting = setting(
     "update-cni-binaries",

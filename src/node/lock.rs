@@ -9,30 +9,30 @@ use std::path::Path;
 
 /// Whose the kubeconfig is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Charge {
+pub enum Holder {
     /// Ours, or nobody's.
-    Ours,
+    Us,
     /// An installer's that has started before us.
-    Predecessors,
+    Older,
     /// An installer's that has started after us.
-    Successors,
+    Newer,
 }
 
 /// What we have of it.
 #[derive(Debug, Default)]
-pub struct Lease {
+pub struct NodeLock {
     /// The kubeconfig when we were in charge, locked.
     file: Option<File>,
 }
 
-impl Lease {
+impl NodeLock {
     /// Looks whose it is; takes what is nobody's.
-    pub fn look(&mut self, kubeconfig: &Path) -> Charge {
+    pub fn look(&mut self, kubeconfig: &Path) -> Holder {
         match self.is_others(kubeconfig) {
-            Ok(true) if self.file.is_some() => Charge::Successors,
-            Ok(true) => Charge::Predecessors,
+            Ok(true) if self.file.is_some() => Holder::Newer,
+            Ok(true) => Holder::Older,
             // Or it is not there, or on a file system that knows no locks.
-            Ok(false) | Err(_) => Charge::Ours,
+            Ok(false) | Err(_) => Holder::Us,
         }
     }
 

@@ -6,5 +6,6 @@ pub mod netdir;
 pub mod observe;
 pub mod plan;
 pub mod settings;
+pub mod step;
 pub mod throttle;
 mod values;

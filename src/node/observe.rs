@@ -14,8 +14,8 @@ use nix::unistd::geteuid;
 use crate::fs::{Disk, Owner, is_in_use, own_executable, read_file};
 use crate::kube;
 use crate::names::{EXECUTABLE, ORIGINAL_SUFFIX, TEMPORARY_PREFIX, is_network_configuration};
-use crate::node::lock::{Charge, Lease};
-use crate::node::settings::{Settings, Trust};
+use crate::node::lock::{Holder, NodeLock};
+use crate::node::settings::{ServerVerification, Settings};
 
 /// More than etcd, where such files may come from, holds in one object.
 const LARGEST_FILE: u64 = 4 << 20;
@@ -32,8 +32,8 @@ pub struct Observed {
     pub bin_dirs: Vec<BinDir>,
     /// Why there is no place for the executable.
     pub bin_dir_trouble: Option<String>,
-    pub charge: Charge,
-    pub kubeconfig: State,
+    pub holder: Holder,
+    pub kubeconfig: FileState,
     pub token: Result<String, String>,
     /// PEM; `None`: not asked for.
     pub authority: Result<Option<Vec<u8>>, String>,
@@ -55,14 +55,14 @@ pub struct Observed {
 #[derive(Debug)]
 pub struct BinDir {
     pub path: PathBuf,
-    pub executable: Comparison,
+    pub executable: Drift,
     /// By name.
-    pub links: Vec<(&'static str, Comparison)>,
+    pub links: Vec<(&'static str, Drift)>,
 }
 
 /// How something compares with what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Comparison {
+pub enum Drift {
     Missing,
     Right,
     /// Why not.
@@ -71,21 +71,21 @@ pub enum Comparison {
 
 /// A file that is ours alone.
 #[derive(Debug)]
-pub enum State {
+pub enum FileState {
     Missing,
-    There(Held),
+    Present(FileSnapshot),
     Unreadable(String),
 }
 
 /// A file's content and whose it is.
-pub struct Held {
+pub struct FileSnapshot {
     pub content: Vec<u8>,
     /// Permission bits.
     pub mode: u32,
     pub owner: Owner,
 }
 
-impl Held {
+impl FileSnapshot {
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.content)
     }
@@ -97,22 +97,22 @@ pub struct NetFile {
     pub name: String,
     /// Where it really is: behind symlinks.
     pub path: PathBuf,
-    pub held: Result<Held, Unheld>,
+    pub snapshot: Result<FileSnapshot, Unreadable>,
 }
 
 /// Why the content of a file is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unheld {
+pub enum Unreadable {
     /// Nobody can read it.
-    ByAnyone(String),
+    NotAFile(String),
     /// The runtime, which is not in this container, may find it; we never could.
-    Elsewhere(String),
+    OutsideContainer(String),
     /// Reading it has failed.
-    Failed(String),
+    Io(String),
 }
 
 /// Contents may hold tokens.
-impl std::fmt::Debug for Held {
+impl std::fmt::Debug for FileSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         write!(f, "{} bytes, mode {:04o}", self.content.len(), self.mode)
     }
@@ -123,7 +123,7 @@ impl std::fmt::Debug for Held {
 pub struct Observer {
     /// Files that were found to be copies of ours, as long as they stay what they were.
     copies: HashMap<PathBuf, Identity>,
-    pub lease: Lease,
+    pub lock: NodeLock,
     /// Token and authority when the kubeconfig was right.
     written: Option<(String, Option<Vec<u8>>)>,
 }
@@ -148,14 +148,14 @@ impl Observer {
             .chain([settings.net_dir.as_path()])
             .chain(linked_dirs.iter().map(PathBuf::as_path));
         let token = token(&settings.service_account.join("token"));
-        let authority = authority(&settings.trust);
+        let authority = authority(&settings.server_verification);
         Observed {
             temporaries: directories.flat_map(temporaries).collect(),
             unsynced: disk.unsynced().clone(),
             linked_dirs,
             bin_dirs,
             bin_dir_trouble,
-            charge: self.lease.look(&settings.kubeconfig()),
+            holder: self.lock.look(&settings.kubeconfig()),
             kubeconfig: state(&settings.kubeconfig()),
             is_renewed: self
                 .written
@@ -171,7 +171,7 @@ impl Observer {
     }
 
     /// It was found to say what it should.
-    pub fn kubeconfig_is_right(&mut self, found: &Observed) {
+    pub fn kubeconfig_is_current(&mut self, found: &Observed) {
         if found.is_renewed
             && let (Ok(token), Ok(authority)) = (&found.token, &found.authority)
         {
@@ -209,45 +209,45 @@ impl Observer {
         }
     }
 
-    fn executable(&mut self, path: &Path) -> Comparison {
+    fn executable(&mut self, path: &Path) -> Drift {
         let compared = self.compare(path);
-        if !matches!(compared, Ok(Comparison::Right)) {
+        if !matches!(compared, Ok(Drift::Right)) {
             self.copies.remove(path);
         }
-        compared.unwrap_or_else(|error| Comparison::Wrong(format!("it cannot be read: {error}")))
+        compared.unwrap_or_else(|error| Drift::Wrong(format!("it cannot be read: {error}")))
     }
 
-    fn compare(&mut self, path: &Path) -> io::Result<Comparison> {
+    fn compare(&mut self, path: &Path) -> io::Result<Drift> {
         let metadata = match path.symlink_metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Comparison::Missing);
+                return Ok(Drift::Missing);
             }
             metadata => metadata?,
         };
         if !metadata.is_file() {
-            return Ok(Comparison::Wrong("it was not a regular file".into()));
+            return Ok(Drift::Wrong("it was not a regular file".into()));
         }
         let mode = metadata.mode() & PERMISSIONS;
         if mode != EXECUTABLE_MODE {
-            return Ok(Comparison::Wrong(format!("its mode was {mode:04o}")));
+            return Ok(Drift::Wrong(format!("its mode was {mode:04o}")));
         }
         // Who could replace what root runs.
         if metadata.uid() != geteuid().as_raw() {
-            return Ok(Comparison::Wrong(format!(
+            return Ok(Drift::Wrong(format!(
                 "it belonged to user {}",
                 metadata.uid()
             )));
         }
         let identity = Identity::of(&metadata);
         if self.copies.get(path) == Some(&identity) {
-            return Ok(Comparison::Right);
+            return Ok(Drift::Right);
         }
         let own = own_executable()?;
         if own.metadata()?.len() != metadata.len() || !same_content(own, File::open(path)?)? {
-            return Ok(Comparison::Wrong("it was not this version".into()));
+            return Ok(Drift::Wrong("it was not this version".into()));
         }
         self.copies.insert(path.to_owned(), identity);
-        Ok(Comparison::Right)
+        Ok(Drift::Right)
     }
 }
 
@@ -280,12 +280,12 @@ fn same_content(one: File, other: File) -> io::Result<bool> {
     }
 }
 
-fn link(path: &Path) -> Comparison {
+fn link(path: &Path) -> Drift {
     match fs::read_link(path) {
-        Ok(target) if target == Path::new(EXECUTABLE) => Comparison::Right,
-        Ok(target) => Comparison::Wrong(format!("it was a symlink to {}", target.display())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Comparison::Missing,
-        Err(_) => Comparison::Wrong("it was not a symlink".into()),
+        Ok(target) if target == Path::new(EXECUTABLE) => Drift::Right,
+        Ok(target) => Drift::Wrong(format!("it was a symlink to {}", target.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Drift::Missing,
+        Err(_) => Drift::Wrong("it was not a symlink".into()),
     }
 }
 
@@ -314,24 +314,24 @@ fn is_left(entry: &DirEntry) -> bool {
             .is_ok_and(|kind| kind.is_symlink() || (kind.is_file() && !is_in_use(&entry.path())))
 }
 
-fn state(path: &Path) -> State {
-    let held = if path.is_symlink() {
+fn state(path: &Path) -> FileState {
+    let snapshot = if path.is_symlink() {
         // For the host it leads elsewhere.
         Err(io::Error::other("it was a symlink"))
     } else {
-        held(path)
+        snapshot(path)
     };
-    match held {
-        Ok(held) => State::There(held),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => State::Missing,
-        Err(error) => State::Unreadable(error.to_string()),
+    match snapshot {
+        Ok(snapshot) => FileState::Present(snapshot),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => FileState::Missing,
+        Err(error) => FileState::Unreadable(error.to_string()),
     }
 }
 
-fn held(path: &Path) -> io::Result<Held> {
+fn snapshot(path: &Path) -> io::Result<FileSnapshot> {
     let content = read_file(path, LARGEST_FILE)?;
     let metadata = fs::metadata(path)?;
-    Ok(Held {
+    Ok(FileSnapshot {
         content,
         mode: metadata.mode() & PERMISSIONS,
         owner: Owner {
@@ -363,18 +363,20 @@ fn net_files(directory: &Path) -> Result<Vec<NetFile>, String> {
 /// `None`: it has just gone.
 fn net_file(directory: &Path, name: &OsStr) -> Option<NetFile> {
     let path = directory.join(name);
-    let held = match fs::metadata(&path) {
-        Ok(metadata) if metadata.is_dir() => Err(Unheld::ByAnyone("it is a directory".into())),
+    let snapshot = match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => Err(Unreadable::NotAFile("it is a directory".into())),
         Ok(metadata) if !metadata.is_file() => {
-            Err(Unheld::ByAnyone("it is not a regular file".into()))
+            Err(Unreadable::NotAFile("it is not a regular file".into()))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(dangling(&fs::read_link(&path).ok()?))
         }
-        _ if name.to_str().is_none() => Err(Unheld::Elsewhere("its name is not UTF-8".into())),
-        _ => match held(&path) {
+        _ if name.to_str().is_none() => {
+            Err(Unreadable::OutsideContainer("its name is not UTF-8".into()))
+        }
+        _ => match snapshot(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            held => held.map_err(|error| Unheld::Failed(error.to_string())),
+            snapshot => snapshot.map_err(|error| Unreadable::Io(error.to_string())),
         },
     };
     Some(NetFile {
@@ -384,7 +386,7 @@ fn net_file(directory: &Path, name: &OsStr) -> Option<NetFile> {
         } else {
             path
         },
-        held,
+        snapshot,
     })
 }
 
@@ -399,16 +401,16 @@ fn linked_dirs(net_dir: &Path, files: &Result<Vec<NetFile>, String>) -> BTreeSet
 }
 
 /// A symlink that leads out of the directory leads somewhere else on the host.
-fn dangling(target: &Path) -> Unheld {
+fn dangling(target: &Path) -> Unreadable {
     let reason = format!(
         "it is a symlink to {}, which is not there",
         target.display()
     );
     let stays = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
     if target.components().all(stays) {
-        Unheld::ByAnyone(reason)
+        Unreadable::NotAFile(reason)
     } else {
-        Unheld::Elsewhere(format!("{reason} in this container"))
+        Unreadable::OutsideContainer(format!("{reason} in this container"))
     }
 }
 
@@ -441,8 +443,8 @@ pub fn token(path: &Path) -> Result<String, String> {
 }
 
 /// The certificate authority to trust; `None` where anybody is trusted.
-pub fn authority(trust: &Trust) -> Result<Option<Vec<u8>>, String> {
-    let Trust::AuthorityFile(path) = trust else {
+pub fn authority(server_verification: &ServerVerification) -> Result<Option<Vec<u8>>, String> {
+    let ServerVerification::CaFile(path) = server_verification else {
         return Ok(None);
     };
     let bytes = read_mounted(path).map_err(|error| {
@@ -451,7 +453,7 @@ pub fn authority(trust: &Trust) -> Result<Option<Vec<u8>>, String> {
             path.display()
         )
     })?;
-    match kube::check_authority(&bytes) {
+    match kube::check_ca_bundle(&bytes) {
         Ok(()) => Ok(Some(bytes)),
         Err(error) => Err(format!(
             "the certificate authority {} cannot be used: {error}",

@@ -36,7 +36,7 @@ pub struct Settings {
     pub kubeconfig_name: String,
     /// Permission bits.
     pub kubeconfig_mode: u32,
-    pub trust: Trust,
+    pub server_verification: ServerVerification,
     pub replacement: Replacement,
     /// Symlinks that are made, by name.
     pub links: Vec<&'static str>,
@@ -68,9 +68,9 @@ pub enum Placement {
 
 /// How the API server's certificate is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trust {
-    AuthorityFile(PathBuf),
-    Anyone,
+pub enum ServerVerification {
+    CaFile(PathBuf),
+    Skip,
 }
 
 /// What happens to executables that are there already.
@@ -156,10 +156,10 @@ impl Settings {
             log_format: given.parsed(&flags::LOG_TYPE, Format::from_name)?,
             kubeconfig_name,
             kubeconfig_mode: given.parsed(&flags::KUBECONFIG_MODE, values::mode)?,
-            trust: if given.parsed(&flags::SKIP_TLS_VERIFY, values::boolean)? {
-                Trust::Anyone
+            server_verification: if given.parsed(&flags::SKIP_TLS_VERIFY, values::boolean)? {
+                ServerVerification::Skip
             } else {
-                Trust::AuthorityFile(under(&absolute(&flags::KUBE_CA_FILE)?))
+                ServerVerification::CaFile(under(&absolute(&flags::KUBE_CA_FILE)?))
             },
             replacement: if given.parsed(&flags::UPDATE, values::boolean)? {
                 Replacement::IfDifferent
@@ -304,7 +304,10 @@ mod tests {
             (Cleanup::Auto, Replacement::IfDifferent)
         );
         let authority = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
-        assert_eq!(settings.trust, Trust::AuthorityFile(authority.into()));
+        assert_eq!(
+            settings.server_verification,
+            ServerVerification::CaFile(authority.into())
+        );
         assert_eq!(settings.links, ["msm-cni", "msm-iptables"]);
         assert_eq!(
             settings.health_address,
@@ -330,10 +333,14 @@ mod tests {
             ("=FALSE", false),
             ("=False", false),
         ] {
-            let trust = settings(&[&format!("--skip-tls-verify{given}")], &[])
+            let server_verification = settings(&[&format!("--skip-tls-verify{given}")], &[])
                 .unwrap()
-                .trust;
-            assert_eq!(trust == Trust::Anyone, expected, "{given}");
+                .server_verification;
+            assert_eq!(
+                server_verification == ServerVerification::Skip,
+                expected,
+                "{given}"
+            );
         }
         for switch in [
             "--chained-cni-plugin",
@@ -446,7 +453,10 @@ mod tests {
             settings.kubeconfig_on_host,
             "/etc/net.d/ZZZ-msm-cni-kubeconfig"
         );
-        assert_eq!(settings.trust, Trust::AuthorityFile("/tmp/x/ca.crt".into()));
+        assert_eq!(
+            settings.server_verification,
+            ServerVerification::CaFile("/tmp/x/ca.crt".into())
+        );
         assert_eq!(
             settings.template_file.as_deref(),
             Some(Path::new("/tmp/x/template"))

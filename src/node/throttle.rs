@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use crate::event::backoff::Backoff;
 use crate::names;
-use crate::node::plan::{Cause, Step};
+use crate::node::step::{Cause, Step};
 
 /// How often a file is put right in short order before it counts as a fight.
 const PATIENCE: u32 = 5;
 
 /// What was done lately.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct Throttle {
     /// By file.
     repairs: HashMap<PathBuf, Repair>,
     failures: Vec<Failure>,
@@ -35,12 +35,12 @@ struct Failure {
     backoff: Backoff,
 }
 
-impl Pace {
+impl Throttle {
     /// Everything that is amiss now; what is not any more, is forgotten after a while.
     pub fn look(&mut self, steps: &[Step], now: Instant) {
         self.repairs.retain(|path, repair| {
             if steps.iter().all(|step| step.action.path() != path) {
-                repair.backoff.let_go(now);
+                repair.backoff.release(now);
             }
             !repair.backoff.is_quiet(now)
         });
@@ -50,14 +50,16 @@ impl Pace {
     }
 
     /// When a step may be taken; `None`: now.
-    pub fn not_before(&mut self, step: &Step, now: Instant) -> Option<Instant> {
+    pub fn delay_until(&mut self, step: &Step, now: Instant) -> Option<Instant> {
         let failures = self.failures.iter_mut();
         let failed = failures.filter(|failure| failure.step == *step);
         let repair = self.repairs.get_mut(step.action.path());
         let backoffs = failed
             .map(|failure| &mut failure.backoff)
             .chain(repair.map(|repair| &mut repair.backoff));
-        backoffs.filter_map(|backoff| backoff.hold(now)).max()
+        backoffs
+            .filter_map(|backoff| backoff.delay_until(now))
+            .max()
     }
 
     pub fn done(&mut self, step: Step, now: Instant) {
@@ -95,11 +97,11 @@ impl Pace {
     }
 
     /// Somebody asks for another try.
-    pub fn hurry(&mut self, now: Instant) {
+    pub fn reset(&mut self, now: Instant) {
         let repairs = self.repairs.values_mut().map(|repair| &mut repair.backoff);
         let failures = self.failures.iter_mut().map(|failure| &mut failure.backoff);
         for backoff in repairs.chain(failures) {
-            backoff.hurry(now);
+            backoff.reset(now);
         }
     }
 
@@ -109,7 +111,7 @@ impl Pace {
         let mut fights: Vec<String> = self
             .repairs
             .iter()
-            .filter(|(_, repair)| repair.backoff.is_excessive(now))
+            .filter(|(_, repair)| repair.backoff.is_flapping(now))
             .map(|(path, repair)| fight(path, &repair.reason))
             .collect();
         fights.sort_unstable();
@@ -142,7 +144,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::node::plan::Action;
+    use crate::node::step::Action;
 
     fn removal(path: &str, cause: Cause) -> Step {
         let path = path.into();
@@ -155,78 +157,90 @@ mod tests {
 
     #[test]
     fn a_file_that_is_changed_again_and_again_waits_and_no_other_does() {
-        let mut pace = Pace::default();
+        let mut throttle = Throttle::default();
         let now = Instant::now();
         let fought = || removal("/etc/cni/net.d/10-x.conflist", Cause::Repair);
         for _ in 0..=PATIENCE {
-            assert_eq!(pace.reasons(now), Vec::<String>::new());
-            assert_eq!(pace.not_before(&fought(), now), None);
-            pace.done(fought(), now);
+            assert_eq!(throttle.reasons(now), Vec::<String>::new());
+            assert_eq!(throttle.delay_until(&fought(), now), None);
+            throttle.done(fought(), now);
         }
-        let until = pace.not_before(&fought(), now).unwrap();
+        let until = throttle.delay_until(&fought(), now).unwrap();
         assert!(until > now);
-        assert_eq!(pace.next(), Some(until));
-        assert_eq!(pace.not_before(&removal("/y", Cause::Repair), now), None);
-        let [reason] = pace.reasons(now).try_into().unwrap();
+        assert_eq!(throttle.next(), Some(until));
+        assert_eq!(
+            throttle.delay_until(&removal("/y", Cause::Repair), now),
+            None
+        );
+        let [reason] = throttle.reasons(now).try_into().unwrap();
         assert!(
             reason.starts_with(
                 "/etc/cni/net.d/10-x.conflist is changed again and again (it was there)"
             ) && reason.contains("cni.exclusive"),
             "{reason}"
         );
-        pace.look(&[fought()], until + Duration::from_secs(3600));
-        assert_eq!(pace.reasons(until).len(), 1);
-        pace.look(&[], until);
-        assert_eq!(pace.reasons(until).len(), 1);
-        let quiet = pace.next().unwrap();
-        pace.look(&[], quiet);
-        assert_eq!((pace.reasons(quiet), pace.next()), (Vec::new(), None));
+        throttle.look(&[fought()], until + Duration::from_secs(3600));
+        assert_eq!(throttle.reasons(until).len(), 1);
+        throttle.look(&[], until);
+        assert_eq!(throttle.reasons(until).len(), 1);
+        let quiet = throttle.next().unwrap();
+        throttle.look(&[], quiet);
+        assert_eq!(
+            (throttle.reasons(quiet), throttle.next()),
+            (Vec::new(), None)
+        );
     }
 
     #[test]
     fn a_renewal_is_no_fight() {
-        let mut pace = Pace::default();
+        let mut throttle = Throttle::default();
         let now = Instant::now();
         for _ in 0..100 {
-            pace.done(removal("/x", Cause::Renewal), now);
+            throttle.done(removal("/x", Cause::Renewal), now);
         }
-        assert_eq!(pace.not_before(&removal("/x", Cause::Renewal), now), None);
-        assert_eq!((pace.reasons(now), pace.next()), (Vec::new(), None));
+        assert_eq!(
+            throttle.delay_until(&removal("/x", Cause::Renewal), now),
+            None
+        );
+        assert_eq!((throttle.reasons(now), throttle.next()), (Vec::new(), None));
     }
 
     #[test]
     fn what_has_failed_waits_unless_something_changes() {
-        let mut pace = Pace::default();
+        let mut throttle = Throttle::default();
         let now = Instant::now();
         let step = |path| removal(path, Cause::Repair);
-        pace.failed(step("/x"), "removing /x: no".into(), now);
-        let until = pace.not_before(&step("/x"), now).unwrap();
-        assert_eq!(pace.not_before(&step("/y"), now), None);
-        assert_eq!(pace.reasons(now), ["removing /x: no"]);
-        pace.hurry(now);
-        assert_eq!(pace.not_before(&step("/x"), now), None);
-        pace.failed(step("/x"), "removing /x: no".into(), until);
-        assert!(pace.not_before(&step("/x"), until).unwrap() > until + (until - now));
-        pace.look(&[step("/y")], until);
-        assert_eq!((pace.reasons(until), pace.next()), (Vec::new(), None));
+        throttle.failed(step("/x"), "removing /x: no".into(), now);
+        let until = throttle.delay_until(&step("/x"), now).unwrap();
+        assert_eq!(throttle.delay_until(&step("/y"), now), None);
+        assert_eq!(throttle.reasons(now), ["removing /x: no"]);
+        throttle.reset(now);
+        assert_eq!(throttle.delay_until(&step("/x"), now), None);
+        throttle.failed(step("/x"), "removing /x: no".into(), until);
+        assert!(throttle.delay_until(&step("/x"), until).unwrap() > until + (until - now));
+        throttle.look(&[step("/y")], until);
+        assert_eq!(
+            (throttle.reasons(until), throttle.next()),
+            (Vec::new(), None)
+        );
     }
 
     #[test]
     fn what_has_failed_besides_waits_for_itself() {
-        let mut pace = Pace::default();
+        let mut throttle = Throttle::default();
         let now = Instant::now();
         let step = |path| removal(path, Cause::Repair);
-        pace.failed(step("/x"), "removing /x: no".into(), now);
-        let first = pace.not_before(&step("/x"), now).unwrap();
-        pace.failed(step("/y"), "removing /y: no".into(), now);
-        pace.failed(step("/x"), "removing /x: still no".into(), first);
+        throttle.failed(step("/x"), "removing /x: no".into(), now);
+        let first = throttle.delay_until(&step("/x"), now).unwrap();
+        throttle.failed(step("/y"), "removing /y: no".into(), now);
+        throttle.failed(step("/x"), "removing /x: still no".into(), first);
         assert_eq!(
-            pace.reasons(now),
+            throttle.reasons(now),
             ["removing /x: still no", "removing /y: no"]
         );
-        assert!(pace.not_before(&step("/x"), first).unwrap() > first);
-        assert_eq!(pace.not_before(&step("/y"), first), None);
-        pace.done(step("/y"), first);
-        assert_eq!(pace.reasons(now), ["removing /x: still no"]);
+        assert!(throttle.delay_until(&step("/x"), first).unwrap() > first);
+        assert_eq!(throttle.delay_until(&step("/y"), first), None);
+        throttle.done(step("/y"), first);
+        assert_eq!(throttle.reasons(now), ["removing /x: still no"]);
     }
 }

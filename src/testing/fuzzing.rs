@@ -19,7 +19,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::cni::parts::{Decision, Request, decide};
-use crate::kube::parts::{Access, Kubeconfig, Material, Server, Session, Trust, parse_yaml};
+use crate::kube::parts::{
+    Client, ClientConfig, DataOrFile, Kubeconfig, Server, TlsVerify, parse_yaml,
+};
 use crate::kube::{Pod, PodRef};
 use crate::process::{Process, Vars};
 use crate::redirect::Redirect;
@@ -138,22 +140,22 @@ pub fn kubeconfig(text: &[u8]) {
     let again = Server::parse(&config.server.to_string());
     assert_eq!(again.as_ref(), Ok(&config.server), "its URL says the same");
     let inline = |material| match material {
-        Material::Inline(bytes) => Some(bytes),
-        Material::File(_) => None,
+        DataOrFile::Inline(bytes) => Some(bytes),
+        DataOrFile::File(_) => None,
     };
-    let access = Access {
+    let access = ClientConfig {
         server: config.server,
         tls_server_name: config.tls_server_name,
         authorities: match config.trust {
-            Trust::Authority(bundle) => inline(bundle),
-            Trust::Anyone => None,
+            TlsVerify::CaBundle(bundle) => inline(bundle),
+            TlsVerify::Skip => None,
         },
         token: None,
         client: config
             .client
             .and_then(|client| inline(client.certificate).zip(inline(client.key))),
     };
-    if let Err(error) = Session::new(&access) {
+    if let Err(error) = Client::new(&access) {
         let error = error_chain(&error);
         assert!(!error.contains(SECRET), "tells a secret: {error}");
     }

@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::kube::config::kubeconfig::{InvalidKubeconfig, Kubeconfig, MAX_SIZE, Material, Trust};
+use crate::kube::config::kubeconfig::{
+    DataOrFile, InvalidKubeconfig, Kubeconfig, MAX_SIZE, TlsVerify,
+};
 use crate::kube::server::{Host, Server};
 
 /// In bytes. Service accounts' have some 1,000; a request's head must hold it.
@@ -14,7 +16,7 @@ const MAX_TOKEN: usize = 16 << 10;
 
 /// Everything a connection needs. Two equal ones would be answered alike.
 #[derive(PartialEq, Eq)]
-pub struct Access {
+pub struct ClientConfig {
     /// Where the API server is.
     pub server: Server,
     /// What its certificate is issued to, where that is not its host.
@@ -29,7 +31,7 @@ pub struct Access {
 
 /// Why a kubeconfig, or something that it names, cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Unusable {
+pub enum ConfigError {
     /// Missing, or not ours to read.
     #[error("reading {}", .path.display())]
     Read {
@@ -94,26 +96,26 @@ pub enum TokenFlaw {
     Characters,
 }
 
-impl Access {
+impl ClientConfig {
     /// Reads the kubeconfig and the files that it names.
-    pub fn read(kubeconfig: &Path, server: Option<&Server>) -> Result<Self, Unusable> {
+    pub fn read(kubeconfig: &Path, server: Option<&Server>) -> Result<Self, ConfigError> {
         let config = Kubeconfig::parse(&read_file(kubeconfig)?)?;
         let resolve = |material| match material {
-            Material::Inline(bytes) => Ok(bytes),
-            Material::File(path) => read_file(&beside(kubeconfig, &path)),
+            DataOrFile::Inline(bytes) => Ok(bytes),
+            DataOrFile::File(path) => read_file(&beside(kubeconfig, &path)),
         };
         Ok(Self {
             server: server.cloned().unwrap_or(config.server),
             tls_server_name: config.tls_server_name,
             authorities: match config.trust {
-                Trust::Authority(bundle) => Some(resolve(bundle)?),
-                Trust::Anyone => None,
+                TlsVerify::CaBundle(bundle) => Some(resolve(bundle)?),
+                TlsVerify::Skip => None,
             },
             token: match config.token {
                 Some(material) => {
                     let place = place_of_token(kubeconfig, &material);
                     let token = token(resolve(material)?);
-                    Some(token.map_err(|flaw| Unusable::Token { place, flaw })?)
+                    Some(token.map_err(|flaw| ConfigError::Token { place, flaw })?)
                 }
                 None => None,
             },
@@ -130,15 +132,15 @@ fn beside(kubeconfig: &Path, path: &Path) -> PathBuf {
     kubeconfig.parent().unwrap_or(Path::new("")).join(path)
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, Unusable> {
-    let failed = |source| Unusable::Read {
+fn read_file(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let failed = |source| ConfigError::Read {
         path: path.to_owned(),
         source,
     };
     // Asked before opening: opening a pipe waits for somebody to write.
     let metadata = path.metadata().map_err(failed)?;
     if !metadata.is_file() {
-        return Err(Unusable::NotAFile {
+        return Err(ConfigError::NotAFile {
             path: path.to_owned(),
         });
     }
@@ -157,10 +159,10 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Unusable> {
 }
 
 /// As somebody would look for it.
-fn place_of_token(kubeconfig: &Path, material: &Material) -> String {
+fn place_of_token(kubeconfig: &Path, material: &DataOrFile) -> String {
     match material {
-        Material::Inline(_) => "user.token".to_owned(),
-        Material::File(path) => format!("user.tokenFile {}", beside(kubeconfig, path).display()),
+        DataOrFile::Inline(_) => "user.token".to_owned(),
+        DataOrFile::File(path) => format!("user.tokenFile {}", beside(kubeconfig, path).display()),
     }
 }
 
@@ -214,15 +216,15 @@ mod tests {
     fn what_is_no_file_is_not_opened() {
         assert!(matches!(
             read_file(Path::new("/dev/zero")),
-            Err(Unusable::NotAFile { .. })
+            Err(ConfigError::NotAFile { .. })
         ));
         assert!(matches!(
             read_file(Path::new("/")),
-            Err(Unusable::NotAFile { .. })
+            Err(ConfigError::NotAFile { .. })
         ));
         assert!(matches!(
             read_file(Path::new("/nowhere")),
-            Err(Unusable::Read { .. })
+            Err(ConfigError::Read { .. })
         ));
     }
 }

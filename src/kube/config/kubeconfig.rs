@@ -26,34 +26,34 @@ pub struct Kubeconfig {
     /// `tls-server-name`: what the server's certificate is issued to, and SNI.
     pub tls_server_name: Option<Host>,
     /// Whose certificates the server may show.
-    pub trust: Trust,
+    pub trust: TlsVerify,
     /// `token` or `tokenFile`.
-    pub token: Option<Material>,
+    pub token: Option<DataOrFile>,
     /// `client-certificate` and `client-key`.
     pub client: Option<ClientCertificate>,
 }
 
 /// Whose certificates the server may show.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Trust {
+pub enum TlsVerify {
     /// Those that this bundle vouches for.
-    Authority(Material),
+    CaBundle(DataOrFile),
     /// Anybody's: `insecure-skip-tls-verify`.
-    Anyone,
+    Skip,
 }
 
 /// A certificate that says who we are, and its key; both PEM.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// The chain, ours first.
-    pub certificate: Material,
+    pub certificate: DataOrFile,
     /// The private key.
-    pub key: Material,
+    pub key: DataOrFile,
 }
 
 /// Something that stands in the kubeconfig or in a file that it names.
 #[derive(PartialEq, Eq)]
-pub enum Material {
+pub enum DataOrFile {
     /// The value itself.
     Inline(Vec<u8>),
     /// Relative to the kubeconfig's directory.
@@ -61,7 +61,7 @@ pub enum Material {
 }
 
 /// Secrets do not get into logs by way of `{:?}`.
-impl fmt::Debug for Material {
+impl fmt::Debug for DataOrFile {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Inline(_) => f.write_str("Inline(…)"),
@@ -339,29 +339,29 @@ impl<'a> Fields<'a> {
     }
 
     /// `KEY-data`, else the file `KEY`.
-    fn material(&self, key: &str) -> Result<Option<Material>, InvalidKubeconfig> {
+    fn material(&self, key: &str) -> Result<Option<DataOrFile>, InvalidKubeconfig> {
         let data_key = format!("{key}-data");
         let Some(data) = self.text(&data_key)? else {
-            return Ok(self.text(key)?.map(|path| Material::File(path.into())));
+            return Ok(self.text(key)?.map(|path| DataOrFile::File(path.into())));
         };
         // Written over several lines by some, which Go's decoder reads too.
         let mut compact = data.as_bytes().to_vec();
         compact.retain(|byte| !byte.is_ascii_whitespace());
         STANDARD
             .decode(compact)
-            .map(|bytes| Some(Material::Inline(bytes)))
+            .map(|bytes| Some(DataOrFile::Inline(bytes)))
             .map_err(|_| InvalidKubeconfig::Base64 {
                 field: self.path(&data_key),
             })
     }
 
     /// The file wins over the value, as in client-go: it is the one that gets renewed.
-    fn token(&self) -> Result<Option<Material>, InvalidKubeconfig> {
+    fn token(&self) -> Result<Option<DataOrFile>, InvalidKubeconfig> {
         if let Some(path) = self.text("tokenFile")? {
-            return Ok(Some(Material::File(path.into())));
+            return Ok(Some(DataOrFile::File(path.into())));
         }
         let token = self.text("token")?;
-        Ok(token.map(|token| Material::Inline(token.as_bytes().to_vec())))
+        Ok(token.map(|token| DataOrFile::Inline(token.as_bytes().to_vec())))
     }
 
     fn client_certificate(&self) -> Result<Option<ClientCertificate>, InvalidKubeconfig> {
@@ -376,12 +376,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn trust(&self) -> Result<Trust, InvalidKubeconfig> {
+    fn trust(&self) -> Result<TlsVerify, InvalidKubeconfig> {
         let authority = self.material("certificate-authority")?;
         match (self.flag("insecure-skip-tls-verify")?, authority) {
             (true, Some(_)) => Err(InvalidKubeconfig::Contradiction),
-            (true, None) => Ok(Trust::Anyone),
-            (false, Some(authority)) => Ok(Trust::Authority(authority)),
+            (true, None) => Ok(TlsVerify::Skip),
+            (false, Some(authority)) => Ok(TlsVerify::CaBundle(authority)),
             (false, None) => Err(missing("cluster.certificate-authority")),
         }
     }
@@ -447,9 +447,9 @@ mod tests {
             });
             let config = Kubeconfig::parse(text.as_bytes()).unwrap();
             assert_eq!(config.server, server, "{text}");
-            assert_eq!(config.token, Some(Material::Inline(b"a.b\"\\c".to_vec())));
-            let trust = authority.map_or(Trust::Anyone, |bundle| {
-                Trust::Authority(Material::Inline(bundle.to_vec()))
+            assert_eq!(config.token, Some(DataOrFile::Inline(b"a.b\"\\c".to_vec())));
+            let trust = authority.map_or(TlsVerify::Skip, |bundle| {
+                TlsVerify::CaBundle(DataOrFile::Inline(bundle.to_vec()))
             });
             assert_eq!(config.trust, trust, "{text}");
         }
@@ -477,8 +477,8 @@ contexts:
 current-context: msm-cni-context
 "#;
 
-    fn inline(text: &str) -> Material {
-        Material::Inline(text.as_bytes().to_vec())
+    fn inline(text: &str) -> DataOrFile {
+        DataOrFile::Inline(text.as_bytes().to_vec())
     }
 
     fn config(cluster: &Value, user: &Value) -> Value {
@@ -516,7 +516,7 @@ current-context: msm-cni-context
         let expected = Kubeconfig {
             server: Server::parse("https://10.96.0.1").unwrap(),
             tls_server_name: None,
-            trust: Trust::Authority(inline("CA")),
+            trust: TlsVerify::CaBundle(inline("CA")),
             token: Some(inline("sesame")),
             client: None,
         };
@@ -533,7 +533,7 @@ current-context: msm-cni-context
 
     #[test]
     fn data_beats_its_file_and_a_token_file_beats_the_token() {
-        let file = |path: &str| Material::File(path.into());
+        let file = |path: &str| DataOrFile::File(path.into());
         let config = with(
             json!({"certificate-authority": "ca.crt", "tls-server-name": "api.example"}),
             json!({
@@ -543,7 +543,7 @@ current-context: msm-cni-context
             }),
         )
         .unwrap();
-        assert_eq!(config.trust, Trust::Authority(inline("CA")));
+        assert_eq!(config.trust, TlsVerify::CaBundle(inline("CA")));
         assert_eq!(
             config.tls_server_name,
             Some(Host::Name("api.example".to_owned()))
@@ -562,7 +562,7 @@ current-context: msm-cni-context
             json!({"insecure-skip-tls-verify": true, "certificate-authority-data": ""}),
             Value::Null,
         );
-        assert_eq!(config.unwrap().trust, Trust::Anyone);
+        assert_eq!(config.unwrap().trust, TlsVerify::Skip);
     }
 
     #[test]

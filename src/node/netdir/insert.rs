@@ -4,19 +4,19 @@ use std::path::Path;
 
 use crate::json;
 use crate::names::STAND_ALONE_FILE;
-use crate::node::netdir::Directory;
 use crate::node::netdir::Loaded;
+use crate::node::netdir::NetDir;
 use crate::node::netdir::conflist::{List, NetworkConfig, Single, is_list};
 use crate::node::netdir::list_name;
 use crate::node::netdir::original_name;
 use crate::node::netdir::private;
 use crate::node::netdir::template::{Entry, Secrecy};
-use crate::node::plan::{Action, Cause, Plan, amiss};
+use crate::node::step::{Action, Cause, Plan, metadata_drift};
 
 /// Of a configuration that was nobody's before.
 const CONFIGURATION_MODE: u32 = 0o644;
 
-impl Directory<'_> {
+impl NetDir<'_> {
     /// Puts our entry into the file that the runtime uses, and takes it out of all others.
     pub fn chain(&self, entry: &Entry, plan: &mut Plan) {
         let Some(first) = self.first() else {
@@ -50,21 +50,21 @@ impl Directory<'_> {
     /// steps aside, so that at every moment the runtime finds one of them.
     fn convert(&self, first: &Loaded, single: &Single, entry: &Entry, plan: &mut Plan) {
         let name = list_name(&first.file.name);
-        let aside = self.originals.iter().find(|it| it.name == first.file.name);
+        let backup = self.originals.iter().find(|it| it.name == first.file.name);
         let existing = self.files.iter().find(|loaded| loaded.file.name == name);
         let mut path = self.path(&name);
         let written = |path: &Path, instead_of| Action::Write {
             path: path.to_owned(),
             content: single.as_list_with(&entry.text).into_bytes(),
-            mode: private(first.held.mode, entry.secrecy),
-            owner: Some(first.held.owner),
+            mode: private(first.snapshot.mode, entry.secrecy),
+            owner: Some(first.snapshot.owner),
             instead_of,
         };
         match existing.map(|existing| (existing, &existing.config)) {
             // Another of our runs got that far, or somebody has changed the list since.
             Some((existing, NetworkConfig::List(list)))
                 if list.has_entry() && list.is_made_of(single)
-                    || aside.is_some() && list.holds(single) =>
+                    || backup.is_some() && list.holds(single) =>
             {
                 path.clone_from(&existing.file.path);
                 self.settle(existing, list, entry, plan);
@@ -72,7 +72,7 @@ impl Directory<'_> {
             Some((existing, config @ NetworkConfig::List(list)))
                 if config.is_our_own()
                     || list.has_our_form()
-                    || aside.is_some_and(|original| list.is_made_of(&original.single)) =>
+                    || backup.is_some_and(|original| list.is_made_of(&original.single)) =>
             {
                 path.clone_from(&existing.file.path);
                 let reason = format!("{} has been written anew", first.file.name);
@@ -82,7 +82,10 @@ impl Directory<'_> {
                 {
                     self.restore(source, &reason, plan);
                 }
-                plan.push(written(&path, Some(existing.held.content.clone())), reason);
+                plan.push(
+                    written(&path, Some(existing.snapshot.content.clone())),
+                    reason,
+                );
             }
             None if !self.has(&name) => {
                 let reason = format!("{} takes one plugin only", first.file.name);
@@ -98,10 +101,10 @@ impl Directory<'_> {
             }
         }
         plan.push(
-            Action::SetAside {
+            Action::BackUp {
                 path: self.path(&first.file.name),
-                aside: self.path(&original_name(&first.file.name)),
-                content: first.held.content.clone(),
+                backup: self.path(&original_name(&first.file.name)),
+                content: first.snapshot.content.clone(),
             },
             format!("{name} holds its plugin, and ours"),
         );
@@ -110,15 +113,15 @@ impl Directory<'_> {
 
     /// Makes our entry the last one of a list.
     fn settle(&self, loaded: &Loaded, list: &List, entry: &Entry, plan: &mut Plan) {
-        let mode = private(loaded.held.mode, entry.secrecy);
+        let mode = private(loaded.snapshot.mode, entry.secrecy);
         let (content, reason) = match list.with_entry(&entry.text) {
             Some(content) if list.has_entry() => (
                 content,
                 "our entry was another one, not the last, or there twice",
             ),
             Some(content) => (content, "our entry was missing"),
-            None if mode != loaded.held.mode => (
-                loaded.held.text().into_owned(),
+            None if mode != loaded.snapshot.mode => (
+                loaded.snapshot.text().into_owned(),
                 "others could read the token in it",
             ),
             None => return,
@@ -163,14 +166,14 @@ impl Directory<'_> {
             format!("{}\n", entry.text)
         };
         let mode = private(CONFIGURATION_MODE, entry.secrecy);
-        let held = existing.and_then(|file| file.held.as_ref().ok());
-        let reason = match existing.map(|file| &file.held) {
+        let snapshot = existing.and_then(|file| file.snapshot.as_ref().ok());
+        let reason = match existing.map(|file| &file.snapshot) {
             None => Some("it was missing".to_owned()),
             Some(Err(_)) => Some("it could not be read".to_owned()),
-            Some(Ok(held)) if !json::same(&held.text(), &content) => {
+            Some(Ok(snapshot)) if !json::same(&snapshot.text(), &content) => {
                 Some("it was another one".to_owned())
             }
-            Some(Ok(held)) => amiss(held, mode, own_uid),
+            Some(Ok(snapshot)) => metadata_drift(snapshot, mode, own_uid),
         };
         if let Some(reason) = reason {
             plan.push_for(
@@ -180,7 +183,7 @@ impl Directory<'_> {
                     content: content.into_bytes(),
                     mode,
                     owner: None,
-                    instead_of: held.map(|held| held.content.clone()),
+                    instead_of: snapshot.map(|snapshot| snapshot.content.clone()),
                 },
                 reason,
             );

@@ -15,16 +15,16 @@ use std::path::{Path, PathBuf};
 use crate::names::{ORIGINAL_SUFFIX, is_network_configuration};
 use crate::node::netdir::conflist::{NetworkConfig, Single};
 use crate::node::netdir::template::Secrecy;
-use crate::node::observe::{Held, NetFile, Observed, Unheld};
-use crate::node::plan::Action;
+use crate::node::observe::{FileSnapshot, NetFile, Observed, Unreadable};
 use crate::node::settings::Settings;
+use crate::node::step::Action;
 use crate::text::error_chain;
 
 /// The permissions of everybody but the owner.
 const NOT_OWNERS: u32 = 0o077;
 
 /// The files of the directory, by what they are.
-pub struct Directory<'a> {
+pub struct NetDir<'a> {
     settings: &'a Settings,
     /// Whether there is a new token.
     is_renewed: bool,
@@ -39,7 +39,7 @@ pub struct Directory<'a> {
 
 struct Loaded<'a> {
     file: &'a NetFile,
-    held: &'a Held,
+    snapshot: &'a FileSnapshot,
     config: NetworkConfig<'a>,
 }
 
@@ -57,7 +57,7 @@ struct Original<'a> {
     single: Single<'a>,
 }
 
-impl<'a> Directory<'a> {
+impl<'a> NetDir<'a> {
     /// The error is why the directory cannot be read.
     pub fn new(settings: &'a Settings, found: &'a Observed) -> Result<Self, &'a str> {
         let all = found.net_files.as_ref().map_err(String::as_str)?;
@@ -78,12 +78,18 @@ impl<'a> Directory<'a> {
     fn sort_in(&mut self, file: &'a NetFile) {
         let before = file.name.strip_suffix(ORIGINAL_SUFFIX);
         let name = before.unwrap_or(&file.name);
-        let parsed = match &file.held {
-            Ok(held) => NetworkConfig::parse(name, &held.content)
-                .map(|config| Loaded { file, held, config })
+        let parsed = match &file.snapshot {
+            Ok(snapshot) => NetworkConfig::parse(name, &snapshot.content)
+                .map(|config| Loaded {
+                    file,
+                    snapshot,
+                    config,
+                })
                 .map_err(|error| (error_chain(&error), error.is_certain())),
-            Err(Unheld::ByAnyone(reason)) => Err((reason.clone(), true)),
-            Err(Unheld::Elsewhere(reason) | Unheld::Failed(reason)) => Err((reason.clone(), false)),
+            Err(Unreadable::NotAFile(reason)) => Err((reason.clone(), true)),
+            Err(Unreadable::OutsideContainer(reason) | Unreadable::Io(reason)) => {
+                Err((reason.clone(), false))
+            }
         };
         match (before, parsed) {
             (None, Ok(loaded)) => self.files.push(loaded),
@@ -128,7 +134,7 @@ impl<'a> Directory<'a> {
             return None;
         };
         let becomes_it = |name: &str| list_name(name) == loaded.file.name;
-        let aside = self
+        let backup = self
             .originals
             .iter()
             .find(|original| becomes_it(original.name) && list.is_made_of(&original.single))
@@ -145,7 +151,7 @@ impl<'a> Directory<'a> {
                 _ => None,
             })
         };
-        aside.or_else(beside)
+        backup.or_else(beside)
     }
 
     /// A file that would come before the list that `first` is or becomes, but after what
@@ -212,9 +218,9 @@ impl Loaded<'_> {
         Action::Write {
             path: self.file.path.clone(),
             content: content.into_bytes(),
-            mode: private(self.held.mode, secrecy),
-            owner: Some(self.held.owner),
-            instead_of: Some(self.held.content.clone()),
+            mode: private(self.snapshot.mode, secrecy),
+            owner: Some(self.snapshot.owner),
+            instead_of: Some(self.snapshot.content.clone()),
         }
     }
 }

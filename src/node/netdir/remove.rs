@@ -4,17 +4,17 @@
 use std::path::Path;
 
 use crate::names::{CNI_APPLET, ORIGINAL_SUFFIX};
-use crate::node::netdir::Directory;
 use crate::node::netdir::Loaded;
+use crate::node::netdir::NetDir;
 use crate::node::netdir::Source;
 use crate::node::netdir::conflist::NetworkConfig;
 use crate::node::netdir::list_name;
 use crate::node::netdir::original_name;
 use crate::node::netdir::template::Secrecy;
-use crate::node::observe::{NetFile, Unheld};
-use crate::node::plan::{Action, Plan};
+use crate::node::observe::{NetFile, Unreadable};
+use crate::node::step::{Action, Plan};
 
-impl Directory<'_> {
+impl NetDir<'_> {
     /// Takes our entry out of every file but `kept`. What was a `.conf` or `.json` is one
     /// again, and there before its list goes.
     pub fn leave(&self, kept: Option<&Path>, reason: &str, plan: &mut Plan) {
@@ -50,7 +50,7 @@ impl Directory<'_> {
             plan.push(
                 Action::Restore {
                     path: self.path(name),
-                    aside: self.path(&original_name(name)),
+                    backup: self.path(&original_name(name)),
                 },
                 format!("it comes back in place of {}: {reason}", list_name(name)),
             );
@@ -97,15 +97,15 @@ impl Directory<'_> {
 
     /// Whether there is a file that may become a configuration with our entry in a moment.
     pub fn is_in_flux(&self) -> bool {
-        self.unusable.iter().any(|it| it.file.held.is_ok())
+        self.unusable.iter().any(|it| it.file.snapshot.is_ok())
     }
 
     /// Files that may hold our entry, though we cannot see it or take it out.
     pub fn suspects(&self) -> Vec<String> {
-        let may_name_us = |file: &NetFile| match &file.held {
-            Ok(held) => names_us(&held.content),
-            Err(Unheld::Failed(_)) => true,
-            Err(Unheld::ByAnyone(_) | Unheld::Elsewhere(_)) => false,
+        let may_name_us = |file: &NetFile| match &file.snapshot {
+            Ok(snapshot) => names_us(&snapshot.content),
+            Err(Unreadable::Io(_)) => true,
+            Err(Unreadable::NotAFile(_) | Unreadable::OutsideContainer(_)) => false,
         };
         self.unusable
             .iter()

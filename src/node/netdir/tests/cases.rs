@@ -118,11 +118,12 @@ fn without_a_network_there_is_a_reason_that_names_what_is_there() {
 
 #[test]
 fn what_only_the_runtime_may_use_is_waited_for_when_it_comes_first() {
-    let elsewhere = Unheld::Elsewhere("it is a symlink to /x, which is not there".into());
-    let failed = Unheld::Failed("Input/output error".into());
-    let nobody = Unheld::ByAnyone("it is a directory".into());
-    let nameless = Ok(held(br#"{"type": "bridge"}"#));
-    let latin = Ok(held(b"{\"name\":\"\xe4\",\"type\":\"bridge\"}"));
+    let elsewhere =
+        Unreadable::OutsideContainer("it is a symlink to /x, which is not there".into());
+    let failed = Unreadable::Io("Input/output error".into());
+    let nobody = Unreadable::NotAFile("it is a directory".into());
+    let nameless = Ok(snapshot(br#"{"type": "bridge"}"#));
+    let latin = Ok(snapshot(b"{\"name\":\"\xe4\",\"type\":\"bridge\"}"));
     for (name, file, is_waited_for) in [
         ("05-a.conflist", Err(elsewhere.clone()), true),
         ("05-a.conf", Err(failed), true),
@@ -615,30 +616,30 @@ fn as_long_as_an_entry_may_be_left_so_is_what_it_needs() {
     for (name, file, stays) in [
         (
             "20-y.conflist",
-            Ok(held(b"{\"plugins\":[{\"type\":\"msm-cni\"")),
+            Ok(snapshot(b"{\"plugins\":[{\"type\":\"msm-cni\"")),
             true,
         ),
         (
             "20-y.conf",
-            Err(Unheld::Failed("Input/output error".into())),
+            Err(Unreadable::Io("Input/output error".into())),
             true,
         ),
         (
             "20-y.conflist",
-            Ok(held(b"{\"plugins\":[{\"type\":\"cal")),
+            Ok(snapshot(b"{\"plugins\":[{\"type\":\"cal")),
             false,
         ),
         (
             "20-y.conf",
-            Err(Unheld::ByAnyone("it is a directory".into())),
+            Err(Unreadable::NotAFile("it is a directory".into())),
             false,
         ),
         (
             "20-y.conf",
-            Err(Unheld::Elsewhere("it is a symlink".into())),
+            Err(Unreadable::OutsideContainer("it is a symlink".into())),
             false,
         ),
-        ("20-y.conflist.bak", Ok(held(b"msm-cni")), false),
+        ("20-y.conflist.bak", Ok(snapshot(b"msm-cni")), false),
     ] {
         let mut node = Node::new(&[("10-x.conflist", LIST)]);
         node.is_settled();
@@ -668,7 +669,7 @@ fn every_fixture_comes_to_the_tree_that_is_expected() {
                 let file = file.unwrap();
                 let name = file.file_name().into_string().unwrap();
                 let content = fs::read(file.path()).unwrap();
-                node.files.insert(name, Ok(held(&content)));
+                node.files.insert(name, Ok(snapshot(&content)));
             }
             node
         };

@@ -7,13 +7,14 @@ use std::path::Path;
 use crate::fs::Owner;
 use crate::names::is_network_configuration;
 use crate::node::flags;
-use crate::node::lock::Charge;
+use crate::node::lock::Holder;
 use crate::node::netdir::ORIGINAL_SUFFIX;
 use crate::node::netdir::list_name;
 use crate::node::netdir::original_name;
-use crate::node::observe::{Held, NetFile, Observed, State, Unheld};
-use crate::node::plan::{self, Action, Cause, Plan};
+use crate::node::observe::{FileSnapshot, FileState, NetFile, Observed, Unreadable};
+use crate::node::plan;
 use crate::node::settings::Settings;
+use crate::node::step::{Action, Cause, Plan};
 use crate::process::Vars;
 
 mod cases; // one after another
@@ -36,11 +37,11 @@ const OWNER: Owner = Owner { uid: 0, gid: 0 };
 #[derive(Clone)]
 struct Node {
     flags: Vec<String>,
-    files: BTreeMap<String, Result<Held, Unheld>>,
+    files: BTreeMap<String, Result<FileSnapshot, Unreadable>>,
     token: &'static str,
 }
 
-impl Clone for Held {
+impl Clone for FileSnapshot {
     fn clone(&self) -> Self {
         Self {
             content: self.content.clone(),
@@ -49,8 +50,8 @@ impl Clone for Held {
     }
 }
 
-fn held(content: &[u8]) -> Held {
-    Held {
+fn snapshot(content: &[u8]) -> FileSnapshot {
+    FileSnapshot {
         content: content.to_owned(),
         mode: 0o644,
         owner: OWNER,
@@ -77,12 +78,12 @@ impl Node {
 
     fn write(&mut self, name: &str, content: &str) {
         self.files
-            .insert(name.to_owned(), Ok(held(content.as_bytes())));
+            .insert(name.to_owned(), Ok(snapshot(content.as_bytes())));
     }
 
     fn content(&self, name: &str) -> Option<&str> {
-        let held = self.files.get(name)?.as_ref().ok()?;
-        std::str::from_utf8(&held.content).ok()
+        let snapshot = self.files.get(name)?.as_ref().ok()?;
+        std::str::from_utf8(&snapshot.content).ok()
     }
 
     fn mode(&self, name: &str) -> u32 {
@@ -115,19 +116,19 @@ impl Node {
             .files
             .iter()
             .filter(|(name, _)| is_network_configuration(name) || name.ends_with(ORIGINAL_SUFFIX))
-            .map(|(name, held)| NetFile {
+            .map(|(name, snapshot)| NetFile {
                 name: name.clone(),
                 path: settings.net_dir.join(name),
-                held: held.clone(),
+                snapshot: snapshot.clone(),
             });
         Observed {
             bin_dirs: Vec::new(),
             bin_dir_trouble: None,
-            charge: Charge::Ours,
+            holder: Holder::Us,
             kubeconfig: match kubeconfig {
-                Some(Ok(held)) => State::There(held.clone()),
-                Some(Err(_)) => State::Unreadable("no".into()),
-                None => State::Missing,
+                Some(Ok(snapshot)) => FileState::Present(snapshot.clone()),
+                Some(Err(_)) => FileState::Unreadable("no".into()),
+                None => FileState::Missing,
             },
             token: Ok(self.token.to_owned()),
             authority: Ok(None),
@@ -167,24 +168,24 @@ impl Node {
                     let found = self.files[&name(path)].as_ref().unwrap();
                     assert_eq!(&found.content, expected, "{action}");
                 }
-                let file = Held {
+                let file = FileSnapshot {
                     content: content.clone(),
                     mode: *mode,
                     owner: owner.unwrap_or(OWNER),
                 };
                 self.files.insert(name(path), Ok(file));
             }
-            Action::SetAside {
+            Action::BackUp {
                 path,
-                aside,
+                backup,
                 content,
             } => {
                 let file = self.files.remove(&name(path)).unwrap();
                 assert_eq!(&file.as_ref().unwrap().content, content, "{action}");
-                self.files.insert(name(aside), file);
+                self.files.insert(name(backup), file);
             }
-            Action::Restore { path, aside } => {
-                let file = self.files.remove(&name(aside)).unwrap();
+            Action::Restore { path, backup } => {
+                let file = self.files.remove(&name(backup)).unwrap();
                 assert!(self.files.insert(name(path), file).is_none(), "{action}");
             }
             Action::Remove { path } => {
@@ -236,9 +237,12 @@ impl Node {
     }
 
     fn network(&self, runtime: Runtime) -> Option<Network> {
-        runtime.loads(self.files.iter().map(|(name, held)| {
-            let held = held.as_ref().ok();
-            (name.as_str(), held.map(|held| held.content.as_slice()))
+        runtime.loads(self.files.iter().map(|(name, snapshot)| {
+            let snapshot = snapshot.as_ref().ok();
+            (
+                name.as_str(),
+                snapshot.map(|snapshot| snapshot.content.as_slice()),
+            )
         }))
     }
 
@@ -266,8 +270,8 @@ impl Node {
         self.files
             .iter()
             .filter(|(name, _)| **name != kubeconfig)
-            .map(|(name, held)| {
-                let content = held.as_ref().map_or("?".into(), Held::text);
+            .map(|(name, snapshot)| {
+                let content = snapshot.as_ref().map_or("?".into(), FileSnapshot::text);
                 (name.clone(), content.into_owned())
             })
             .collect()

@@ -186,10 +186,10 @@ impl Worlds {
         let Plan { notes, waiting, .. } = self.with.leave();
         prop_assert_eq!(waiting, Vec::<String>::new());
         let mut tree = self.with.tree();
-        let aside = tree.len();
+        let backup = tree.len();
         tree.retain(|name, _| is_network_configuration(name));
         prop_assert_eq!(
-            aside - tree.len(),
+            backup - tree.len(),
             notes.len(),
             "{:?}\n{}",
             notes,
