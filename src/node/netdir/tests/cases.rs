@@ -308,7 +308,7 @@ fn what_others_have_changed_since_is_never_lost() {
     one_reason(&node.settle(), &["both 10-x.conf and 10-x.conflist"]);
     node.files.remove("10-x.conf");
 
-    let Plan { notes, .. } = node.leave();
+    let RemovalPlan { notes, .. } = node.leave();
     one_reason(
         &notes,
         &["10-x.conf.msm-cni-original stays", "10-x.conflist"],
@@ -644,7 +644,7 @@ fn as_long_as_an_entry_may_be_left_so_is_what_it_needs() {
         let mut node = Node::new(&[("10-x.conflist", LIST)]);
         node.is_settled();
         node.files.insert(name.into(), file.clone());
-        let Plan { waiting, .. } = node.leave();
+        let Plan { waiting, .. } = node.leave().plan;
         assert_eq!(node.content("10-x.conflist"), Some(LIST));
         assert_eq!(waiting.len(), usize::from(stays), "{waiting:?}");
         assert!(

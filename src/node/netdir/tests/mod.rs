@@ -7,12 +7,13 @@ use std::path::Path;
 use crate::fs::Owner;
 use crate::names::is_network_configuration;
 use crate::node::flags;
+use crate::node::inputs::Inputs;
 use crate::node::lock::Holder;
 use crate::node::netdir::ORIGINAL_SUFFIX;
 use crate::node::netdir::list_name;
 use crate::node::netdir::original_name;
 use crate::node::observe::{FileSnapshot, FileState, NetFile, Observed, Unreadable};
-use crate::node::plan;
+use crate::node::plan::{self, RemovalPlan};
 use crate::node::settings::Settings;
 use crate::node::step::{Action, Cause, Plan};
 use crate::process::Vars;
@@ -107,7 +108,11 @@ impl Node {
         .into_iter()
         .collect();
         let matches = flags::command().try_get_matches_from(flags).unwrap();
-        Settings::new(&matches, &vars, "host").unwrap()
+        let inputs = Inputs {
+            flags: flags::given(&matches),
+            vars: &vars,
+        };
+        Settings::new(&inputs, "host").unwrap()
     }
 
     fn found(&self, settings: &Settings) -> Observed {
@@ -123,7 +128,7 @@ impl Node {
             });
         Observed {
             bin_dirs: Vec::new(),
-            bin_dir_trouble: None,
+            bin_dir_error: None,
             holder: Holder::Us,
             kubeconfig: match kubeconfig {
                 Some(Ok(snapshot)) => FileState::Present(snapshot.clone()),
@@ -131,7 +136,7 @@ impl Node {
                 None => FileState::Missing,
             },
             token: Ok(self.token.to_owned()),
-            authority: Ok(None),
+            ca_bundle: Ok(None),
             net_files: Ok(net_files.collect()),
             linked_dirs: BTreeSet::new(),
             temporaries: Vec::new(),
@@ -143,12 +148,16 @@ impl Node {
 
     fn plan(&self) -> Plan {
         let settings = self.settings();
-        plan::plan(&settings, &self.found(&settings))
+        plan::install(&settings, &self.found(&settings)).plan
+    }
+
+    fn removal_plan(&self) -> RemovalPlan {
+        let settings = self.settings();
+        plan::remove(&settings, &self.found(&settings))
     }
 
     fn removal(&self) -> Plan {
-        let settings = self.settings();
-        plan::removal(&settings, &self.found(&settings))
+        self.removal_plan().plan
     }
 
     fn take(&mut self, action: &Action) {
@@ -206,8 +215,9 @@ impl Node {
 
     /// The notes of those who leave.
     #[track_caller]
-    fn leave(&mut self) -> Plan {
-        self.carry_out(Self::removal)
+    fn leave(&mut self) -> RemovalPlan {
+        self.carry_out(Self::removal);
+        self.removal_plan()
     }
 
     #[track_caller]

@@ -183,7 +183,8 @@ impl Worlds {
     }
 
     fn leave(&mut self) -> Result<(), TestCaseError> {
-        let Plan { notes, waiting, .. } = self.with.leave();
+        let RemovalPlan { notes, plan, .. } = self.with.leave();
+        let waiting = plan.waiting;
         prop_assert_eq!(waiting, Vec::<String>::new());
         let mut tree = self.with.tree();
         let backup = tree.len();
