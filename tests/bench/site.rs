@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use msm_testkit::api_server::{Credentials, KeyKind, Kubeconfig, PodSpec, pod_json};
+use msm_testkit::cluster::{INJECT, K8S_NAMESPACE, request};
+use msm_testkit::netns::Namespace;
+use msm_testkit::scratch::Scratch;
 use serde_json::{Value, json};
 
-use crate::api_server::{Credentials, KeyKind, Kubeconfig, PodSpec, pod_json};
-use crate::cluster::{INJECT, K8S_NAMESPACE, request};
 use crate::contenders::Contender;
 use crate::launch::{Answer, Launch};
 use crate::server::{Objects, Server};
-use crate::support::netns::Namespace;
-use crate::support::scratch::Scratch;
 
 /// The pod that most figures are of.
 pub const POD: PodKind = PodKind::Labelled(8_000);

@@ -1,25 +1,13 @@
 //! ADD from the bytes on stdin to where connections land: the executable as a runtime runs
 //! it, a real HTTPS API server, a real pod. How the lookup fails is not asked here.
 
-#[cfg(test)]
-#[expect(dead_code, reason = "these tests need an API server that works")]
-#[path = "support/api_server.rs"]
-mod api_server;
-#[cfg(test)]
-#[path = "support/cluster.rs"]
-mod cluster;
-#[cfg(test)]
-#[expect(dead_code, reason = "some of it is for the redirect by hand")]
-mod support;
-
 use std::thread;
 
+use msm_testkit::cannot_run;
+use msm_testkit::cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, by, refused};
+use msm_testkit::netns::Namespace;
+use msm_testkit::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID, lands};
 use serde_json::{Value, json};
-
-use cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, by, refused};
-use support::cannot_run;
-use support::netns::Namespace;
-use support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID, lands};
 
 /// CNI's code for an invalid configuration.
 const INVALID_CONFIGURATION: u64 = 7;

@@ -1,19 +1,6 @@
 //! ADD against an API server in every state that one can be in: what comes out, how long
 //! it takes, what the message says. The pods carry no label of ours, so that nothing but
 //! the lookup decides.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unreachable,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/api_server.rs"]
-mod api_server;
-#[expect(dead_code, reason = "the lookup needs neither namespaces nor traffic")]
-mod support;
 
 use std::fmt;
 use std::fs;
@@ -22,16 +9,15 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use nix::sys::socket::{Backlog, listen};
-use serde_json::{Value, json};
-
-use api_server::{
+use msm_testkit::api_server::{
     Answer, ApiServer, Authority, Behaviour, Credentials, Greeting, Identity, KeyKind, Kubeconfig,
     Options, PodSpec, Request, Tls, pod_json, script,
 };
-use support::command;
-use support::netns::Namespace;
-use support::scratch::Scratch;
+use msm_testkit::command;
+use msm_testkit::netns::Namespace;
+use msm_testkit::scratch::Scratch;
+use nix::sys::socket::{Backlog, listen};
+use serde_json::{Value, json};
 
 const NAMESPACE: &str = "media";
 const NAME: &str = "camera-7d9c5b6f4-x7k2p";
@@ -729,7 +715,7 @@ impl Node {
              K8S_POD_INFRA_CONTAINER_ID=c0ffee{}",
             uid.unwrap_or_default()
         );
-        let mut command = support::applet("msm-cni");
+        let mut command = msm_testkit::applet("msm-cni");
         command
             .env("CNI_COMMAND", "ADD")
             .env("CNI_CONTAINERID", "c0ffee")

@@ -8,18 +8,17 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use msm_testkit::api_server::{
+    Answer, ApiServer, Authority, Behaviour, Credentials, Identity, KeyKind, Kubeconfig, Options,
+};
+use msm_testkit::cluster::refused;
+use msm_testkit::command::{Outcome, run_with_input};
+use msm_testkit::netns::Namespace;
+use msm_testkit::scratch::Scratch;
+use msm_testkit::{WITHOUT_NF_TABLES, WITHOUT_TOOLS, applet, applet_under, cannot_run};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
-
-use crate::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Credentials, Identity, KeyKind, Kubeconfig, Options,
-};
-use crate::cluster::refused;
-use crate::support::command::{Outcome, run_with_input};
-use crate::support::netns::Namespace;
-use crate::support::scratch::Scratch;
-use crate::support::{WITHOUT_NF_TABLES, WITHOUT_TOOLS, applet, applet_under, cannot_run};
 
 /// CNI's code of a plugin that cannot add anything now.
 const UNAVAILABLE: u64 = 50;

@@ -9,14 +9,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use msm_testkit::cannot_run;
+use msm_testkit::command::run;
+use msm_testkit::node::{CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::runtime::{Network, Runtime};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-
-use crate::node::{CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
-use crate::runtime::{Network, Runtime};
-use crate::support::cannot_run;
-use crate::support::command::run;
 
 const SINGLE: &str =
     "{\n  \"cniVersion\": \"0.4.0\",\n  \"name\": \"mynet\",\n  \"type\": \"bridge\"\n}\n";

@@ -7,11 +7,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use msm_testkit::command::run;
+use msm_testkit::node::{
+    BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node, SERVICE_ACCOUNT,
+};
+use msm_testkit::{cannot_run, find_tool};
 use nix::sys::signal::Signal;
-
-use crate::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node, SERVICE_ACCOUNT};
-use crate::support::command::run;
-use crate::support::{cannot_run, find_tool};
 
 fn entry_comes(installer: &Installer, conf: &str) {
     installer.wait_until("our entry", || {

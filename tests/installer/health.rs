@@ -7,13 +7,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream}
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use msm_testkit::command::run;
+use msm_testkit::libc::Libc;
+use msm_testkit::netns::Namespace;
+use msm_testkit::node::{CALICO, CONF, DEADLINE, Installer, NET_DIR, Node};
+use msm_testkit::{cannot_run, executable};
 use nix::sys::signal::Signal;
-
-use crate::libc::Libc;
-use crate::node::{CALICO, CONF, DEADLINE, Installer, NET_DIR, Node};
-use crate::support::command::run;
-use crate::support::netns::Namespace;
-use crate::support::{cannot_run, executable};
 
 /// A request as it is, and all that is answered.
 fn talk(installer: &Installer, request: &[u8]) -> String {

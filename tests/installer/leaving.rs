@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use msm_testkit::api_server::{
+    Answer, ApiServer, Authority, Behaviour, Greeting, Identity, KeyKind, Options, Request,
+};
+use msm_testkit::cannot_run;
+use msm_testkit::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Greeting, Identity, KeyKind, Options, Request,
-};
 use crate::directories::Mount;
-use crate::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
-use crate::support::cannot_run;
 
 const POD: &str = "/api/v1/namespaces/msm/pods/msm-cni-x7k2p";
 const SET: &str = "/apis/apps/v1/namespaces/msm/daemonsets/msm-cni";

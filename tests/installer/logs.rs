@@ -1,10 +1,9 @@
 //! What is logged: each change once and why, so that the log alone explains what is on the
 //! disk; in both formats. That no token is in it is looked at by every test of the installer.
 
+use msm_testkit::node::{CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-
-use crate::node::{CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 
 /// A life with a bit of everything; the log with the root taken out of it.
 fn life(format: &str) -> String {

@@ -5,11 +5,10 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
+use msm_testkit::node::{BIN_DIR, CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-
-use crate::node::{BIN_DIR, CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 
 /// What happens to a file, and the reason that the log gives for its return.
 type Loss = (&'static str, fn(&Path), &'static str);

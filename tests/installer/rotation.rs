@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::node::{CALICO, CONF, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::node::{CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 
 #[test]
 fn a_new_token_reaches_the_kubeconfig_alone_and_readiness_does_not_flicker() {

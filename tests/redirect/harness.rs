@@ -1,8 +1,8 @@
 //! The harness itself: without any rules traffic goes straight through, with rules loaded
 //! by `nft` it lands where they say. What it shows here it can be trusted to show of ours.
 
-use crate::support::cannot_run;
-use crate::support::pod::{FAR, FAR6, POD, POD6, Pod, STUB_UID};
+use msm_testkit::cannot_run;
+use msm_testkit::pod::{FAR, FAR6, POD, POD6, Pod, STUB_UID};
 
 const RULES: &str = "table inet t {
 	chain output {

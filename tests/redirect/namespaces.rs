@@ -7,13 +7,12 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
+use msm_testkit::command::{Outcome, run};
+use msm_testkit::pod::{FAR, POD, Pod};
+use msm_testkit::scratch::Scratch;
+use msm_testkit::{applet, cannot_run, executable};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-
-use crate::support::command::{Outcome, run};
-use crate::support::pod::{FAR, POD, Pod};
-use crate::support::scratch::Scratch;
-use crate::support::{applet, cannot_run, executable};
 
 #[test]
 fn the_current_namespace_is_the_default() {

@@ -1,9 +1,10 @@
 //! Others who translate addresses in the same namespace: ours wins for our ports, theirs
 //! goes on working for the others, and their rules are never touched.
 
-use crate::backend::Backend;
-use crate::support::cannot_run;
-use crate::support::pod::{FAR, POD, Pod};
+use msm_testkit::backend::Backend;
+use msm_testkit::cannot_run;
+use msm_testkit::on_every_backend;
+use msm_testkit::pod::{FAR, POD, Pod};
 
 /// A redirect of somebody else's, for our port and for another, at the usual priority, and
 /// things of theirs that a careless program might take for its own.

@@ -1,10 +1,10 @@
 //! Hosts and pods out of the ordinary: no tools, no `nf_tables` in the kernel, a pod with
 //! users of its own, a caller without privilege.
 
-use crate::backend::{Backend, msm_iptables};
-use crate::support::command::{Outcome, run};
-use crate::support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID};
-use crate::support::{WITHOUT_NF_TABLES, WITHOUT_TOOLS, applet_under, cannot_run};
+use msm_testkit::backend::{Backend, msm_iptables};
+use msm_testkit::command::{Outcome, run};
+use msm_testkit::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID};
+use msm_testkit::{WITHOUT_NF_TABLES, WITHOUT_TOOLS, applet_under, cannot_run};
 
 #[test]
 fn a_pod_with_its_own_users_is_redirected_by_nftables() {

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::backend::Backend;
-use crate::support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID, lands};
+use msm_testkit::backend::Backend;
+use msm_testkit::on_every_backend;
+use msm_testkit::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID, lands};
 
 /// Far below any retry of a TCP connection, far above what an answer takes.
 const AT_ONCE: Duration = Duration::from_millis(900);

@@ -1,11 +1,12 @@
 //! Every kind of damage to a redirect, and the sentence that names it: which chain, which
 //! rule, what was found and what was wanted.
 
+use msm_testkit::backend::Backend;
+use msm_testkit::netns::Namespace;
+use msm_testkit::on_every_backend;
 use serde_json::{Value, json};
 
-use crate::backend::Backend;
-use crate::sandbox::Sandbox;
-use crate::support::netns::Namespace;
+use super::sandbox::Sandbox;
 
 /// What uses every rule and every chain there is.
 fn everything() -> Value {

@@ -1,14 +1,15 @@
 //! Two redirects of ours in one sandbox: whichever is the right one, the other is one too
 //! many, and one that was written by another backend than the configured one is none.
 
+use msm_testkit::backend::Backend;
+use msm_testkit::cluster::by;
+use msm_testkit::command::run;
+use msm_testkit::netns::Namespace;
+use msm_testkit::on_every_backend;
+use msm_testkit::{applet, cannot_run};
 use serde_json::json;
 
-use crate::backend::Backend;
-use crate::cluster::by;
-use crate::sandbox::Sandbox;
-use crate::support::command::run;
-use crate::support::netns::Namespace;
-use crate::support::{applet, cannot_run};
+use super::sandbox::Sandbox;
 
 on_every_backend! {
     a_second_redirect_is_named,

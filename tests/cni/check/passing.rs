@@ -1,15 +1,16 @@
 //! What CHECK has to let pass: everything that ADD wrote, whatever others added, and pods
 //! that ask for no redirect. And what it cannot look at, with its code.
 
+use msm_testkit::backend::Backend;
+use msm_testkit::cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, by, refused, request};
+use msm_testkit::command::run_with_input;
+use msm_testkit::netns::Namespace;
+use msm_testkit::on_every_backend;
+use msm_testkit::pod::{FAR, POD, Pod, lands};
+use msm_testkit::{applet, applet_under, cannot_run};
 use serde_json::{Value, json};
 
-use crate::backend::Backend;
-use crate::cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, by, refused, request};
-use crate::sandbox::Sandbox;
-use crate::support::command::run_with_input;
-use crate::support::netns::Namespace;
-use crate::support::pod::{FAR, POD, Pod, lands};
-use crate::support::{applet, applet_under, cannot_run};
+use super::sandbox::Sandbox;
 
 /// Others' tables, at our hook with our priority, and with names that begin like ours.
 const OTHERS_NFT: &str = "table inet rival {

@@ -3,12 +3,11 @@
 
 use std::fs;
 
+use msm_testkit::backend::Backend;
+use msm_testkit::cluster::{Cluster, LABELLED, refused};
+use msm_testkit::command::Outcome;
+use msm_testkit::netns::Namespace;
 use serde_json::{Value, json};
-
-use crate::backend::Backend;
-use crate::cluster::{Cluster, LABELLED, refused};
-use crate::support::command::Outcome;
-use crate::support::netns::Namespace;
 
 /// CNI's code of a redirect that is not as it should be.
 const DIFFERS: u64 = 113;

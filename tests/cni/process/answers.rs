@@ -9,14 +9,14 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 
+use msm_testkit::applet;
+use msm_testkit::command::{run, run_with_input};
+use msm_testkit::scratch::Scratch;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::plugin::{configuration, end, excluded, read_to_end, redirected, send, start, wait_for};
-use crate::support::applet;
-use crate::support::command::{run, run_with_input};
-use crate::support::scratch::Scratch;
+use super::plugin::{configuration, end, excluded, read_to_end, redirected, send, start, wait_for};
 
 /// Redirections, and whether what is written there counts as written.
 const STREAMS: [(&str, bool); 11] = [

@@ -9,18 +9,18 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use msm_testkit::cluster::{Cluster, LABELLED, by, request};
+use msm_testkit::command::{Outcome, run, run_with_input};
+use msm_testkit::netns::Namespace;
+use msm_testkit::scratch::Scratch;
+use msm_testkit::{applet, cannot_run, executable};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::execve;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, LABELLED, by, request};
-use crate::plugin::{
+use super::plugin::{
     configuration, document, end, excluded, read_to_end, refused, start, under, wait_for,
 };
-use crate::support::command::{Outcome, run, run_with_input};
-use crate::support::netns::Namespace;
-use crate::support::scratch::Scratch;
-use crate::support::{applet, cannot_run, executable};
 
 /// What an ADD may take at its peak, most of it pages of the executable that all share:
 /// of what ships, which is largest with a static glibc, and of what is built for tests.
@@ -65,7 +65,7 @@ fn no_arguments_at_all_are_a_usage_error() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([
         "--exact",
-        "limits::no_arguments_at_all_are_a_usage_error",
+        "process::limits::no_arguments_at_all_are_a_usage_error",
         "--nocapture",
     ]);
     run(command.env(BECOME, "1"))

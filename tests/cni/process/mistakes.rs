@@ -1,13 +1,13 @@
 //! A mistake in the program, met by the executable that ships: a thread that cannot be
 //! started is one that a library of ours does not expect.
 
+use msm_testkit::cannot_run;
+use msm_testkit::cluster::{Cluster, LABELLED, request};
+use msm_testkit::command::{Outcome, run_with_input};
+use msm_testkit::netns::Namespace;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, LABELLED, request};
-use crate::plugin::{document, under};
-use crate::support::cannot_run;
-use crate::support::command::{Outcome, run_with_input};
-use crate::support::netns::Namespace;
+use super::plugin::{document, under};
 
 /// Looking a name up needs a thread.
 fn by_name() -> Value {

@@ -10,16 +10,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use msm_testkit::cluster::{Cluster, LABELLED, request};
+use msm_testkit::command::{Outcome, run, run_with_input};
+use msm_testkit::netns::Namespace;
+use msm_testkit::scratch::Scratch;
+use msm_testkit::{applet, cannot_run};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
 
-use crate::cluster::{Cluster, LABELLED, request};
-use crate::plugin::{document, under};
-use crate::support::command::{Outcome, run, run_with_input};
-use crate::support::netns::Namespace;
-use crate::support::scratch::Scratch;
-use crate::support::{applet, cannot_run};
+use super::plugin::{document, under};
 
 /// Far more than looking at a path takes, and far less than waiting for something.
 const AT_ONCE: Duration = Duration::from_secs(5);

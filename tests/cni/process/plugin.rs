@@ -6,14 +6,13 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use msm_testkit::cluster::request;
+use msm_testkit::command::Outcome;
+use msm_testkit::{TOOL_DIRECTORIES, applet_under};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-
-use crate::cluster::request;
-use crate::support::command::Outcome;
-use crate::support::{TOOL_DIRECTORIES, applet_under};
 
 /// No step of these tests takes a second.
 const DEADLINE_MS: u16 = 30_000;

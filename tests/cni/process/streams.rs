@@ -3,12 +3,12 @@
 use std::io::{PipeWriter, pipe};
 use std::process::{Child, Stdio};
 
+use msm_testkit::applet;
+use msm_testkit::command::{run, run_with_input};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::plugin::{configuration, document, end, excluded, redirected, send, start};
-use crate::support::applet;
-use crate::support::command::{run, run_with_input};
+use super::plugin::{configuration, document, end, excluded, redirected, send, start};
 
 #[test]
 fn standard_input_of_every_kind_is_an_error_with_a_code() {

@@ -10,17 +10,17 @@ use std::process::{Command, Stdio, id};
 use std::thread;
 use std::time::Duration;
 
+use msm_testkit::cluster::{Cluster, LABELLED, by, request};
+use msm_testkit::command::{Outcome, run};
+use msm_testkit::netns::Namespace;
+use msm_testkit::scratch::Scratch;
+use msm_testkit::{applet, cannot_run};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::cluster::{Cluster, LABELLED, by, request};
-use crate::plugin::{end, read_to_end, redirected, send, start, under, wait_for};
-use crate::support::command::{Outcome, run};
-use crate::support::netns::Namespace;
-use crate::support::scratch::Scratch;
-use crate::support::{applet, cannot_run};
+use super::plugin::{end, read_to_end, redirected, send, start, under, wait_for};
 
 const WRITERS: [&str; 2] = ["iptables-nft-restore", "ip6tables-nft-restore"];
 const READERS: [&str; 2] = ["iptables-nft-save", "ip6tables-nft-save"];

@@ -3,9 +3,10 @@
 
 use std::process::Command;
 
-use crate::plugin::{ask, assert_error, plugin, with_result};
-use crate::support::command::{Outcome, run_with_input};
-use crate::support::executable;
+use msm_testkit::command::{Outcome, run_with_input};
+use msm_testkit::executable;
+
+use super::plugin::{ask, assert_error, plugin, with_result};
 
 /// The limit of standard input.
 const LIMIT: usize = 16 << 20;

@@ -3,9 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::plugin::{assert_error, configuration, plugin};
-use crate::support::applet;
-use crate::support::command::{Outcome, run, run_with_input};
+use msm_testkit::applet;
+use msm_testkit::command::{Outcome, run, run_with_input};
+
+use super::plugin::{assert_error, configuration, plugin};
 
 const CONTAINER_ID: &str = "CNI_CONTAINERID";
 const NETNS: &str = "CNI_NETNS";

@@ -5,12 +5,12 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 
+use msm_testkit::command::run_with_input;
+use msm_testkit::scratch::Scratch;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
-use crate::plugin::{assert_error, configuration, plugin};
-use crate::support::command::run_with_input;
-use crate::support::scratch::Scratch;
+use super::plugin::{assert_error, configuration, plugin};
 
 /// Of a pod whose labels decide.
 fn asked_about() -> Value {

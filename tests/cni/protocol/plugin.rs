@@ -2,10 +2,9 @@
 
 use std::process::Command;
 
+use msm_testkit::applet;
+use msm_testkit::command::{Outcome, run_with_input};
 use serde_json::{Value, json};
-
-use crate::support::applet;
-use crate::support::command::{Outcome, run_with_input};
 
 pub const VERSIONS: [&str; 7] = [
     "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0",

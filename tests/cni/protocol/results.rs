@@ -1,7 +1,7 @@
 //! The previous result is handed on byte for byte but for its version, which follows the
 //! configuration's inside of a family.
 
-use crate::plugin::{FAMILIES, ask, assert_error, with_result};
+use super::plugin::{FAMILIES, ask, assert_error, with_result};
 
 #[test]
 fn a_result_is_handed_on_byte_for_byte() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::plugin::{VERSIONS, ask, assert_error, configuration};
+use super::plugin::{VERSIONS, ask, assert_error, configuration};
 
 /// `text` in the place that `path` names, section and key.
 fn with(path: &str, text: &str) -> String {

@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::process::Stdio;
 
-use crate::support::applet;
-use crate::support::command::run;
+use msm_testkit::applet;
+use msm_testkit::command::run;
 
 #[test]
 fn an_answer_that_nobody_takes_is_a_failure() {

@@ -1,7 +1,7 @@
 //! The values of the previous result, as the specification of each version describes them
 //! and the reference decodes them.
 
-use crate::plugin::{FAMILIES, ask, assert_error, with_result};
+use super::plugin::{FAMILIES, ask, assert_error, with_result};
 
 #[test]
 fn what_every_version_refuses() {

@@ -2,13 +2,13 @@
 
 use std::fs;
 
+use msm_testkit::command::{run, run_with_input};
+use msm_testkit::netns::Namespace;
+use msm_testkit::scratch::Scratch;
+use msm_testkit::{applet, cannot_run};
 use serde_json::{Value, json};
 
-use crate::plugin::{VERSIONS, ask, assert_error, configuration, plugin};
-use crate::support::command::{run, run_with_input};
-use crate::support::netns::Namespace;
-use crate::support::scratch::Scratch;
-use crate::support::{applet, cannot_run};
+use super::plugin::{VERSIONS, ask, assert_error, configuration, plugin};
 
 #[test]
 fn version_needs_nothing_and_reads_nothing() {

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use serde_json::{Value, json};
-
-use crate::api_server::{
+use msm_testkit::api_server::{
     Answer, ApiServer, Authority, Behaviour, KeyKind, Options, PodSpec, Request, pod_json,
 };
+use serde_json::{Value, json};
 
 /// The address of the API server's service.
 pub const SERVICE: SocketAddr = SocketAddr::new(

@@ -1,9 +1,9 @@
 //! The three ways to write the redirect, and a test for each of them.
 
-use crate::support::command::{Outcome, run};
-use crate::support::netns::Namespace;
-use crate::support::pod::Pod;
-use crate::support::{applet, cannot_run};
+use crate::command::{Outcome, run};
+use crate::netns::Namespace;
+use crate::pod::Pod;
+use crate::{applet, cannot_run};
 
 /// Who writes the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,17 +93,18 @@ pub fn msm_iptables(pod: &Pod, args: &[&str]) -> Outcome {
 }
 
 /// Declares each of the named functions as a test of every backend.
+#[macro_export]
 macro_rules! on_every_backend {
     ($($test:ident,)*) => {
-        on_every_backend! { @ nftables Nftables $($test)* }
-        on_every_backend! { @ iptables_nft IptablesNft $($test)* }
-        on_every_backend! { @ iptables_legacy IptablesLegacy $($test)* }
+        $crate::on_every_backend! { @ nftables Nftables $($test)* }
+        $crate::on_every_backend! { @ iptables_nft IptablesNft $($test)* }
+        $crate::on_every_backend! { @ iptables_legacy IptablesLegacy $($test)* }
     };
     (@ $module:ident $backend:ident $($test:ident)*) => {
         mod $module {
             $(#[test]
             fn $test() {
-                crate::backend::Backend::$backend.test(super::$test);
+                $crate::backend::Backend::$backend.test(super::$test);
             })*
         }
     };

@@ -11,10 +11,10 @@ use crate::api_server::{
     Answer, ApiServer, Authority, Behaviour, Credentials, KeyKind, Kubeconfig, Options, PodSpec,
     Request, pod_json,
 };
-use crate::support::applet;
-use crate::support::command::{Outcome, run_with_input};
-use crate::support::netns::Namespace;
-use crate::support::scratch::Scratch;
+use crate::applet;
+use crate::command::{Outcome, run_with_input};
+use crate::netns::Namespace;
+use crate::scratch::Scratch;
 
 /// The pod's namespace.
 pub const K8S_NAMESPACE: &str = "media";

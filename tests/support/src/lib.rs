@@ -1,9 +1,28 @@
 //! What the black-box tests share: how the real executable is run, what the machine must
 //! offer, network namespaces and traffic in them. Knows nothing of how the program works.
 
+#![expect(
+    missing_docs,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    clippy::new_without_default,
+    clippy::panic,
+    clippy::return_self_not_must_use,
+    clippy::unwrap_used,
+    reason = "only tests call it, and a test fails by panicking"
+)]
+
+pub mod api_server;
+pub mod backend;
+pub mod cluster;
 pub mod command;
+pub mod libc;
 pub mod netns;
+pub mod node;
 pub mod pod;
+pub mod runtime;
 pub mod scratch;
 pub mod traffic;
 
@@ -15,13 +34,18 @@ use std::process::Command;
 /// Where the tools that tests call are looked for; an ordinary user's PATH lacks the first.
 pub const TOOL_DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
-/// The executable under test: `MSM_EXECUTABLE` (what ships) or the one cargo built.
+/// The executable under test: `MSM_EXECUTABLE` (what ships) or the one that cargo built, which
+/// is in the directory above the one of the tests and examples.
 pub fn executable() -> PathBuf {
-    std::env::var_os("MSM_EXECUTABLE")
-        .map(PathBuf::from)
-        // Cargo names it to tests, not to the demonstration.
-        .or(option_env!("CARGO_BIN_EXE_msm").map(PathBuf::from))
-        .expect("MSM_EXECUTABLE names the executable")
+    if let Some(path) = std::env::var_os("MSM_EXECUTABLE") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("the path of the running test");
+    let directory = test.parent().and_then(Path::parent);
+    let executable = directory.map(|directory| directory.join("msm"));
+    executable
+        .filter(|path| path.exists())
+        .expect("MSM_EXECUTABLE names the executable, or cargo built it beside the tests")
 }
 
 /// The executable under test as `applet`, with nothing of the tests' environment.

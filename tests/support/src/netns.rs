@@ -11,8 +11,8 @@ use std::thread;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Uid, setfsuid};
 
-use super::command::{Outcome, run, run_with_input};
-use super::{TOOL_DIRECTORIES, find_tool};
+use crate::command::{Outcome, run, run_with_input};
+use crate::{TOOL_DIRECTORIES, find_tool};
 
 /// Where user 0 of a pod with a user namespace is outside of it. Container runtimes start
 /// higher up, but an ordinary user's tests only have the IDs that /etc/subuid gives them.

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::scratch::Scratch;
-use crate::support::{applet, executable, find_tool};
+use crate::scratch::Scratch;
+use crate::{applet, executable, find_tool};
 
 /// When a condition that does not come true counts as a failure.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -38,7 +38,7 @@ pub const CALICO: &str = r#"{
 }
 "#;
 /// A certificate; nobody connects by it.
-const AUTHORITY: &str = include_str!("../fixtures/authority.crt");
+const AUTHORITY: &str = include_str!("../../fixtures/authority.crt");
 
 /// The tree of a node.
 pub struct Node {

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::netns::Namespace;
-use super::traffic::{Server, connect};
+use crate::netns::Namespace;
+use crate::traffic::{Server, connect};
 
 /// The pod's own address.
 pub const POD: &str = "10.1.0.2";

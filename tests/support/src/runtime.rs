@@ -167,86 +167,89 @@ fn text_of<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-const LIST: &[u8] =
-    br#"{"name": "l", "cniVersion": "1.0.0", "plugins": [{"type": "a"}, {"Type": "b"}]}"#;
-#[cfg(test)]
-const SINGLE: &[u8] = br#"{"Name": "s", "type": "a", "ipam": {"type": "host-local"}}"#;
+mod tests {
+    use super::*;
 
-#[test]
-fn the_first_valid_file_is_the_network() {
-    for (files, containerd, crio) in [
-        (
-            &[("20-s.conf", SINGLE), ("10-l.conflist", LIST)][..],
-            "l",
-            "l",
-        ),
-        (&[("10-s.json", SINGLE), ("10-l.conflist", LIST)], "l", "l"),
-        (&[("10-x.conflist", LIST), ("10-x.conf", SINGLE)], "s", "s"),
-        (&[("00-bad.conf", b"{"), ("10-s.conf", SINGLE)], "", "s"),
-        (&[("00-list.conf", LIST), ("10-s.conf", SINGLE)], "", "s"),
-        (
-            &[("00-single.conflist", SINGLE), ("10-s.conf", SINGLE)],
-            "",
-            "s",
-        ),
-        (&[("00-s.conf.bak", SINGLE), ("x", SINGLE)], "", ""),
-        (&[], "", ""),
-    ] {
-        let network = |runtime: Runtime| {
-            let files = files.iter().map(|(name, content)| (*name, Some(*content)));
-            runtime.loads(files).map(|network| network.name)
-        };
-        let name = |runtime| network(runtime).unwrap_or_default();
-        assert_eq!(
-            (name(Containerd).as_str(), name(Crio).as_str()),
-            (containerd, crio),
-            "{files:?}"
-        );
-    }
-}
+    const LIST: &[u8] =
+        br#"{"name": "l", "cniVersion": "1.0.0", "plugins": [{"type": "a"}, {"Type": "b"}]}"#;
+    const SINGLE: &[u8] = br#"{"Name": "s", "type": "a", "ipam": {"type": "host-local"}}"#;
 
-#[test]
-fn a_file_is_valid_as_libcni_has_it() {
-    for (file, content, is_valid) in [
-        ("a.conf", r#"{"type": "a"}"#, true),
-        ("a.conf", r#"{"name": "a", "type": ""}"#, false),
-        (
-            "a.conf",
-            r#"{"name": "a", "type": "a", "ipam": "dhcp"}"#,
-            false,
-        ),
-        (
-            "a.conf",
-            r#"{"name": "a", "type": "a", "cniVersion": 1.0}"#,
-            false,
-        ),
-        ("a.conflist", r#"{"name": "a", "plugins": []}"#, false),
-        ("a.conflist", r#"{"plugins": [{"type": "a"}]}"#, false),
-        (
-            "a.conflist",
-            r#"{"name": "a", "plugins": [{"type": "a"}, {}]}"#,
-            false,
-        ),
-        (
-            "a.conflist",
-            r#"{"name": "a", "cniVersion": null, "plugins": [{"type": "a"}]}"#,
-            false,
-        ),
-        (
-            "a.conflist",
-            r#"{"name": "a", "disableCheck": "True", "plugins": [{"type": "a"}]}"#,
-            true,
-        ),
-        (
-            "a.conflist",
-            r#"{"name": "a", "disableCheck": 1, "plugins": [{"type": "a"}]}"#,
-            false,
-        ),
-    ] {
-        let network = Crio.loads([(file, Some(content.as_bytes()))]);
-        assert_eq!(network.is_some(), is_valid, "{content}");
+    #[test]
+    fn the_first_valid_file_is_the_network() {
+        for (files, containerd, crio) in [
+            (
+                &[("20-s.conf", SINGLE), ("10-l.conflist", LIST)][..],
+                "l",
+                "l",
+            ),
+            (&[("10-s.json", SINGLE), ("10-l.conflist", LIST)], "l", "l"),
+            (&[("10-x.conflist", LIST), ("10-x.conf", SINGLE)], "s", "s"),
+            (&[("00-bad.conf", b"{"), ("10-s.conf", SINGLE)], "", "s"),
+            (&[("00-list.conf", LIST), ("10-s.conf", SINGLE)], "", "s"),
+            (
+                &[("00-single.conflist", SINGLE), ("10-s.conf", SINGLE)],
+                "",
+                "s",
+            ),
+            (&[("00-s.conf.bak", SINGLE), ("x", SINGLE)], "", ""),
+            (&[], "", ""),
+        ] {
+            let network = |runtime: Runtime| {
+                let files = files.iter().map(|(name, content)| (*name, Some(*content)));
+                runtime.loads(files).map(|network| network.name)
+            };
+            let name = |runtime| network(runtime).unwrap_or_default();
+            assert_eq!(
+                (name(Containerd).as_str(), name(Crio).as_str()),
+                (containerd, crio),
+                "{files:?}"
+            );
+        }
     }
-    let nameless = [("a.conf", Some(&br#"{"type": "a"}"#[..]))];
-    assert_eq!(Crio.loads(nameless).unwrap().name, "a.conf");
-    assert_eq!(Containerd.loads(nameless), None);
+
+    #[test]
+    fn a_file_is_valid_as_libcni_has_it() {
+        for (file, content, is_valid) in [
+            ("a.conf", r#"{"type": "a"}"#, true),
+            ("a.conf", r#"{"name": "a", "type": ""}"#, false),
+            (
+                "a.conf",
+                r#"{"name": "a", "type": "a", "ipam": "dhcp"}"#,
+                false,
+            ),
+            (
+                "a.conf",
+                r#"{"name": "a", "type": "a", "cniVersion": 1.0}"#,
+                false,
+            ),
+            ("a.conflist", r#"{"name": "a", "plugins": []}"#, false),
+            ("a.conflist", r#"{"plugins": [{"type": "a"}]}"#, false),
+            (
+                "a.conflist",
+                r#"{"name": "a", "plugins": [{"type": "a"}, {}]}"#,
+                false,
+            ),
+            (
+                "a.conflist",
+                r#"{"name": "a", "cniVersion": null, "plugins": [{"type": "a"}]}"#,
+                false,
+            ),
+            (
+                "a.conflist",
+                r#"{"name": "a", "disableCheck": "True", "plugins": [{"type": "a"}]}"#,
+                true,
+            ),
+            (
+                "a.conflist",
+                r#"{"name": "a", "disableCheck": 1, "plugins": [{"type": "a"}]}"#,
+                false,
+            ),
+        ] {
+            let network = Crio.loads([(file, Some(content.as_bytes()))]);
+            assert_eq!(network.is_some(), is_valid, "{content}");
+        }
+        let nameless = [("a.conf", Some(&br#"{"type": "a"}"#[..]))];
+        assert_eq!(Crio.loads(nameless).unwrap().name, "a.conf");
+        assert_eq!(Containerd.loads(nameless), None);
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{self, shutdown};
 
-use super::netns::Namespace;
+use crate::netns::Namespace;
 
 /// Every connection of these tests stays on the machine; this is far above what it takes.
 const DEADLINE: Duration = Duration::from_secs(5);
