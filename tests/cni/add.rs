@@ -5,8 +5,12 @@ use std::thread;
 
 use msm_testkit::cannot_run;
 use msm_testkit::cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, by, refused};
+use msm_testkit::endpoints::{
+    APP, APP_FROM_OUTSIDE, FAR6, HTTP, HTTP_SERVER, NEAR, POD6, RTSP, RTSP_ALT, RTSP_LOCAL,
+    RTSP_NEAR, RTSP_POD, RTSP6, SERVER, SERVER_ALT, SERVER6, STUB, STUB_ALT, STUB_ALT_FROM_OUTSIDE,
+};
 use msm_testkit::netns::Namespace;
-use msm_testkit::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID, lands};
+use msm_testkit::pod::{Pod, STUB_UID, lands};
 use serde_json::{Value, json};
 
 /// CNI's code for an invalid configuration.
@@ -18,23 +22,14 @@ fn default_settings() -> Value {
 
 #[track_caller]
 fn is_redirected(pod: &Pod) {
-    lands(pod, &format!("{FAR}:554"), &format!("stub@8554 from {POD}"));
-    let of_stub = pod.connect_as(STUB_UID, &format!("{FAR}:554"));
-    assert_eq!(
-        of_stub,
-        format!("server@554 from {POD}"),
-        "{}",
-        pod.inside.rules()
-    );
-    lands(pod, &format!("{FAR}:80"), &format!("server@80 from {POD}"));
-    lands(
-        pod,
-        &format!("[{FAR6}]:554"),
-        &format!("server@554 from {POD6}"),
-    );
-    lands(pod, "127.0.0.1:554", "app@554 from 127.0.0.1");
-    let from_outside = pod.connect_from_outside(&format!("{POD}:554"));
-    assert_eq!(from_outside, format!("app@554 from {NEAR}"));
+    lands(pod, RTSP, STUB);
+    let of_stub = pod.connect_as(STUB_UID, RTSP);
+    assert_eq!(of_stub, SERVER, "{}", pod.inside.rules());
+    lands(pod, HTTP, HTTP_SERVER);
+    lands(pod, RTSP6, SERVER6);
+    lands(pod, RTSP_LOCAL, APP);
+    let from_outside = pod.connect_from_outside(RTSP_POD);
+    assert_eq!(from_outside, APP_FROM_OUTSIDE);
 }
 
 #[test]
@@ -162,11 +157,7 @@ fn pods_that_do_not_ask_for_it_are_untouched() {
         let before = pod.inside.rules();
         cluster.added(&pod.inside, &default_settings());
         assert_eq!(pod.inside.rules(), before, "{labels:?}");
-        lands(
-            &pod,
-            &format!("{FAR}:554"),
-            &format!("server@554 from {POD}"),
-        );
+        lands(&pod, RTSP, SERVER);
     }
 }
 
@@ -202,30 +193,18 @@ fn the_configuration_chooses_what_is_redirected() {
         "ipv6": "redirect", "inboundPorts": [554],
     }});
     cluster.added(&pod.inside, &settings);
-    lands(
-        &pod,
-        &format!("{FAR}:1554"),
-        &format!("stub@9554 from {POD}"),
-    );
+    lands(&pod, RTSP_ALT, STUB_ALT);
     lands(
         &pod,
         &format!("[{FAR6}]:1554"),
         &format!("stub@9554 from {POD6}"),
     );
-    lands(
-        &pod,
-        &format!("{NEAR}:1554"),
-        &format!("server@1554 from {POD}"),
-    );
-    lands(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("server@554 from {POD}"),
-    );
-    let of_user = pod.connect_as(1234, &format!("{FAR}:1554"));
-    assert_eq!(of_user, format!("server@1554 from {POD}"));
-    let from_outside = pod.connect_from_outside(&format!("{POD}:554"));
-    assert_eq!(from_outside, format!("stub@9554 from {NEAR}"));
+    lands(&pod, &format!("{NEAR}:1554"), SERVER_ALT);
+    lands(&pod, RTSP, SERVER);
+    let of_user = pod.connect_as(1234, RTSP_ALT);
+    assert_eq!(of_user, SERVER_ALT);
+    let from_outside = pod.connect_from_outside(RTSP_POD);
+    assert_eq!(from_outside, STUB_ALT_FROM_OUTSIDE);
 }
 
 #[test]
@@ -252,27 +231,15 @@ fn annotations_override_the_configuration() {
         &pod.inside,
         &json!({"redirect": {"ports": [80], "ipv6": "redirect"}}),
     );
-    lands(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("stub@9554 from {POD}"),
-    );
-    lands(
-        &pod,
-        &format!("{FAR}:1554"),
-        &format!("stub@9554 from {POD}"),
-    );
-    lands(&pod, &format!("{FAR}:80"), &format!("server@80 from {POD}"));
-    lands(
-        &pod,
-        &format!("{NEAR}:554"),
-        &format!("server@554 from {POD}"),
-    );
-    lands(&pod, &format!("[{FAR6}]:554"), "refused");
-    let of_user = pod.connect_as(1234, &format!("{FAR}:554"));
-    assert_eq!(of_user, format!("server@554 from {POD}"));
-    let from_outside = pod.connect_from_outside(&format!("{POD}:554"));
-    assert_eq!(from_outside, format!("stub@9554 from {NEAR}"));
+    lands(&pod, RTSP, STUB_ALT);
+    lands(&pod, RTSP_ALT, STUB_ALT);
+    lands(&pod, HTTP, HTTP_SERVER);
+    lands(&pod, RTSP_NEAR, SERVER);
+    lands(&pod, RTSP6, "refused");
+    let of_user = pod.connect_as(1234, RTSP);
+    assert_eq!(of_user, SERVER);
+    let from_outside = pod.connect_from_outside(RTSP_POD);
+    assert_eq!(from_outside, STUB_ALT_FROM_OUTSIDE);
 }
 
 #[test]

@@ -13,15 +13,13 @@ use msm_testkit::api_server::{
     Answer, ApiServer, Authority, Behaviour, Credentials, Greeting, Identity, KeyKind, Kubeconfig,
     Options, PodSpec, Request, Tls, pod_json, script,
 };
+use msm_testkit::cluster::{K8S_NAME, K8S_NAMESPACE, K8S_UID};
 use msm_testkit::command;
 use msm_testkit::netns::Namespace;
 use msm_testkit::scratch::Scratch;
 use nix::sys::socket::{Backlog, listen};
 use serde_json::{Value, json};
 
-const NAMESPACE: &str = "media";
-const NAME: &str = "camera-7d9c5b6f4-x7k2p";
-const UID: &str = "5f2c1d1e-8a35-4b7a-9f5d-1c2b3a4d5e6f";
 const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.sesame.open";
 /// Between the deadline and the plugin's end, on a loaded machine.
 const SLACK: Duration = Duration::from_millis(700);
@@ -40,7 +38,7 @@ fn one_connection_and_one_get_of_the_cache_do() {
     assert_eq!(request.method, "GET");
     assert_eq!(
         request.path,
-        format!("/api/v1/namespaces/{NAMESPACE}/pods/{NAME}")
+        format!("/api/v1/namespaces/{K8S_NAMESPACE}/pods/{K8S_NAME}")
     );
     assert_eq!(request.query, "resourceVersion=0");
     assert_eq!(request.headers["authorization"], format!("Bearer {TOKEN}"));
@@ -53,7 +51,7 @@ fn one_connection_and_one_get_of_the_cache_do() {
 #[test]
 fn a_pod_of_any_size_that_etcd_takes_is_read() {
     let cluster = Cluster::new(KeyKind::Ecdsa);
-    let mut pod = pod_value(&[], UID);
+    let mut pod = pod_value(&[], K8S_UID);
     pod["metadata"]["annotations"] = json!({"big": "x".repeat(3 << 19)});
     let server = cluster.serve(vec![object(&pod)]);
     let outcome = cluster.node(&server.url()).add();
@@ -99,7 +97,7 @@ fn a_path_prefix_is_kept() {
     let server = cluster.serve(vec![pod()]);
     let url = format!("{}/k8s/clusters/c-1/", server.url());
     cluster.node(&url).add().passes_the_previous_result_on();
-    let path = format!("/k8s/clusters/c-1/api/v1/namespaces/{NAMESPACE}/pods/{NAME}");
+    let path = format!("/k8s/clusters/c-1/api/v1/namespaces/{K8S_NAMESPACE}/pods/{K8S_NAME}");
     assert_eq!(server.requests()[0].path, path);
 }
 
@@ -230,7 +228,10 @@ fn a_pod_with_another_uid_is_error_105_at_once() {
     let cluster = Cluster::new(KeyKind::Ecdsa);
     let server = cluster.serve(vec![pod_with(&[], "another-uid")]);
     let outcome = cluster.node(&server.url()).add();
-    outcome.fails(105, "replaced").says("another-uid").says(UID);
+    outcome
+        .fails(105, "replaced")
+        .says("another-uid")
+        .says(K8S_UID);
     outcome.is_immediate();
     assert_eq!(server.requests().len(), 2);
 }
@@ -238,7 +239,7 @@ fn a_pod_with_another_uid_is_error_105_at_once() {
 #[test]
 fn a_static_pods_mirror_is_that_pod() {
     let cluster = Cluster::new(KeyKind::Ecdsa);
-    let mirror = [("kubernetes.io/config.mirror", UID)];
+    let mirror = [("kubernetes.io/config.mirror", K8S_UID)];
     let server = cluster.serve(vec![pod_with(&mirror, "the-mirrors-own-uid")]);
     cluster
         .node(&server.url())
@@ -373,10 +374,10 @@ fn answers_that_are_no_pod_are_error_106_at_once() {
             body: body.to_vec(),
         })
     };
-    let long_head = Answer::object(&pod_value(&[], UID)).header("X-Long", &"x".repeat(1 << 20));
-    let mut other = pod_value(&[], UID);
+    let long_head = Answer::object(&pod_value(&[], K8S_UID)).header("X-Long", &"x".repeat(1 << 20));
+    let mut other = pod_value(&[], K8S_UID);
     other["metadata"]["name"] = json!("another");
-    let mut huge = pod_value(&[], UID);
+    let mut huge = pod_value(&[], K8S_UID);
     huge["metadata"]["annotations"] = json!({"big": "x".repeat(6 << 20)});
     let table = [
         (Behaviour::Garbage, "does not speak HTTP"),
@@ -702,7 +703,7 @@ impl Node {
         Self {
             scratch,
             timeout: Duration::from_secs(2),
-            uid: Some(UID),
+            uid: Some(K8S_UID),
             api_root: String::new(),
             vars: Vec::new(),
         }
@@ -711,7 +712,7 @@ impl Node {
     fn add(&self) -> Outcome {
         let uid = self.uid.map(|uid| format!(";K8S_POD_UID={uid}"));
         let arguments = format!(
-            "IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={NAME};\
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE={K8S_NAMESPACE};K8S_POD_NAME={K8S_NAME};\
              K8S_POD_INFRA_CONTAINER_ID=c0ffee{}",
             uid.unwrap_or_default()
         );
@@ -876,8 +877,8 @@ impl Blackhole {
 
 fn pod_value(annotations: &[(&str, &str)], uid: &str) -> Value {
     pod_json(&PodSpec {
-        namespace: NAMESPACE,
-        name: NAME,
+        namespace: K8S_NAMESPACE,
+        name: K8S_NAME,
         uid,
         labels: &[("app", "camera")],
         annotations,
@@ -889,7 +890,7 @@ fn pod_with(annotations: &[(&str, &str)], uid: &str) -> Behaviour {
 }
 
 fn pod() -> Behaviour {
-    pod_with(&[], UID)
+    pod_with(&[], K8S_UID)
 }
 
 fn object(value: &Value) -> Behaviour {
@@ -901,5 +902,5 @@ fn error(code: u16, message: &str) -> Behaviour {
 }
 
 fn missing() -> Behaviour {
-    error(404, &format!("pods \"{NAME}\" not found"))
+    error(404, &format!("pods \"{K8S_NAME}\" not found"))
 }

@@ -18,15 +18,14 @@ use msm_testkit::api_server::{
     Answer, ApiServer, Authority, Behaviour, Credentials, KeyKind, Kubeconfig, Options, PodSpec,
     Request, pod_json,
 };
+use msm_testkit::cluster::INJECT;
 use msm_testkit::command::run_with_input;
 use msm_testkit::netns::{self, Namespace};
+use msm_testkit::pod::{APP_UID, STUB_UID};
 use msm_testkit::scratch::Scratch;
 use serde_json::json;
 
-const APP_UID: u32 = 1000;
-const STUB_UID: u32 = 1337;
 const DEADLINE: Duration = Duration::from_secs(5);
-const LABEL: &str = "sidecar.mediastreamingmesh.io/inject";
 
 /// A pod: its name, its label and the network that it has to itself.
 struct Pod {
@@ -270,7 +269,7 @@ impl Cluster {
             let _ = write!(said, "\n    {line}");
         }
         println!(
-            "pod {} ({LABEL}: {}){said}",
+            "pod {} ({INJECT}: {}){said}",
             pod.name,
             pod.label.unwrap_or("absent")
         );
@@ -278,7 +277,7 @@ impl Cluster {
 }
 
 fn known_pod(pod: &Pod) -> (String, serde_json::Value) {
-    let labels: Vec<(&str, &str)> = pod.label.map(|label| (LABEL, label)).into_iter().collect();
+    let labels: Vec<(&str, &str)> = pod.label.map(|label| (INJECT, label)).into_iter().collect();
     let object = pod_json(&PodSpec {
         namespace: "media",
         name: pod.name,

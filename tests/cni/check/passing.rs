@@ -4,9 +4,10 @@
 use msm_testkit::backend::Backend;
 use msm_testkit::cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, by, refused, request};
 use msm_testkit::command::run_with_input;
+use msm_testkit::endpoints::{RTSP, STUB};
 use msm_testkit::netns::Namespace;
 use msm_testkit::on_every_backend;
-use msm_testkit::pod::{FAR, POD, Pod, lands};
+use msm_testkit::pod::{Pod, lands};
 use msm_testkit::{applet, applet_under, cannot_run};
 use serde_json::{Value, json};
 
@@ -119,11 +120,7 @@ fn counters_do_not_matter(backend: Backend) {
     let cluster = Cluster::new(LABELLED, &[]);
     let settings = by(backend.name());
     cluster.added(&pod.inside, &settings);
-    lands(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("stub@8554 from {POD}"),
-    );
+    lands(&pod, RTSP, STUB);
     let counted = match backend {
         Backend::Nftables => pod.inside.tool("nft", &["list", "ruleset"], ""),
         Backend::IptablesNft | Backend::IptablesLegacy => {

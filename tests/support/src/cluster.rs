@@ -18,8 +18,10 @@ use crate::scratch::Scratch;
 
 /// The pod's namespace.
 pub const K8S_NAMESPACE: &str = "media";
-const K8S_NAME: &str = "camera-7d9c5b6f4-x7k2p";
-const K8S_UID: &str = "5f2c1d1e-8a35-4b7a-9f5d-1c2b3a4d5e6f";
+/// The pod's name.
+pub const K8S_NAME: &str = "camera-7d9c5b6f4-x7k2p";
+/// The pod's UID.
+pub const K8S_UID: &str = "5f2c1d1e-8a35-4b7a-9f5d-1c2b3a4d5e6f";
 /// The label that decides.
 pub const INJECT: &str = "sidecar.mediastreamingmesh.io/inject";
 /// The labels of a pod that asks for a redirect.

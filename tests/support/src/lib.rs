@@ -18,6 +18,7 @@ pub mod api_server;
 pub mod backend;
 pub mod cluster;
 pub mod command;
+pub mod endpoints;
 pub mod libc;
 pub mod netns;
 pub mod node;

@@ -28,6 +28,7 @@ pub const KUBECONFIG: &str = "host/etc/cni/net.d/ZZZ-msm-cni-kubeconfig";
 pub const SERVICE_ACCOUNT: &str = "var/run/secrets/kubernetes.io/serviceaccount";
 /// A network's configuration, and the file that it is in.
 pub const CONF: &str = "10-calico.conflist";
+pub const CONF_PATH: &str = "host/etc/cni/net.d/10-calico.conflist";
 pub const CALICO: &str = r#"{
   "name": "k8s-pod-network",
   "cniVersion": "0.3.1",

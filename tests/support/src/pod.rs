@@ -3,21 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::endpoints::{FAR, FAR6, HTTP_SERVER6, HTTP6, NEAR, NEAR6, POD, POD6};
 use crate::netns::Namespace;
 use crate::traffic::{Server, connect};
 
-/// The pod's own address.
-pub const POD: &str = "10.1.0.2";
-/// The pod's own IPv6 address.
-pub const POD6: &str = "fd00:1::2";
-/// The server's address on the pod's own network.
-pub const NEAR: &str = "10.1.0.1";
-/// The server's address on another network.
-pub const FAR: &str = "10.2.0.1";
-/// The server's IPv6 address on another network.
-pub const FAR6: &str = "fd00:2::1";
-
-const GATEWAY6: &str = "fd00:1::1";
 const POD_MAC: &str = "02:00:00:00:00:02";
 const GATEWAY_MAC: &str = "02:00:00:00:00:01";
 
@@ -58,15 +47,15 @@ impl Pod {
              address add {POD}/24 dev eth0
              address add {POD6}/64 dev eth0 nodad
              link set eth0 up
-             neighbour add {GATEWAY6} lladdr {GATEWAY_MAC} dev eth0
+             neighbour add {NEAR6} lladdr {GATEWAY_MAC} dev eth0
              route add default via {NEAR}
-             route add ::/0 via {GATEWAY6}",
+             route add ::/0 via {NEAR6}",
             outside.path().display()
         ));
         outside.ip(&format!(
             "address add {NEAR}/24 dev eth0
              address add {FAR}/24 dev eth0
-             address add {GATEWAY6}/64 dev eth0 nodad
+             address add {NEAR6}/64 dev eth0 nodad
              address add {FAR6}/64 dev eth0 nodad
              link set eth0 up
              neighbour add {POD6} lladdr {POD_MAC} dev eth0"
@@ -94,8 +83,8 @@ impl Pod {
     /// then packets get lost.
     fn wait_for_the_cable(&self) {
         let start = Instant::now();
-        let outside = || self.connect(&format!("[{FAR6}]:80"));
-        while outside() != format!("server@80 from {POD6}") {
+        let outside = || self.connect(HTTP6);
+        while outside() != HTTP_SERVER6 {
             assert!(start.elapsed() < DEADLINE, "the cable carries no IPv6");
         }
     }
