@@ -9,7 +9,6 @@ mod node; // containerd and its surroundings
 mod pod; // sandboxes and their containers
 mod report; // the table
 mod story; // the chapters
-mod traffic; // servers and connections
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
