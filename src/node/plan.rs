@@ -2,13 +2,12 @@
 //! what was found. Pure. The order is such that at no moment the node's configuration names
 //! a plugin that is not there, or a plugin that could not work.
 
-
 use crate::kube::{self, Credentials};
 use crate::names::{EXECUTABLE, STAND_ALONE_FILE};
 use crate::node::lock::Holder;
-use crate::node::netdir::NetDir;
 use crate::node::netdir::conflist::NetworkConfig;
 use crate::node::netdir::template::{self, Entry};
+use crate::node::netdir::{self, NetDir};
 use crate::node::observe::{BinDir, Drift, FileSnapshot, FileState, Observed};
 use crate::node::settings::{ExecutableAtCleanup, Placement, Replacement, Settings};
 use crate::node::step::{Action, Cause, Plan, metadata_drift};
@@ -36,8 +35,8 @@ pub fn plan(settings: &Settings, found: &Observed) -> Plan {
         (_, Err(reason)) => plan.wait(reason.to_owned()),
         // A pod would fail to start with an entry whose plugin cannot work.
         (Ok(entry), Ok(directory)) if can_work(found) => match settings.placement {
-            Placement::Chained => directory.chain(&entry, &mut plan),
-            Placement::StandAlone => directory.stand_alone(&entry, found.own_uid, &mut plan),
+            Placement::Chained => netdir::insert(&directory, &entry, &mut plan),
+            Placement::StandAlone => netdir::insert_stand_alone(&directory, &entry, &mut plan),
         },
         _ => {}
     }
@@ -52,10 +51,10 @@ pub fn removal(settings: &Settings, found: &Observed) -> Plan {
     let reason = "msm-cni leaves this node";
     match NetDir::new(settings, found) {
         Ok(directory) => {
-            directory.leave(None, reason, &mut plan);
-            plan.notes = directory.left_aside();
-            plan.waiting.extend(directory.suspects());
-            plan.is_in_flux = directory.is_in_flux();
+            plan.steps.extend(netdir::remove(&directory, None, reason));
+            plan.notes = netdir::orphaned_backups(&directory);
+            plan.waiting.extend(netdir::unreadable_mentions(&directory));
+            plan.is_in_flux = netdir::may_change(&directory);
         }
         Err(reason) => plan.wait(reason.to_owned()),
     }
