@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use msm_testkit::runtime::{Network, Runtime};
+
 use super::{backup_name, list_name};
 use crate::fs::Owner;
 use crate::names::{ORIGINAL_SUFFIX, is_network_configuration};
@@ -17,10 +19,6 @@ use crate::process::Vars;
 
 mod cases;
 mod properties;
-#[path = "../../../../tests/installer/runtime.rs"]
-mod runtime;
-
-use runtime::{Network, Runtime};
 
 const LIST: &str = r#"{"name":"l","cniVersion":"1.0.0","plugins":[{"type":"calico"}]}"#;
 const OTHER_LIST: &str = "{\n  \"name\": \"o\",\n  \"plugins\": [\n    {\"type\": \"a\"},\n    {\"type\": \"b\"}\n  ]\n}\n";
