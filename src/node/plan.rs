@@ -2,9 +2,9 @@
 //! that the network configuration never names a plugin that is missing or cannot work. Pure.
 
 use super::lock::Holder;
-use super::netdir::NetDir;
 use super::netdir::conflist::NetworkConfig;
 use super::netdir::template::{self, Entry};
+use super::netdir::{self, NetDir};
 use super::observe::{BinDir, Drift, EXECUTABLE_MODE, FileSnapshot, FileState, Observed};
 use super::settings::Settings;
 use super::step::{Action, Cause, Plan, metadata_drift};
@@ -55,8 +55,8 @@ pub fn install(settings: &Settings, observed: &Observed) -> InstallPlan {
         (_, Err(reason)) => plan.wait(reason.to_owned()),
         // With an entry whose plugin cannot work, pods would fail to start.
         (Ok(entry), Ok(directory)) if plugin_can_work(observed) => match settings.placement {
-            Placement::Chained => directory.chain(&entry, &mut plan),
-            Placement::StandAlone => directory.stand_alone(&entry, observed.own_uid, &mut plan),
+            Placement::Chained => netdir::insert(&directory, &entry, &mut plan),
+            Placement::StandAlone => netdir::insert_stand_alone(&directory, &entry, &mut plan),
         },
         _ => {}
     }
@@ -71,10 +71,10 @@ pub fn remove(settings: &Settings, observed: &Observed) -> RemovalPlan {
     remove_temporaries(plan, observed);
     match NetDir::new(settings, observed) {
         Ok(directory) => {
-            directory.leave(None, reason, plan);
-            plan.waiting.extend(directory.suspects());
-            removal.notes = directory.left_aside();
-            removal.may_change = directory.is_in_flux();
+            plan.steps.extend(netdir::remove(&directory, None, reason));
+            plan.waiting.extend(netdir::unreadable_mentions(&directory));
+            removal.notes = netdir::orphaned_backups(&directory);
+            removal.may_change = netdir::may_change(&directory);
         }
         Err(reason) => plan.wait(reason.to_owned()),
     }
