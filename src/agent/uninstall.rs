@@ -49,13 +49,14 @@ pub fn on_exit(
 }
 
 /// Tries again for a while if an attempt fails, or if another process is writing a file that
-/// may hold a plugin entry.
+/// may hold a plugin entry. An attempt that outlasts the period is followed by another one.
 fn uninstall(reconciler: &mut Reconciler, events: &mut Events) -> Result<(), Error> {
     let mut end = Instant::now() + RETRY_PERIOD;
     loop {
+        let is_last = Instant::now() >= end;
         let attempt = reconciler.uninstall();
         let is_complete = attempt.outcome.is_ok() && !attempt.may_change;
-        if is_complete || Instant::now() >= end {
+        if is_complete || is_last {
             for note in attempt.notes {
                 log::warn!("{note}");
             }

@@ -115,7 +115,7 @@ impl Times {
             fs::rename(&temporary, &conf).map_err(|error| format!("take the place: {error}"))?;
             installer.wait_until("our entry", || has_our_entry(&conf));
             self.entry.push(start.elapsed());
-            installer.wait_until("counted", || installer.mended() == number);
+            installer.wait_until("counted", || installer.repairs() == number);
         }
         for number in 0..PATIENCE {
             let token = format!("rotated.token.{round}.{number}");

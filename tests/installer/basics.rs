@@ -34,7 +34,7 @@ fn a_fresh_node_gets_everything_and_keeps_it() {
         assert_eq!(link.to_str(), Some("msm"));
     }
     let tree = node.tree();
-    let (code, log, _) = installer.end(Signal::SIGTERM);
+    let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(node.tree(), tree, "{log}");
 }

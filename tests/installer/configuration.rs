@@ -47,7 +47,7 @@ fn is_chained(node: &Node) -> bool {
 
 #[track_caller]
 fn leaves(installer: Installer) {
-    let (code, log, _) = installer.end(Signal::SIGTERM);
+    let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0), "{log}");
 }
 
@@ -80,7 +80,7 @@ fn what_no_runtime_loads_is_left_alone() {
         node.write(CONF_PATH, CALICO);
         installer.becomes_ready();
         assert!(is_chained(&node), "{what:?}\n{}", installer.log());
-        let (code, log, _) = installer.end(Signal::SIGTERM);
+        let (code, log) = installer.end(Signal::SIGTERM);
         assert_eq!(code, Some(0), "{what:?}\n{log}");
         assert_eq!(path.symlink_metadata().unwrap().ino(), inode, "{what:?}");
         assert_eq!(node.conf(CONF), CALICO, "{what:?}");
@@ -151,7 +151,7 @@ fn a_symlinked_configuration_is_written_where_it_really_is() {
     fs::write(target.join("real"), CALICO).unwrap();
     installer.wait_until("our entry is back", || is_chained(&node));
     assert!(start.elapsed() < AT_ONCE);
-    let (code, log, _) = installer.end(Signal::SIGTERM);
+    let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(log.matches("real with mode").count(), 3, "{log}");
     assert!(link.is_symlink());
@@ -208,7 +208,7 @@ fn what_becomes_of_a_changed_list_is_in_the_log() {
     let changed = list.replacen("\n  ]", ",\n    {\"type\": \"portmap\"}\n  ]", 1);
     node.write(&format!("{NET_DIR}/10-x.conflist"), &changed);
     installer.wait_until("our entry is the last", || is_chained(&node));
-    let (code, log, _) = installer.end(Signal::SIGTERM);
+    let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("10-x.conf.msm-cni-original stays"), "{log}");
     assert_eq!(network(&node).unwrap().plugins.len(), 2);
@@ -288,7 +288,7 @@ fn a_token_in_the_template_is_renewed_in_the_entry() {
         let metadata = node.path(NET_DIR).join(CONF).metadata().unwrap();
         assert_eq!(metadata.mode() & 0o7777, 0o600);
     }
-    assert_eq!(installer.mended(), 0);
+    assert_eq!(installer.repairs(), 0);
     leaves(installer);
     assert_eq!(node.conf(CONF), CALICO);
 }
@@ -303,7 +303,7 @@ fn what_is_half_written_when_we_leave_is_waited_for() {
         installer.signal(Signal::SIGTERM);
     });
     node.write(CONF_PATH, &with);
-    let (code, log, _) = installer.end(Signal::SIGCONT);
+    let (code, log) = installer.end(Signal::SIGCONT);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(node.conf(CONF), CALICO);
     assert!(!node.path(KUBECONFIG).exists());

@@ -22,10 +22,10 @@ fn entry_comes(installer: &Installer, conf: &str) {
 
 /// Takes the entry out, which only a watch notices before long.
 fn is_watched(installer: &Installer, conf: &str) {
-    let mended = installer.mended();
+    let mended = installer.repairs();
     installer.node.write(conf, CALICO);
     entry_comes(installer, conf);
-    installer.wait_until("counted", || installer.mended() == mended + 1);
+    installer.wait_until("counted", || installer.repairs() == mended + 1);
 }
 
 #[test]
@@ -180,17 +180,17 @@ const TROUBLES: [Trouble; 9] = [
     (
         "an empty token",
         |it| replace(&it.join("token"), b"\n"),
-        "is empty, or is no token",
+        "is empty or not printable ASCII",
     ),
     (
         "garbage as token",
         |it| replace(&it.join("token"), b"\xff\x00"),
-        "is empty, or is no token",
+        "is empty or not printable ASCII",
     ),
     (
         "two lines",
         |it| replace(&it.join("token"), b"a\nb"),
-        "is empty, or is no token",
+        "is empty or not printable ASCII",
     ),
     (
         "a directory as token",
@@ -198,7 +198,7 @@ const TROUBLES: [Trouble; 9] = [
             fs::remove_file(it.join("token")).unwrap();
             fs::create_dir(it.join("token")).unwrap();
         },
-        "it is not a regular file",
+        "not a regular file",
     ),
     (
         "no authority",
@@ -261,7 +261,7 @@ fn without_a_usable_service_account_nothing_is_added() {
         mend(&node);
         installer.becomes_ready();
         assert!(node.conf(CONF).contains("msm-cni"), "{what}");
-        let (_, log, _) = installer.end(Signal::SIGTERM);
+        let (_, log) = installer.end(Signal::SIGTERM);
         let told = log.lines().filter(|line| line.contains(reason));
         assert_eq!(told.count(), 1, "{what}\n{log}");
     }
@@ -321,9 +321,9 @@ fn where_nothing_can_be_watched_the_clock_has_to_do() {
     for (limit, reason) in [
         (
             "max_inotify_instances",
-            "no directory can be watched: EMFILE",
+            "creating an inotify instance: EMFILE",
         ),
-        ("max_inotify_watches", "cannot be watched: ENOSPC"),
+        ("max_inotify_watches", ": ENOSPC"),
     ] {
         let node = Node::with_conf(CONF, CALICO);
         // The limits of a user namespace hold for nobody outside.
@@ -338,11 +338,13 @@ fn where_nothing_can_be_watched_the_clock_has_to_do() {
         let mut nsenter = Command::new(find_tool("nsenter").unwrap());
         run(nsenter.args([&users, "sh", "-c", &raise])).succeeded();
         installer.wait_until("it sees again", || {
-            installer.logged("changes are noticed at once again") == 1
+            installer.logged("inotify restored") == 1
         });
-        let (code, log, _) = installer.end(Signal::SIGTERM);
+        let (code, log) = installer.end(Signal::SIGTERM);
         assert_eq!(code, Some(0), "{log}");
-        let told = log.lines().filter(|line| line.contains("by the clock"));
+        let told = log
+            .lines()
+            .filter(|line| line.contains("falling back to polling"));
         let told: Vec<_> = told.collect();
         assert!(told.len() == 1 && told[0].contains(reason), "{log}");
         assert!(told[0].contains("fs.inotify.max_user_instances"), "{log}");

@@ -122,7 +122,7 @@ impl Case {
         );
         let with = networks(&files(&node.path(NET_DIR)));
 
-        let (code, log, _) = installer.end(Signal::SIGTERM);
+        let (code, log) = installer.end(Signal::SIGTERM);
         assert_eq!(code, Some(0), "{}\n{log}", self.name());
         let left = if self.path.join("left").exists() {
             "left"

@@ -14,7 +14,7 @@ const MAX_FILE: u64 = 4 << 20;
 pub fn token(path: &Path) -> Result<String, String> {
     let bytes = read_mounted(path).map_err(|error| {
         format!(
-            "reading the service account token {}: {error}",
+            "the service account token {} cannot be read: {error}",
             path.display()
         )
     })?;
@@ -35,10 +35,13 @@ pub fn ca_bundle(verification: &ServerVerification) -> Result<Option<Vec<u8>>, S
         return Ok(None);
     };
     let bytes = read_mounted(path)
-        .map_err(|error| format!("reading the CA bundle {}: {error}", path.display()))?;
+        .map_err(|error| format!("the CA bundle {} cannot be read: {error}", path.display()))?;
     match kube::check_ca_bundle(&bytes) {
         Ok(()) => Ok(Some(bytes)),
-        Err(error) => Err(format!("invalid CA bundle {}: {error}", path.display())),
+        Err(error) => Err(format!(
+            "the CA bundle {} cannot be used: {error}",
+            path.display()
+        )),
     }
 }
 

@@ -102,7 +102,7 @@ pub fn newer_installer<'a>(
     let (code, log, removed) = old;
     report.is("SIGTERM to the old installer", "exit code 0", code);
     let reason = "is there to stay";
-    let stays = log.contains("everything stays as it is") && log.contains(reason);
+    let stays = log.contains("leaving the installation in place") && log.contains(reason);
     report.is(
         "what it says of the DaemonSet",
         reason,

@@ -1,5 +1,5 @@
-//! Things of ours that somebody removes, alters or replaces: they come back, are counted,
-//! and the log says why.
+//! Drift: files of msm-cni that are removed, changed or replaced are repaired and counted, and
+//! the log has the reason.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -10,10 +10,10 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-/// What happens to a file, and the reason that the log gives for its return.
-type Loss = (&'static str, fn(&Path), &'static str);
+/// A name, the damage to a file, and the reason in the log for the repair.
+type Damage = (&'static str, fn(&Path), &'static str);
 
-const ANY_FILE: [Loss; 6] = [
+const ANY_FILE: [Damage; 6] = [
     (
         "removed",
         |path| fs::remove_file(path).unwrap(),
@@ -41,24 +41,20 @@ const ANY_FILE: [Loss; 6] = [
             fs::remove_file(path).unwrap();
             symlink("/nowhere", path).unwrap();
         },
-        "it was",
+        "was",
     ),
-    (
-        "emptied",
-        |path| drop(File::create(path).unwrap()),
-        "it was",
-    ),
+    ("emptied", |path| drop(File::create(path).unwrap()), "was"),
     (
         "garbage",
         |path| {
             fs::remove_file(path).unwrap();
             fs::write(path, b"\xff\x00").unwrap();
         },
-        "it was",
+        "was",
     ),
 ];
 
-const REGULAR_FILE: [Loss; 3] = [
+const REGULAR_FILE: [Damage; 3] = [
     (
         "readable by all",
         |path| fs::set_permissions(path, Permissions::from_mode(0o646)).unwrap(),
@@ -70,34 +66,34 @@ const REGULAR_FILE: [Loss; 3] = [
         "its mode was 0000",
     ),
     (
-        "somebody else's",
+        "owned by another user",
         |path| chown(path, Some(7), None).unwrap(),
         "it belonged to user 7",
     ),
 ];
 
-fn lost(file: &str, losses: &[Loss]) {
-    for (what, damage, reason) in losses {
+fn assert_repaired(file: &str, damages: &[Damage]) {
+    for (what, damage, reason) in damages {
         let node = Node::with_conf(CONF, CALICO);
         let installer = node.installed(&[]);
         let tree = node.tree();
         installer.at_once(|| damage(&node.path(file)));
-        installer.wait_until(&format!("{file} is back, which was {what}"), || {
-            installer.mended() == 1 && installer.ready().unwrap().0 == 200
+        installer.wait_until(&format!("{file}, {what}, is repaired"), || {
+            installer.repairs() == 1 && installer.ready().unwrap().0 == 200
         });
-        assert_eq!(node.tree(), tree, "{file} was {what}\n{}", installer.log());
-        let (code, log, _) = installer.end(Signal::SIGTERM);
+        assert_eq!(node.tree(), tree, "{file}, {what}\n{}", installer.log());
+        let (code, log) = installer.end(Signal::SIGTERM);
         assert_eq!(code, Some(0));
         let line = log.lines().rfind(|line| line.contains(file)).unwrap();
-        assert!(line.contains(reason), "{file} was {what}\n{log}");
+        assert!(line.contains(reason), "{file}, {what}\n{log}");
     }
 }
 
 #[test]
-fn the_kubeconfig_comes_back() {
-    lost(KUBECONFIG, &ANY_FILE);
-    lost(KUBECONFIG, &REGULAR_FILE);
-    lost(
+fn kubeconfig_is_repaired() {
+    assert_repaired(KUBECONFIG, &ANY_FILE);
+    assert_repaired(KUBECONFIG, &REGULAR_FILE);
+    assert_repaired(
         KUBECONFIG,
         &[(
             "another server's",
@@ -105,18 +101,18 @@ fn the_kubeconfig_comes_back() {
                 let text = fs::read_to_string(path).unwrap();
                 fs::write(path, text.replace("127.0.0.1", "192.0.2.1")).unwrap();
             },
-            "it was another one",
+            "its content was different",
         )],
     );
 }
 
 #[test]
-fn the_executable_comes_back() {
+fn executable_is_repaired() {
     let executable = format!("{BIN_DIR}/msm");
-    // What runs is not what is there: it was copied.
-    lost(&executable, &ANY_FILE[..5]);
-    lost(&executable, &REGULAR_FILE);
-    lost(
+    // The installed file is a copy: changing it does not change the running installer.
+    assert_repaired(&executable, &ANY_FILE[..5]);
+    assert_repaired(&executable, &REGULAR_FILE);
+    assert_repaired(
         &executable,
         &[(
             "altered in its last byte",
@@ -131,11 +127,11 @@ fn the_executable_comes_back() {
 }
 
 #[test]
-fn the_symlinks_come_back() {
+fn symlinks_are_repaired() {
     for link in ["msm-cni", "msm-iptables"] {
         let path = format!("{BIN_DIR}/{link}");
-        lost(&path, &ANY_FILE[..4]);
-        lost(
+        assert_repaired(&path, &ANY_FILE[..4]);
+        assert_repaired(
             &path,
             &[(
                 "a copy",
@@ -151,12 +147,12 @@ fn the_symlinks_come_back() {
 }
 
 #[test]
-fn the_entry_comes_back_and_the_files_mode_is_its_owners() {
-    let altered: [Loss; 3] = [
+fn entry_is_repaired_and_mode_and_owner_of_the_file_are_kept() {
+    let damages: [Damage; 3] = [
         (
             "removed",
             |path| fs::write(path, CALICO).unwrap(),
-            "our entry was missing",
+            "the plugin entry was missing",
         ),
         (
             "altered",
@@ -164,26 +160,26 @@ fn the_entry_comes_back_and_the_files_mode_is_its_owners() {
                 let text = fs::read_to_string(path).unwrap();
                 fs::write(path, text.replace("\"info\"", "\"trace\"")).unwrap();
             },
-            "our entry was another one",
+            "the plugin entry was different",
         ),
         (
-            "there twice",
+            "repeated",
             |path| {
                 let text = fs::read_to_string(path).unwrap();
                 let twice = text.replacen("[\n", "[\n    {\"type\": \"msm-cni\"},\n", 1);
                 fs::write(path, twice).unwrap();
             },
-            "our entry was another one",
+            "the plugin entry was different",
         ),
     ];
-    lost(CONF_PATH, &altered);
+    assert_repaired(CONF_PATH, &damages);
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
     let path = node.path(CONF_PATH);
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     chown(&path, Some(7), Some(8)).unwrap();
     fs::write(&path, CALICO).unwrap();
-    installer.wait_until("our entry", || installer.mended() == 1);
+    installer.wait_until("the repair", || installer.repairs() == 1);
     let tree = node.tree();
     assert!(tree.contains(&format!("{CONF_PATH} 0600\n")), "{tree}");
     assert_eq!(owner(&path), (7, 8));
@@ -196,7 +192,7 @@ fn owner(path: &Path) -> (u32, u32) {
 }
 
 #[test]
-fn an_entry_with_the_token_in_it_is_nobody_elses_to_read() {
+fn entry_with_token_is_owner_readable_only() {
     let template = r#"{"name": "m", "type": "msm-cni", "token": "__SERVICEACCOUNT_TOKEN__"}"#;
     for placement in ["--chained-cni-plugin=true", "--chained-cni-plugin=false"] {
         let node = Node::with_conf(CONF, CALICO);
@@ -211,13 +207,13 @@ fn an_entry_with_the_token_in_it_is_nobody_elses_to_read() {
         let tree = node.tree();
         assert!(tree.contains(&format!("{NET_DIR}/{name} 0600\n")), "{tree}");
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        installer.wait_until("nobody else can read it", || node.tree() == tree);
-        assert_eq!(installer.mended(), 1, "{}", installer.log());
+        installer.wait_until("only the owner can read it", || node.tree() == tree);
+        assert_eq!(installer.repairs(), 1, "{}", installer.log());
     }
 }
 
 #[test]
-fn what_is_in_the_way_is_named_and_not_removed() {
+fn directory_with_content_is_reported_and_not_removed() {
     for path in [
         KUBECONFIG.to_owned(),
         format!("{BIN_DIR}/msm"),
@@ -230,7 +226,7 @@ fn what_is_in_the_way_is_named_and_not_removed() {
         let installer = node.start(&[]);
         installer.becomes_unready(&format!("{}: Directory not empty", directory.display()));
         assert!(!node.conf(CONF).contains("msm-cni"), "{}", installer.log());
-        // Each is another try; the log has heard of it already.
+        // Each signal causes a retry, but no further log line.
         for _ in 0..3 {
             installer.signal(Signal::SIGHUP);
             installer.becomes_unready("Directory not empty");

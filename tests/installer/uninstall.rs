@@ -1,10 +1,10 @@
-//! What becomes of it all at the end: against an API server that says every thing that one
-//! can say, or nothing; in every way to be ended; and where nothing can be removed.
+//! Exit: whether the installation is removed, for every answer of the API server and for every
+//! signal, and what happens if it cannot be removed.
 
 use std::fs;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,7 +12,9 @@ use msm_testkit::api_server::{
     Answer, ApiServer, Authority, Behaviour, Greeting, Identity, KeyKind, Options, Request,
 };
 use msm_testkit::cannot_run;
-use msm_testkit::node::{BIN_DIR, CALICO, CONF, CONF_PATH, Installer, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::node::{
+    BIN_DIR, CALICO, CONF, CONF_PATH, DEADLINE, Installer, KUBECONFIG, NET_DIR, Node,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -20,13 +22,9 @@ use crate::directories::Mount;
 
 const POD: &str = "/api/v1/namespaces/msm/pods/msm-cni-x7k2p";
 const SET: &str = "/apis/apps/v1/namespaces/msm/daemonsets/msm-cni";
-/// What a question costs at most, and a second for the end itself.
-const LONGEST_END: Duration = Duration::from_millis(6500);
-/// Of an end that waits for no answer; less than a question may take, and far more than it
-/// does on a machine that has something else to do.
-const SHORT_END: Duration = Duration::from_secs(4);
+const KEPT: &str = "SIGTERM: leaving the installation in place: ";
 
-/// A token that is bound to our pod, as the kubelet's are.
+/// A token that is bound to the installer's pod, as the kubelet's are.
 fn bound_token() -> String {
     let claims = json!({
         "iss": "https://kubernetes.default.svc", "sub": "system:serviceaccount:msm:msm-cni",
@@ -56,7 +54,7 @@ fn set(metadata: &Value) -> Answer {
     }))
 }
 
-/// A node whose API server is a real one, and the installer at work on it.
+/// A node, and an HTTPS server as its API server.
 struct Cluster {
     node: Node,
     server: ApiServer,
@@ -96,17 +94,17 @@ impl Cluster {
     }
 }
 
-/// Pod and `DaemonSet` as they should be.
-fn well(request: &Request) -> Behaviour {
+/// The installer's pod and an existing `DaemonSet`.
+fn daemonset_exists(request: &Request) -> Behaviour {
     Behaviour::Answer(match request.path.as_str() {
         POD => pod(),
         SET => set(&json!({"name": "msm-cni"})),
-        path => panic!("{path} is nobody's business"),
+        path => panic!("unexpected request for {path}"),
     })
 }
 
-/// The pod as it should be, and the `DaemonSet` in some other way.
-fn but_the_set(answer: Behaviour) -> impl Fn(&Request) -> Behaviour + Send + Sync + 'static {
+/// The installer's pod, and `answer` about its `DaemonSet`.
+fn daemonset_is(answer: Behaviour) -> impl Fn(&Request) -> Behaviour + Send + Sync + 'static {
     move |request| match request.path.as_str() {
         POD => Behaviour::Answer(pod()),
         _ => answer.clone(),
@@ -121,8 +119,8 @@ fn error(code: u16) -> Behaviour {
     Behaviour::Answer(Answer::error(code, "because"))
 }
 
-/// Nothing is left but the executable.
-fn assert_gone(node: &Node, log: &str) {
+/// Only the executable remains.
+fn assert_uninstalled(node: &Node, log: &str) {
     let tree = node.tree();
     assert_eq!(node.conf(CONF), CALICO, "{log}");
     assert!(!tree.contains("ZZZ-msm-cni-kubeconfig"), "{tree}{log}");
@@ -133,7 +131,7 @@ fn assert_gone(node: &Node, log: &str) {
     assert!(tree.contains(&format!("{BIN_DIR}/msm 0755")), "{tree}{log}");
 }
 
-fn assert_asked_for_no_more_than_it_may(server: &ApiServer) {
+fn assert_allowed_requests(server: &ApiServer) {
     for request in server.requests() {
         assert_eq!(request.method, "GET");
         assert!([POD, SET].contains(&request.path.as_str()), "{request:?}");
@@ -145,39 +143,38 @@ fn assert_asked_for_no_more_than_it_may(server: &ApiServer) {
 }
 
 #[test]
-fn it_goes_when_the_daemon_set_is_gone_or_going_or_nobody_knows_us() {
+fn uninstalls_when_daemonset_is_gone_or_credentials_are_refused() {
     let deleting = set(&json!({"name": "msm-cni", "deletionTimestamp": "2026-01-05T09:30:00Z"}));
     let cases: Vec<(&str, Cluster)> = vec![
-        ("is gone", Cluster::new(but_the_set(error(404)))),
+        ("is gone", Cluster::new(daemonset_is(error(404)))),
         (
             "is being deleted",
-            Cluster::new(but_the_set(Behaviour::Answer(deleting))),
+            Cluster::new(daemonset_is(Behaviour::Answer(deleting))),
         ),
         ("status 401 (because)", Cluster::new(always(error(401)))),
         ("status 403 (because)", Cluster::new(always(error(403)))),
         (
             "status 401 (because)",
-            Cluster::new(but_the_set(error(401))),
+            Cluster::new(daemonset_is(error(401))),
         ),
         (
             "status 403 (because)",
-            Cluster::new(but_the_set(error(403))),
+            Cluster::new(daemonset_is(error(403))),
         ),
     ];
     for (reason, cluster) in cases {
         let installer = cluster.installed(&[], &[]);
-        let (code, log, took) = installer.end(Signal::SIGTERM);
+        let (code, log) = installer.end(Signal::SIGTERM);
         assert_eq!(code, Some(0), "{log}");
-        assert!(took < SHORT_END, "{took:?}");
         assert!(
-            log.contains("what was installed goes") && log.contains(reason),
+            log.contains("SIGTERM: uninstalling: ") && log.contains(reason),
             "{log}"
         );
-        assert_gone(&cluster.node, &log);
-        assert_asked_for_no_more_than_it_may(&cluster.server);
-        // What protects pods: first the entry, and the symlinks last.
+        assert_uninstalled(&cluster.node, &log);
+        assert_allowed_requests(&cluster.server);
+        // A pod must never start with an entry whose plugin is missing.
         let [entry, kubeconfig, link] = [
-            "conflist with mode 0644: msm-cni leaves this node".to_owned(),
+            "conflist with mode 0644: uninstalling".to_owned(),
             format!("removed {}", cluster.node.path(KUBECONFIG).display()),
             format!(
                 "removed {}",
@@ -193,19 +190,19 @@ fn it_goes_when_the_daemon_set_is_gone_or_going_or_nobody_knows_us() {
 }
 
 #[test]
-fn it_stays_when_the_daemon_set_stays_or_nobody_can_tell() {
+fn installation_is_kept_when_daemonset_exists_or_is_unknown() {
     let other_owner = Answer::object(
         &json!({"metadata": {"ownerReferences": [{"kind": "Node", "name": "node-1"}]}}),
     );
-    let odd_owner = Answer::object(
+    let invalid_owner = Answer::object(
         &json!({"metadata": {"ownerReferences": [{"kind": "DaemonSet", "name": "../../x"}]}}),
     );
     let leaky = Answer::object(&json!({"metadata": bound_token()}));
     let redirect = Answer::error(302, "there").header("Location", "https://127.0.0.1:1/");
     let drip = || Behaviour::Drip(pod());
-    let stays = "is there to stay";
+    let exists = "is there to stay";
     let cases: Vec<(&str, Cluster)> = vec![
-        (stays, Cluster::new(well)),
+        (exists, Cluster::new(daemonset_exists)),
         (
             "there is no pod msm/msm-cni-x7k2p",
             Cluster::new(always(error(404))),
@@ -216,55 +213,61 @@ fn it_stays_when_the_daemon_set_stays_or_nobody_can_tell() {
         ),
         (
             "has no name",
-            Cluster::new(always(Behaviour::Answer(odd_owner))),
+            Cluster::new(always(Behaviour::Answer(invalid_owner))),
         ),
         (
             "no object in JSON",
             Cluster::new(always(Behaviour::Answer(leaky))),
         ),
         ("status 500", Cluster::new(always(error(500)))),
-        ("status 500", Cluster::new(but_the_set(error(500)))),
-        ("status 429", Cluster::new(but_the_set(error(429)))),
+        ("status 500", Cluster::new(daemonset_is(error(500)))),
+        ("status 429", Cluster::new(daemonset_is(error(429)))),
         (
             "status 302",
-            Cluster::new(but_the_set(Behaviour::Answer(redirect))),
+            Cluster::new(daemonset_is(Behaviour::Answer(redirect))),
         ),
-        ("speak HTTP", Cluster::new(but_the_set(Behaviour::Garbage))),
+        ("speak HTTP", Cluster::new(daemonset_is(Behaviour::Garbage))),
         (
             "no complete answer",
-            Cluster::new(but_the_set(Behaviour::Close)),
+            Cluster::new(daemonset_is(Behaviour::Close)),
         ),
         (
             "no object in JSON",
-            Cluster::new(but_the_set(Behaviour::Answer(Answer {
+            Cluster::new(daemonset_is(Behaviour::Answer(Answer {
                 body: b"[]".to_vec(),
                 ..pod()
             }))),
         ),
         (
             "no object in JSON",
-            Cluster::new(but_the_set(Behaviour::Answer(Answer {
+            Cluster::new(daemonset_is(Behaviour::Answer(Answer {
                 body: b"<html>".to_vec(),
                 ..pod()
             }))),
         ),
         (
             "no complete answer",
-            Cluster::new(but_the_set(Behaviour::CutOff(pod()))),
+            Cluster::new(daemonset_is(Behaviour::CutOff(pod()))),
         ),
-        ("larger than", Cluster::new(but_the_set(Behaviour::Endless))),
+        (
+            "larger than",
+            Cluster::new(daemonset_is(Behaviour::Endless)),
+        ),
         ("in time", Cluster::new(always(Behaviour::Silence))),
-        ("in time", Cluster::new(but_the_set(Behaviour::Silence))),
+        ("in time", Cluster::new(daemonset_is(Behaviour::Silence))),
         ("in time", Cluster::new(always(drip()))),
-        ("in time", Cluster::new(but_the_set(drip()))),
-        ("in time", Cluster::greeting(Greeting::Silence, well)),
+        ("in time", Cluster::new(daemonset_is(drip()))),
+        (
+            "in time",
+            Cluster::greeting(Greeting::Silence, daemonset_exists),
+        ),
         (
             "does not speak TLS",
-            Cluster::greeting(Greeting::Garbage, well),
+            Cluster::greeting(Greeting::Garbage, daemonset_exists),
         ),
         (
             "no complete answer",
-            Cluster::greeting(Greeting::CloseOnce, well),
+            Cluster::greeting(Greeting::CloseOnce, daemonset_exists),
         ),
     ];
     thread::scope(|scope| {
@@ -272,28 +275,27 @@ fn it_stays_when_the_daemon_set_stays_or_nobody_can_tell() {
             scope.spawn(move || {
                 let installer = cluster.installed(&[], &[]);
                 let tree = cluster.node.tree();
-                let (code, log, took) = installer.end(Signal::SIGTERM);
+                let (code, log) = installer.end(Signal::SIGTERM);
                 assert_eq!(code, Some(0), "{log}");
-                assert!(took < LONGEST_END, "{took:?}\n{log}");
                 assert!(
-                    log.contains("SIGTERM: everything stays as it is") && log.contains(reason),
+                    log.contains(KEPT) && log.contains(reason),
                     "{reason:?}\n{log}"
                 );
                 assert_eq!(cluster.node.tree(), tree, "{log}");
-                assert_asked_for_no_more_than_it_may(&cluster.server);
+                assert_allowed_requests(&cluster.server);
             });
         }
     });
 }
 
 #[test]
-fn nobody_there_or_a_stranger_changes_nothing() {
-    let strangers = Options::new(Identity::self_signed(&["127.0.0.1"]));
-    let stranger = ApiServer::start(&strangers, always(error(404)));
+fn installation_is_kept_when_server_is_unreachable_or_untrusted() {
+    let options = Options::new(Identity::self_signed(&["127.0.0.1"]));
+    let untrusted = ApiServer::start(&options, always(error(404)));
     let refused = "1".to_owned();
     for (port, reason) in [
         (
-            stranger.address().port().to_string(),
+            untrusted.address().port().to_string(),
             "its certificate was refused",
         ),
         (refused, "Connection refused"),
@@ -305,19 +307,16 @@ fn nobody_there_or_a_stranger_changes_nothing() {
         let installer = Installer::start(&node, command, health);
         installer.becomes_ready();
         let tree = node.tree();
-        let (code, log, took) = installer.end(Signal::SIGTERM);
-        assert_eq!((code, took < SHORT_END), (Some(0), true), "{log}");
-        assert!(
-            log.contains("everything stays") && log.contains(reason),
-            "{log}"
-        );
+        let (code, log) = installer.end(Signal::SIGTERM);
+        assert_eq!(code, Some(0), "{log}");
+        assert!(log.contains(KEPT) && log.contains(reason), "{log}");
         assert_eq!(node.tree(), tree, "{log}");
     }
-    assert!(stranger.requests().is_empty(), "it got our token");
+    assert!(untrusted.requests().is_empty(), "it received the token");
 }
 
 #[test]
-fn our_pod_is_named_by_the_environment_or_by_the_token() {
+fn own_pod_is_taken_from_environment_or_token() {
     let named = [("POD_NAMESPACE", "msm"), ("POD_NAME", "msm-cni-other")];
     let half = [("POD_NAMESPACE", "elsewhere"), ("POD_NAME", "")];
     let bad = [("POD_NAMESPACE", "msm"), ("POD_NAME", "../msm")];
@@ -329,12 +328,12 @@ fn our_pod_is_named_by_the_environment_or_by_the_token() {
     ] {
         let cluster = Cluster::new(always(error(500)));
         let installer = cluster.installed(&[], vars);
-        let (_, log, _) = installer.end(Signal::SIGINT);
+        let (_, log) = installer.end(Signal::SIGINT);
         let [request] = cluster.server.requests().try_into().unwrap();
         assert_eq!(request.path, asked, "{log}");
         assert!(
             log.contains(&format!(
-                "SIGINT: everything stays as it is: GET {}{asked}",
+                "SIGINT: leaving the installation in place: GET {}{asked}",
                 cluster.server.url()
             )),
             "{log}"
@@ -343,33 +342,33 @@ fn our_pod_is_named_by_the_environment_or_by_the_token() {
 }
 
 #[test]
-fn without_a_name_for_our_pod_nobody_is_asked() {
+fn server_is_not_asked_when_own_pod_is_unknown() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
-    let (code, log, _) = installer.end(Signal::SIGTERM);
+    let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0));
     assert!(
-        log.contains("neither POD_NAMESPACE and POD_NAME nor the service account's token"),
+        log.contains("neither POD_NAMESPACE and POD_NAME nor the service account token"),
         "{log}"
     );
 }
 
 #[test]
-fn always_and_never_ask_nobody() {
-    for (flag, goes) in [("always", true), ("never", false)] {
+fn server_is_not_asked_when_cleanup_is_always_or_never() {
+    for (flag, uninstalls) in [("always", true), ("never", false)] {
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
             let cluster = Cluster::new(always(error(500)));
             let installer = cluster.installed(&["--cleanup-on-exit", flag], &[]);
             let tree = cluster.node.tree();
-            let (code, log, took) = installer.end(signal);
+            let (code, log) = installer.end(signal);
             assert_eq!(code, Some(0), "{log}");
             assert!(
-                took < SHORT_END && log.contains(&format!("--cleanup-on-exit is {flag}")),
+                log.contains(&format!("--cleanup-on-exit is {flag}")),
                 "{log}"
             );
             assert_eq!(cluster.server.connections(), 0);
-            if goes {
-                assert_gone(&cluster.node, &log);
+            if uninstalls {
+                assert_uninstalled(&cluster.node, &log);
             } else {
                 assert_eq!(cluster.node.tree(), tree);
             }
@@ -378,49 +377,61 @@ fn always_and_never_ask_nobody() {
 }
 
 #[test]
-fn the_executable_goes_where_that_is_asked_for() {
+fn cleanup_binaries_removes_the_executable() {
     let node = Node::with_conf(CONF, CALICO);
     let before = node.tree();
     let installer = node.installed(&["--cleanup-on-exit=always", "--cleanup-binaries"]);
-    let (code, log, _) = installer.end(Signal::SIGTERM);
+    let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(node.tree(), before, "{log}");
 }
 
 #[test]
-fn a_second_signal_does_not_wait_for_the_answer_and_health_is_served_meanwhile() {
+fn second_signal_ends_the_wait_for_the_server_and_health_is_served_meanwhile() {
+    // On a machine that stalls for seconds, the request times out before the second signal.
+    let start = Instant::now();
+    while !second_signal_is_in_time() {
+        assert!(start.elapsed() < DEADLINE);
+    }
+}
+
+fn second_signal_is_in_time() -> bool {
     let cluster = Cluster::new(always(Behaviour::Silence));
     let installer = cluster.installed(&[], &[]);
     let tree = cluster.node.tree();
     installer.signal(Signal::SIGTERM);
-    installer.wait_until("the question", || !cluster.server.requests().is_empty());
-    assert_eq!(installer.get("/healthz").unwrap().0, 200);
-    // Not an end, and no reason to look either.
+    installer.wait_until("a request", || !cluster.server.requests().is_empty());
+    let health = installer.get("/healthz");
+    // Neither ends the wait nor starts a reconcile.
     installer.signal(Signal::SIGHUP);
-    let (code, log, took) = installer.end(Signal::SIGTERM);
+    let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0), "{log}");
-    assert!(took < SHORT_END, "{took:?}");
+    assert_eq!(cluster.node.tree(), tree);
+    if log.contains("in time") {
+        return false;
+    }
+    assert_eq!(health.unwrap().0, 200);
     assert!(
-        log.contains("SIGTERM came before the API server's answer"),
+        log.contains("SIGTERM arrived before the API server's answer"),
         "{log}"
     );
-    assert_eq!(cluster.node.tree(), tree);
+    true
 }
 
 #[test]
-fn a_signal_that_was_there_first_ends_it_all_the_same() {
-    for (cleanup, goes) in [("always", true), ("never", false)] {
+fn signal_that_arrives_before_the_start_is_handled() {
+    for (cleanup, uninstalls) in [("always", true), ("never", false)] {
         let node = Node::with_conf(CONF, CALICO);
         let early = "kill -TERM $$; exec \"$0\" \"$@\"";
-        // Of coreutils 8.31 or newer.
+        // Needs coreutils 8.31.
         let tool = ["env", "--block-signal=TERM", "sh", "-c", early];
         let (command, health) = node.command_by(&tool, &["--cleanup-on-exit", cleanup]);
         let mut installer = Installer::start(&node, command, health);
         assert_eq!(installer.wait(), Some(0), "{}", installer.log());
         let log = installer.log();
         assert!(log.contains("SIGTERM: "), "{log}");
-        if goes {
-            assert_gone(&node, &log);
+        if uninstalls {
+            assert_uninstalled(&node, &log);
         } else {
             assert!(node.conf(CONF).contains("\"msm-cni\""), "{log}");
         }
@@ -428,55 +439,49 @@ fn a_signal_that_was_there_first_ends_it_all_the_same() {
 }
 
 #[test]
-fn it_ends_while_it_waits_for_a_directory() {
+fn installer_exits_while_a_directory_is_missing() {
     for missing in [NET_DIR, BIN_DIR] {
-        for (cleanup, code) in [("auto", 0), ("never", 0)] {
+        for cleanup in ["auto", "never"] {
             let node = Node::with_conf(CONF, CALICO);
             fs::remove_dir_all(node.path(missing)).unwrap();
             let installer = node.start(&["--cleanup-on-exit", cleanup]);
             installer.becomes_unready("mount");
-            let (ended, log, took) = installer.end(Signal::SIGTERM);
-            assert_eq!(ended, Some(code), "{log}");
-            assert!(took < SHORT_END, "{took:?}");
+            let (code, log) = installer.end(Signal::SIGTERM);
+            assert_eq!(code, Some(0), "{log}");
         }
     }
 }
 
-/// Ends it with 1; the log.
-fn cannot_leave(installer: Installer) -> String {
-    let (code, log, took) = installer.end(Signal::SIGTERM);
+/// Sends SIGTERM, asserts exit code 1 and returns the log.
+fn fails_to_uninstall(installer: Installer) -> String {
+    let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(1), "{log}");
-    assert!(took < SHORT_END, "{took:?}");
     log
 }
 
-fn assert_still_works(node: &Node, log: &str) {
+fn assert_plugin_works(node: &Node, log: &str) {
     assert!(node.path(KUBECONFIG).exists(), "{log}");
     assert!(node.path(BIN_DIR).join("msm-cni").exists(), "{log}");
 }
 
 #[test]
-fn as_long_as_an_entry_may_be_left_so_is_what_it_needs() {
+fn kubeconfig_and_plugin_are_kept_while_an_entry_may_remain() {
     let unreadable = " ".repeat((4 << 20) + 1);
     let half_written = "{\"name\": \"x\", \"plugins\": [{\"type\": \"msm-cni\"";
     for (content, reason) in [
-        (unreadable.as_str(), "it is larger than"),
-        (half_written, "it is not a network configuration"),
+        (unreadable.as_str(), "larger than"),
+        (half_written, "may contain the plugin entry"),
     ] {
         let node = Node::with_conf(CONF, CALICO);
         let installer = node.installed(&["--cleanup-on-exit=always"]);
         node.write(&format!("{NET_DIR}/99-other.conflist"), content);
-        let log = cannot_leave(installer);
+        let log = fails_to_uninstall(installer);
         assert!(
             log.contains("99-other.conflist") && log.contains(reason),
             "{log}"
         );
-        assert_eq!(
-            node.conf(CONF),
-            CALICO,
-            "the entry that is known goes\n{log}"
-        );
-        assert_still_works(&node, &log);
+        assert_eq!(node.conf(CONF), CALICO, "the known entry is removed\n{log}");
+        assert_plugin_works(&node, &log);
     }
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&["--cleanup-on-exit=always"]);
@@ -484,13 +489,13 @@ fn as_long_as_an_entry_may_be_left_so_is_what_it_needs() {
         fs::rename(node.path(NET_DIR), node.path("elsewhere")).unwrap();
         installer.signal(Signal::SIGTERM);
     });
-    let log = cannot_leave(installer);
+    let log = fails_to_uninstall(installer);
     assert!(log.contains("net.d cannot be read"), "{log}");
     assert!(node.path(BIN_DIR).join("msm-cni").exists(), "{log}");
 }
 
 #[test]
-fn what_cannot_be_removed_is_named() {
+fn files_that_cannot_be_removed_are_named() {
     if cannot_run(&["mount", "umount"]) {
         return;
     }
@@ -499,7 +504,7 @@ fn what_cannot_be_removed_is_named() {
     let installer = node.installed(&["--cleanup-on-exit=always"]);
     let tree = node.tree();
     let mount = read_only(&node, NET_DIR);
-    let log = cannot_leave(installer);
+    let log = fails_to_uninstall(installer);
     let names: [&Path; 3] = [
         CONF.as_ref(),
         "ZZZ-msm-cni-kubeconfig".as_ref(),
@@ -515,7 +520,7 @@ fn what_cannot_be_removed_is_named() {
 
     let installer = node.installed(&["--cleanup-on-exit=always"]);
     let _mount = read_only(&node, BIN_DIR);
-    let log = cannot_leave(installer);
+    let log = fails_to_uninstall(installer);
     assert_eq!(node.conf(CONF), CALICO, "{log}");
     assert!(!node.path(KUBECONFIG).exists(), "{log}");
     let line = log.lines().last().unwrap();
@@ -526,16 +531,14 @@ fn what_cannot_be_removed_is_named() {
 }
 
 #[test]
-fn the_end_is_quick_while_a_rival_fights() {
+fn delayed_repairs_do_not_delay_the_uninstall() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&["--cleanup-on-exit=always"]);
-    installer.until("a fight", || {
+    installer.until("repairs are delayed", || {
         node.write(CONF_PATH, CALICO);
         installer.ready().filter(|(code, _)| *code == 503)
     });
-    let start = Instant::now();
-    let (code, log, took) = installer.end(Signal::SIGTERM);
+    let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0), "{log}");
-    assert!(took < SHORT_END, "{took:?} {:?}", start.elapsed());
-    assert_gone(&node, &log);
+    assert_uninstalled(&node, &log);
 }

@@ -1,5 +1,5 @@
-//! Other programs that write the node's configuration: once, again and again, in every way
-//! that a file can be rewritten; and what is said about it.
+//! Other programs that write the node's network configuration, once or repeatedly, in every way
+//! that a file can be rewritten.
 
 use std::fs;
 use std::io::Write;
@@ -11,136 +11,145 @@ use std::time::{Duration, Instant};
 use msm_testkit::node::{CALICO, CONF, Installer, NET_DIR, Node};
 use nix::sys::signal::Signal;
 
-const FIGHT: &str = "is changed again and again (our entry was missing)";
+const FLAPPING: &str = "keeps being overwritten (the plugin entry was missing)";
 
-/// How a rival writes its file.
+/// How a file is rewritten.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum Method {
     InPlace,
     Slowly,
     Rename,
     DeleteAndCreate,
 }
 
-const WAYS: [Way; 4] = [Way::InPlace, Way::Slowly, Way::Rename, Way::DeleteAndCreate];
+const METHODS: [Method; 4] = [
+    Method::InPlace,
+    Method::Slowly,
+    Method::Rename,
+    Method::DeleteAndCreate,
+];
 
-fn rewrite(way: Way, path: &Path, content: &str) {
-    match way {
-        Way::InPlace => fs::write(path, content).unwrap(),
-        Way::Slowly => {
+fn rewrite(method: Method, path: &Path, content: &str) {
+    match method {
+        Method::InPlace => fs::write(path, content).unwrap(),
+        Method::Slowly => {
             let mut file = fs::File::create(path).unwrap();
             for byte in content.bytes() {
                 file.write_all(&[byte]).unwrap();
             }
         }
-        Way::Rename => {
+        Method::Rename => {
             let temporary = path.with_extension("tmp");
             fs::write(&temporary, content).unwrap();
             fs::rename(temporary, path).unwrap();
         }
-        Way::DeleteAndCreate => {
+        Method::DeleteAndCreate => {
             fs::remove_file(path).unwrap();
             fs::write(path, content).unwrap();
         }
     }
 }
 
-fn has_our_entry(node: &Node, name: &str) -> bool {
-    // In the middle of being rewritten it may be gone.
+fn has_entry(node: &Node, name: &str) -> bool {
+    // The file may be missing while it is rewritten.
     fs::read_to_string(node.path(NET_DIR).join(name))
         .is_ok_and(|conf| conf.contains("\"msm-cni\"") && conf.ends_with("}\n"))
 }
 
-/// How often our entry was put back, by the log.
-fn times(installer: &Installer) -> usize {
-    installer.logged(": our entry was missing")
+/// The number of repairs, from the log.
+fn repairs(installer: &Installer) -> usize {
+    installer.logged(": the plugin entry was missing")
 }
 
 #[test]
-fn after_one_rewrite_our_entry_is_back_and_counted() {
-    for way in WAYS {
+fn entry_is_restored_and_counted_after_one_rewrite() {
+    for method in METHODS {
         let node = Node::with_conf(CONF, CALICO);
         let installer = node.installed(&[]);
         let content = CALICO.replace("1440", "1500");
-        rewrite(way, &node.path(NET_DIR).join(CONF), &content);
-        installer.wait_until(&format!("our entry after {way:?}"), || {
+        rewrite(method, &node.path(NET_DIR).join(CONF), &content);
+        installer.wait_until(&format!("the entry after {method:?}"), || {
             let conf = node.conf(CONF);
-            conf.contains("1500") && has_our_entry(&node, CONF)
+            conf.contains("1500") && has_entry(&node, CONF)
         });
         installer.wait_until("ready and counted", || {
-            installer.mended() == 1 && installer.ready().unwrap().0 == 200
+            installer.repairs() == 1 && installer.ready().unwrap().0 == 200
         });
         let (head, tail) = content.split_at(content.find("\n  ]").unwrap());
         let conf = node.conf(CONF);
         assert!(conf.starts_with(head) && conf.ends_with(tail), "{conf}");
-        let (_, log, _) = installer.end(Signal::SIGTERM);
+        let (_, log) = installer.end(Signal::SIGTERM);
         assert!(
-            log.contains(&format!("{CONF} with mode 0644: our entry was missing")),
+            log.contains(&format!(
+                "{CONF} with mode 0644: the plugin entry was missing"
+            )),
             "{log}"
         );
     }
 }
 
 #[test]
-fn another_plugin_that_takes_over_gets_our_entry() {
+fn entry_moves_to_the_file_of_a_plugin_that_takes_over() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
     // As Cilium does it with cni.exclusive.
     let cilium = CALICO.replace("calico", "cilium-cni");
     rewrite(
-        Way::Rename,
+        Method::Rename,
         &node.path(NET_DIR).join("05-cilium.conflist"),
         &cilium,
     );
     let old = node.path(NET_DIR).join(CONF);
     fs::rename(&old, old.with_extension("conflist.cilium_bak")).unwrap();
-    installer.wait_until("our entry in the new file", || {
-        has_our_entry(&node, "05-cilium.conflist")
+    installer.wait_until("the entry in the new file", || {
+        has_entry(&node, "05-cilium.conflist")
     });
     installer.becomes_ready();
 }
 
-/// Rewrites as soon as our entry is there, until it is told to stop.
-fn fight(node: &Node, way: Way, stop: &AtomicBool) {
+/// Removes the entry as soon as it exists, until `stop` is set.
+fn keep_overwriting(node: &Node, method: Method, stop: &AtomicBool) {
     let path = node.path(NET_DIR).join(CONF);
     while !stop.load(Ordering::Relaxed) {
-        if has_our_entry(node, CONF) {
-            rewrite(way, &path, CALICO);
+        if has_entry(node, CONF) {
+            rewrite(method, &path, CALICO);
         }
         thread::yield_now();
     }
 }
 
 #[test]
-fn an_endless_rival_is_met_less_and_less_and_named_until_it_stops() {
+fn repeated_overwrites_are_repaired_with_delays_and_reported_until_they_stop() {
     thread::scope(|scope| {
-        for way in WAYS {
+        for method in METHODS {
             scope.spawn(move || {
                 let node = Node::with_conf(CONF, CALICO);
                 let installer = node.installed(&[]);
-                outlast(&installer, |node, stop| fight(node, way, stop));
-                assert_eq!(installer.logged(FIGHT), 1, "{}", installer.log());
+                outlast(&installer, |node, stop| {
+                    keep_overwriting(node, method, stop)
+                });
+                assert_eq!(installer.logged(FLAPPING), 1, "{}", installer.log());
                 assert!(installer.ready().unwrap().1.contains("\"reasons\":[]"));
             });
         }
     });
 }
 
-/// Lets the rival fight for some time, and waits until its end is noticed.
-fn outlast(installer: &Installer, rival: impl Fn(&Node, &AtomicBool) + Sync) {
+/// Runs `overwrite` for some time, stops it and waits until the node is ready.
+fn outlast(installer: &Installer, overwrite: impl Fn(&Node, &AtomicBool) + Sync) {
     let stop = &AtomicBool::new(false);
     thread::scope(|scope| {
-        let _stopping = Stop(stop);
+        let _stop = StopOnDrop(stop);
         let start = Instant::now();
-        scope.spawn(|| rival(installer.node, stop));
-        installer.becomes_unready(FIGHT);
+        scope.spawn(|| overwrite(installer.node, stop));
+        installer.becomes_unready(FLAPPING);
         installer.becomes_unready("cni.exclusive");
-        installer.wait_until("another of our rewrites", || {
+        installer.wait_until("a delayed repair", || {
             let (code, body) = installer.ready().unwrap();
             assert_eq!(code, 503, "{body}\n{}", installer.log());
-            times(installer) >= 7
+            repairs(installer) >= 7
         });
-        // Six at once, and the seventh a second later.
+        // Six without a delay, and the seventh a second later.
         let took = start.elapsed();
         assert!(
             took >= Duration::from_secs(1),
@@ -149,39 +158,39 @@ fn outlast(installer: &Installer, rival: impl Fn(&Node, &AtomicBool) + Sync) {
         );
     });
     installer.becomes_ready();
-    assert!(has_our_entry(installer.node, CONF));
+    assert!(has_entry(installer.node, CONF));
 }
 
-/// Ends a thread's work, also when the test fails.
-pub struct Stop<'a>(pub &'a AtomicBool);
+/// Stops threads, also if the test fails.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
-impl Drop for Stop<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 #[test]
-fn a_rival_that_moves_our_own_file_away_is_told_from_one_that_does_so_once() {
+fn stand_alone_file_that_is_moved_repeatedly_is_reported() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&["--chained-cni-plugin=false"]);
-    let ours = node.path(NET_DIR).join("YYY-msm-cni.conf");
-    let away = || fs::rename(&ours, ours.with_extension("conf.cilium_bak")).unwrap();
+    let file = node.path(NET_DIR).join("YYY-msm-cni.conf");
+    let move_away = || fs::rename(&file, file.with_extension("conf.cilium_bak")).unwrap();
     for time in 1..=3 {
-        away();
-        installer.wait_until("our file", || installer.mended() == time);
+        move_away();
+        installer.wait_until("the file is restored", || installer.repairs() == time);
         assert_eq!(installer.ready().unwrap().0, 200, "{}", installer.log());
     }
     let unready = installer.until("not ready", || {
-        if ours.exists() {
-            away();
+        if file.exists() {
+            move_away();
         }
         installer.ready().filter(|(code, _)| *code == 503)
     });
     assert!(
         unready
             .1
-            .contains("YYY-msm-cni.conf is changed again and again (it was missing)")
+            .contains("YYY-msm-cni.conf keeps being overwritten (it was missing)")
             && unready.1.contains("cni.exclusive"),
         "{unready:?}"
     );

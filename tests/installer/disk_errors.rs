@@ -1,16 +1,16 @@
-//! A disk that does not do what it is told: every call that changes it does not succeed for a
-//! while, then for ever. The installer says what it could not do and goes on trying, nothing
-//! is half done, and in the end everything is as if nothing had happened.
+//! Disk errors: every system call that changes the disk fails once, and some of them always.
+//! The installer reports the failed operation and retries; no file is half-written, and the
+//! final state is the same as without the error.
 
 use msm_testkit::cannot_run;
 use nix::sys::signal::Signal;
 
-use crate::kill::{CONVERSION, Course, DEPARTURE, EARLIER, FRESH, Scenario, Then, for_each};
+use crate::kill::{CONVERSION, Course, FRESH, REPLACEMENT, Scenario, Then, UNINSTALL, for_each};
 use crate::strace::{Call, Traced};
 use crate::tree::Tree;
 
-/// What a disk may say, and what the installer makes of it.
-fn trouble(call: &Call) -> (&'static [&'static str], &'static str) {
+/// The possible errors of a call, and the operation that the installer reports.
+fn failures_of(call: &Call) -> (&'static [&'static str], &'static str) {
     match call.name.as_str() {
         "open" | "openat" => (
             &["EACCES", "ENOSPC", "EROFS"],
@@ -18,34 +18,34 @@ fn trouble(call: &Call) -> (&'static [&'static str], &'static str) {
         ),
         "write" | "sendfile" | "copy_file_range" => (&["ENOSPC", "EIO"], "writing"),
         "fchmod" => (&["EPERM"], "setting the mode of"),
-        "fchown" => (&["EPERM"], "keeping the owner of"),
+        "fchown" => (&["EPERM"], "setting the owner of"),
         "fsync" => (&["EIO"], "syncing"),
         "rename" if call.rest.contains(".msm-cni-temporary-") => (&["EIO", "EROFS"], "replacing"),
         "rename" => (&["EIO", "EROFS"], "renaming"),
-        "symlink" => (&["ENOSPC"], "making a temporary symlink for"),
+        "symlink" => (&["ENOSPC"], "creating a temporary symlink for"),
         "unlink" => (&["EIO", "EROFS"], "removing"),
-        name => panic!("what can go wrong with {name}?"),
+        name => panic!("no errors are listed for {name}"),
     }
 }
 
 #[test]
-fn errors_in_a_fresh_install() {
+fn errors_in_fresh_install() {
     FRESH.survives_errors();
 }
 
 #[test]
-fn errors_when_a_conf_becomes_a_list() {
+fn errors_while_conf_is_converted() {
     CONVERSION.survives_errors();
 }
 
 #[test]
-fn errors_while_it_takes_the_place_of_the_earlier_implementation() {
-    EARLIER.survives_errors();
+fn errors_while_earlier_implementation_is_replaced() {
+    REPLACEMENT.survives_errors();
 }
 
 #[test]
-fn errors_while_it_leaves() {
-    DEPARTURE.survives_errors();
+fn errors_while_uninstalling() {
+    UNINSTALL.survives_errors();
 }
 
 impl Scenario {
@@ -56,7 +56,7 @@ impl Scenario {
         let course = self.course();
         let changes = course.calls.iter().filter(|call| call.changes_the_disk());
         let points: Vec<(&Call, &str)> = changes
-            .flat_map(|call| trouble(call).0.iter().map(move |error| (call, *error)))
+            .flat_map(|call| failures_of(call).0.iter().map(move |error| (call, *error)))
             .collect();
         assert!(points.len() > 10, "{:#?}", course.calls);
         for_each(&points, |(call, error)| {
@@ -70,32 +70,32 @@ impl Scenario {
 
     fn survives_error(&self, call: &Call, error: &str, course: &Course, context: &str) {
         let node = self.node();
-        // A directory is synced again at once.
+        // The sync of a directory is retried immediately.
         let times = if call.name == "fsync" { 2 } else { 1 };
         let injection = call.expression(&format!("error={error}"), times);
         let mut traced = Traced::start_with(&node, self.args, Some(&injection));
         let installer = &mut traced.installer;
-        let doing = trouble(call).1;
-        let is_told = |text: &str| text.contains(doing) && text.contains("(os error");
-        if let Then::Leave = self.then {
-            assert!(self.goes_on(installer), "{context}");
+        let operation = failures_of(call).1;
+        let reports = |text: &str| text.contains(operation) && text.contains("(os error");
+        if let Then::Uninstall = self.then {
+            assert!(self.complete(installer), "{context}");
             let log = installer.log();
-            assert!(log.lines().any(is_told), "{context}: {log}");
+            assert!(log.lines().any(reports), "{context}: {log}");
         } else {
-            // Told to whoever asks in time, and to the log if that is not what has failed.
+            // On /readyz until the retry; in the log unless the write of that line failed.
             installer.wait_until(context, || {
                 let body = installer.ready().map(|(_, body)| body);
                 let log = installer.log();
                 let warnings = log
                     .lines()
                     .filter(|line| line.starts_with("warn: not ready"));
-                body.as_deref().into_iter().chain(warnings).any(is_told)
+                body.as_deref().into_iter().chain(warnings).any(reports)
             });
             let tree = Tree::of(&node);
             tree.is_made_of(&course.stages.iter().collect::<Vec<_>>(), context);
             course.has_working_network(&tree, context);
             installer.wait_until(&format!("ready after {context}"), || {
-                // Cuts the pause short.
+                // Ends the delay.
                 installer.signal(Signal::SIGHUP);
                 installer.is_ready()
             });
@@ -110,30 +110,27 @@ impl Scenario {
     }
 }
 
-/// A call that never succeeds, and what is said about it.
-const STUBBORN: [(&str, &str); 5] = [
+/// A call that always fails, and what the installer reports.
+const PERMANENT: [(&str, &str); 5] = [
     ("fsync:error=EIO", "syncing"),
     ("fchmod:error=EPERM", "setting the mode of"),
     ("rename:error=EROFS", "replacing"),
-    ("symlink:error=ENOSPC", "making a temporary symlink for"),
-    (
-        "fchown:error=EPERM",
-        "the installer needs the capability CHOWN",
-    ),
+    ("symlink:error=ENOSPC", "creating a temporary symlink for"),
+    ("fchown:error=EPERM", "the capability CHOWN is needed"),
 ];
 
 #[test]
-fn what_never_succeeds_is_tried_now_and_then() {
+fn permanent_error_is_retried_with_delays() {
     if cannot_run(&["strace"]) {
         return;
     }
-    for_each(&STUBBORN, |(error, doing)| {
+    for_each(&PERMANENT, |(error, operation)| {
         let node = FRESH.node();
         let before = Tree::of(&node).networks();
         let injection = format!("inject={error}");
         let traced = Traced::start(&node, FRESH.args, &["trace=all", &injection]);
         let installer = &traced.installer;
-        installer.becomes_unready(doing);
+        installer.becomes_unready(operation);
         let attempts = || {
             traced
                 .calls()
@@ -142,19 +139,15 @@ fn what_never_succeeds_is_tried_now_and_then() {
                 .count()
         };
         let first = attempts();
-        installer.wait_until(&format!("another try of {error}"), || attempts() > first);
-        installer.becomes_unready(doing);
+        installer.wait_until(&format!("a retry of {error}"), || attempts() > first);
+        installer.becomes_unready(operation);
         let count = traced.calls().len();
         assert!(count < 3000, "{error}: {count} calls");
         let tree = Tree::of(&node);
         assert!(tree.temporaries().is_empty(), "{error}: {tree:#?}");
         assert_eq!(tree.networks(), before, "{error}: {tree:#?}");
         assert_eq!(installer.get("/healthz").unwrap().0, 200);
-        let told = installer
-            .log()
-            .lines()
-            .filter(|line| line.contains(doing))
-            .count();
-        assert!((1..=2).contains(&told), "{}", installer.log());
+        let lines = installer.logged(operation);
+        assert!((1..=2).contains(&lines), "{}", installer.log());
     });
 }

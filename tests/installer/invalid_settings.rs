@@ -1,5 +1,5 @@
-//! Flags and variables that say nothing we can do: each ends with 2 before anything is done,
-//! and with a sentence that names it and its value.
+//! Command line and environment. An invalid setting exits with 2 before anything is changed; the
+//! error names the flag or variable and its value.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,8 +10,8 @@ use msm_testkit::applet;
 use msm_testkit::command::{Outcome, run};
 use msm_testkit::node::{CALICO, CONF, Installer, Node};
 
-/// Every flag, and values that are not good for it.
-const BAD: [(&str, &[&str]); 18] = [
+/// Every flag, and invalid values.
+const INVALID: [(&str, &[&str]); 18] = [
     ("cni-net-dir", &["", "etc/cni", "."]),
     ("mounted-cni-net-dir", &["", "net.d"]),
     (
@@ -106,11 +106,11 @@ fn node() -> Node {
     node
 }
 
-/// Nothing was done, and the sentence names what it is about.
-fn refused(node: &Node, outcome: Outcome, setting: &str, value: &str) {
+/// Nothing was changed, and the error names setting and value.
+fn assert_refused(node: &Node, outcome: Outcome, setting: &str, value: &str) {
     let before = node.tree();
     let outcome = outcome.exited(2).complains_about(setting);
-    // A template is too long, and perhaps too secret, for a sentence.
+    // A template is too long for an error, and may hold secrets.
     if setting
         .to_lowercase()
         .replace('_', "-")
@@ -124,21 +124,21 @@ fn refused(node: &Node, outcome: Outcome, setting: &str, value: &str) {
 }
 
 #[test]
-fn a_bad_flag_is_named_with_its_value() {
+fn invalid_flag_is_named_with_its_value() {
     let node = node();
-    for (flag, values) in BAD {
+    for (flag, values) in INVALID {
         for value in values {
             let (mut command, _) = node.command(&[&format!("--{flag}={value}")]);
-            refused(&node, run(&mut command), &format!("--{flag} is "), value);
+            assert_refused(&node, run(&mut command), &format!("--{flag}"), value);
         }
     }
 }
 
 #[test]
-fn a_bad_variable_is_named_with_its_value() {
+fn invalid_variable_is_named_with_its_value() {
     let node = node();
-    // An empty one is unset, and of the root there is none.
-    let settings = BAD
+    // An empty variable is unset, and --root has no variable.
+    let settings = INVALID
         .iter()
         .filter(|(flag, _)| !["root", "health-address"].contains(flag));
     for (flag, values) in settings {
@@ -146,7 +146,7 @@ fn a_bad_variable_is_named_with_its_value() {
         for value in values.iter().filter(|value| !value.is_empty()) {
             let (mut command, _) = node.command(&[]);
             command.env(&variable, value);
-            refused(&node, run(&mut command), &format!("{variable} is "), value);
+            assert_refused(&node, run(&mut command), &variable, value);
         }
     }
     let mut command = applet("installer");
@@ -154,11 +154,11 @@ fn a_bad_variable_is_named_with_its_value() {
         .env("KUBERNETES_SERVICE_HOST", "10.96.0.1")
         .env("KUBERNETES_SERVICE_PORT", "443")
         .env("HEALTH_ADDRESS", "x");
-    refused(&node, run(&mut command), "HEALTH_ADDRESS is ", "x");
+    assert_refused(&node, run(&mut command), "HEALTH_ADDRESS", "x");
 }
 
 #[test]
-fn a_bad_address_of_the_api_server_is_named() {
+fn invalid_api_server_address_is_named() {
     let node = node();
     for (variable, value) in [
         ("KUBERNETES_SERVICE_HOST", "10.96.0.256"),
@@ -178,7 +178,7 @@ fn a_bad_address_of_the_api_server_is_named() {
     ] {
         let (mut command, _) = node.command(&[]);
         command.env(variable, value);
-        refused(&node, run(&mut command), variable, value);
+        assert_refused(&node, run(&mut command), variable, value);
     }
     for variable in ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"] {
         let (mut unset, _) = node.command(&[]);
@@ -193,7 +193,7 @@ fn a_bad_address_of_the_api_server_is_named() {
 }
 
 #[test]
-fn what_is_not_utf8_is_refused_where_it_counts() {
+fn value_that_is_not_utf8_is_refused_if_it_is_used() {
     let node = node();
     let bytes = OsStr::from_bytes(b"\xff");
     for variable in [
@@ -206,7 +206,7 @@ fn what_is_not_utf8_is_refused_where_it_counts() {
         command.env("POD_NAMESPACE", "msm").env(variable, bytes);
         run(&mut command)
             .exited(2)
-            .complains_about(&format!("{variable} is \"\\xFF\", which is not UTF-8"));
+            .complains_about(&format!("{variable} is not UTF-8: \"\\xFF\""));
     }
     let (mut command, _) = node.command(&[]);
     run(command.arg("--log-level").arg(bytes))
@@ -218,7 +218,7 @@ fn what_is_not_utf8_is_refused_where_it_counts() {
 }
 
 #[test]
-fn what_is_no_flag_is_a_usage_error() {
+fn unknown_argument_is_a_usage_error() {
     let node = node();
     for args in [
         &["--no-such-flag"][..],
@@ -232,10 +232,10 @@ fn what_is_no_flag_is_a_usage_error() {
 }
 
 #[test]
-fn help_names_every_flag_and_its_default() {
+fn help_lists_every_flag_and_its_default() {
     for args in [&["--help"][..], &["-h"], &["--help", "--log-level=loud"]] {
         let outcome = run(applet("installer").args(args)).succeeded();
-        for (flag, _) in BAD {
+        for (flag, _) in INVALID {
             assert!(
                 outcome.stdout.contains(&format!("--{flag}")),
                 "{flag}\n{outcome}"
@@ -256,18 +256,18 @@ fn help_names_every_flag_and_its_default() {
         ] {
             assert!(outcome.stdout.contains(text), "{text}\n{outcome}");
         }
-        // No flag that this table does not know.
+        // No flag is missing in this table.
         let flags = outcome
             .stdout
             .lines()
             .filter(|line| line.trim_start().starts_with("--"));
-        assert_eq!(flags.count(), BAD.len(), "{outcome}");
+        assert_eq!(flags.count(), INVALID.len(), "{outcome}");
         assert_eq!(outcome.stderr, "");
     }
 }
 
 #[test]
-fn older_manifests_name_and_spelling_work() {
+fn applet_name_and_level_of_older_manifests_are_accepted() {
     let node = node();
     node.write(
         "template",
@@ -276,10 +276,7 @@ fn older_manifests_name_and_spelling_work() {
     let (mut command, health) = node.command(&["--cni-network-config-file", "/template"]);
     command
         .arg0("/usr/local/bin/install-cni")
-        .env(
-            "CNI_NETWORK_CONFIG",
-            "is not looked at where there is a file",
-        )
+        .env("CNI_NETWORK_CONFIG", "ignored, because a file is given")
         .env("CNI_NET_DIR", "/etc/cni/x.d")
         .env("CHAINED_CNI_PLUGIN", "")
         .env("KUBERNETES_NODE_NAME", "a \"b\"\\ \u{7}")
@@ -290,5 +287,5 @@ fn older_manifests_name_and_spelling_work() {
     let entry = &conf["plugins"][2]["kubernetes"];
     assert_eq!(entry["nodeName"], "a \"b\"\\ \u{7}");
     assert_eq!(entry["kubeConfig"], "/etc/cni/x.d/ZZZ-msm-cni-kubeconfig");
-    assert_eq!(installer.log(), "", "warnings and worse only");
+    assert_eq!(installer.log(), "", "level info is not logged");
 }

@@ -1,5 +1,5 @@
-//! Several installers on one node, as in an update that starts the new one before the old one
-//! ends: each has a token of its own, perhaps another executable and another entry.
+//! Two installers on one node, as in a surge update: each has its own token, and perhaps another
+//! executable and another entry.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -15,9 +15,9 @@ use nix::sys::signal::Signal;
 
 use crate::tree::Tree;
 
-const LATER: &str = "an installer that was started later is in charge";
+const STANDBY: &str = "an installer that started later owns this node";
 
-/// The same node as another pod sees it.
+/// The same host as another pod sees it.
 fn other_pod(node: &Node, token: &str) -> Node {
     let other = Node::new();
     other.rotate_token(token);
@@ -26,9 +26,9 @@ fn other_pod(node: &Node, token: &str) -> Node {
     other
 }
 
-/// Fails the test unless nothing changes for a while.
+/// Asserts that no file changes for one second.
 #[track_caller]
-fn is_quiet(node: &Node) {
+fn assert_quiet(node: &Node) {
     let stamps = node.stamps();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(1) {
@@ -57,74 +57,77 @@ fn start_version<'a>(executable: &Path, node: &'a Node, args: &[&str]) -> Instal
 }
 
 #[test]
-fn the_one_that_starts_last_is_in_charge_until_it_is_gone() {
+fn newer_installer_owns_the_node_until_it_exits() {
     let node = Node::with_conf(CONF, CALICO);
     for token in ["second.token.y", "first.token.x"] {
         let other = other_pod(&node, token);
         let old = node.installed(&[]);
         let new = other.installed(&[]);
-        old.becomes_unready(LATER);
+        old.becomes_unready(STANDBY);
         assert!(node.read(KUBECONFIG).contains(token));
-        is_quiet(&node);
+        assert_quiet(&node);
         node.rotate_token("third.token.z");
         other.rotate_token("fourth.token.u");
         new.wait_until("the new token", || {
             node.read(KUBECONFIG).contains("fourth.token.u")
         });
-        is_quiet(&node);
+        assert_quiet(&node);
         assert!(new.is_ready(), "{}", new.log());
-        assert_eq!(new.mended(), 0, "{}", new.log());
+        assert_eq!(new.repairs(), 0, "{}", new.log());
 
-        let (_, log, _) = new.end(Signal::SIGKILL);
+        let (_, log) = new.end(Signal::SIGKILL);
         assert_eq!(log.matches("ready: ").count(), 1, "{log}");
         old.becomes_ready();
         assert!(node.read(KUBECONFIG).contains("third.token.z"));
-        let (_, log, _) = old.end(Signal::SIGTERM);
-        assert_eq!(log.matches(LATER).count(), 1, "{log}");
+        let (_, log) = old.end(Signal::SIGTERM);
+        assert_eq!(log.matches(STANDBY).count(), 1, "{log}");
         node.rotate_token("first.token.x");
     }
 }
 
 #[test]
-fn one_that_is_not_in_charge_leaves_everything_to_the_other() {
+fn installer_on_standby_does_not_uninstall() {
     let node = Node::with_conf(CONF, CALICO);
     let other = other_pod(&node, "second.token.y");
     let old = node.installed(&["--cleanup-on-exit=always", "--cleanup-binaries"]);
     let new = other.installed(&[]);
-    old.becomes_unready(LATER);
+    old.becomes_unready(STANDBY);
     let stamps = node.stamps();
-    let (code, log, _) = old.end(Signal::SIGTERM);
+    let (code, log) = old.end(Signal::SIGTERM);
     assert_eq!(code, Some(0));
-    assert!(log.contains("another installer is in charge"), "{log}");
+    assert!(
+        log.contains("leaving the installation in place: another installer owns this node"),
+        "{log}"
+    );
     assert_eq!(node.stamps(), stamps, "{log}");
     assert!(new.is_ready());
 }
 
 #[test]
-fn an_update_to_another_version_ends_quietly_while_the_old_one_runs() {
+fn update_to_another_version_settles_while_the_old_installer_runs() {
     let node = Node::with_conf(CONF, CALICO);
     let other = other_pod(&node, "second.token.y");
     let old = start_version(&other_version(&node), &node, &["--log-level=debug"]);
     old.becomes_ready();
     let new = other.installed(&["--log-level=warn"]);
-    old.becomes_unready(LATER);
-    // It may have put its own back before it noticed.
+    old.becomes_unready(STANDBY);
+    // The old installer may have restored its executable before it noticed the new one.
     let path = node.path(BIN_DIR).join("msm");
     new.wait_until("the new executable", || {
         fs::read(&path).unwrap() == fs::read(executable()).unwrap()
             && Tree::of(&node).temporaries().is_empty()
     });
-    is_quiet(&node);
+    assert_quiet(&node);
     assert!(new.is_ready(), "{}", new.log());
-    belongs_to_the_new_one(&node);
-    let (code, _, _) = old.end(Signal::SIGTERM);
+    assert_files_of_the_new_installer(&node);
+    let (code, _) = old.end(Signal::SIGTERM);
     assert_eq!(code, Some(0));
-    is_quiet(&node);
+    assert_quiet(&node);
     assert!(new.is_ready(), "{}", new.log());
-    assert!(new.mended() <= 2, "{}", new.log());
+    assert!(new.repairs() <= 2, "{}", new.log());
 }
 
-fn belongs_to_the_new_one(node: &Node) {
+fn assert_files_of_the_new_installer(node: &Node) {
     let installed = fs::read(node.path(BIN_DIR).join("msm")).unwrap();
     assert!(installed == fs::read(executable()).unwrap());
     assert!(node.read(KUBECONFIG).contains("second.token.y"));
@@ -132,20 +135,21 @@ fn belongs_to_the_new_one(node: &Node) {
 }
 
 #[test]
-fn two_that_start_at_once_agree() {
+fn installers_that_start_together_agree_on_one_owner() {
     for round in 0..3 {
         let node = Node::with_conf(CONF, CALICO);
         let other = other_pod(&node, "second.token.y");
         let one = start_version(&other_version(&node), &node, &["--log-level=debug"]);
         let two = other.start(&["--log-level=warn"]);
-        let looks_on = |it: &Installer| it.ready().is_some_and(|(_, body)| body.contains(LATER));
+        let is_on_standby =
+            |it: &Installer| it.ready().is_some_and(|(_, body)| body.contains(STANDBY));
         let is_settled =
-            || (one.is_ready() && looks_on(&two)) || (looks_on(&one) && two.is_ready());
-        one.wait_until("one of them is in charge", is_settled);
-        is_quiet(&node);
-        one.wait_until("one of them is in charge still", is_settled);
+            || (one.is_ready() && is_on_standby(&two)) || (is_on_standby(&one) && two.is_ready());
+        one.wait_until("one of them owns the node", is_settled);
+        assert_quiet(&node);
+        one.wait_until("one of them still owns the node", is_settled);
         if two.is_ready() {
-            belongs_to_the_new_one(&node);
+            assert_files_of_the_new_installer(&node);
         } else {
             let installed = fs::read(node.path(BIN_DIR).join("msm")).unwrap();
             assert!(installed != fs::read(executable()).unwrap(), "{round}");
@@ -162,11 +166,11 @@ fn two_that_start_at_once_agree() {
 }
 
 #[test]
-fn a_restarted_container_takes_over_from_the_one_that_has_not_ended_yet() {
+fn restarted_container_takes_over_from_one_that_has_not_exited() {
     let node = Node::with_conf(CONF, CALICO);
     let old = node.installed(&[]);
     let new = node.installed(&[]);
-    old.becomes_unready(LATER);
-    is_quiet(&node);
+    old.becomes_unready(STANDBY);
+    assert_quiet(&node);
     assert!(new.is_ready(), "{}", new.log());
 }
