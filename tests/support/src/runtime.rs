@@ -182,7 +182,7 @@ fn field<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     (!value.is_null()).then_some(value)
 }
 
-fn text_of<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+fn string_of<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     field(object, name)?.as_str()
 }
 
