@@ -8,7 +8,7 @@ mod installer; // the DaemonSet's pod
 mod node; // containerd and its surroundings
 mod pod; // sandboxes and their containers
 mod report; // the table
-mod story; // the chapters
+mod scenarios; // the chapters
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             node: Node::start(&cgroup, &archives),
             cluster: Cluster::start("token-1"),
         };
-        let told = catch_unwind(AssertUnwindSafe(|| story::tell(&stage, &mut report)));
+        let told = catch_unwind(AssertUnwindSafe(|| scenarios::tell(&stage, &mut report)));
         if told.is_err() || report.has_failed() {
             eprintln!("\n--- the end of containerd's log\n{}", node::log());
         }

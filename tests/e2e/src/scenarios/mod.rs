@@ -3,8 +3,8 @@
 mod install; // a node without a network, and its installer
 mod measure; // what a pod's start costs, and what the installer needs
 mod pods; // who is redirected
-mod removal; // the DaemonSet goes
-mod trouble; // the API server refuses, or is not there
+mod uninstall; // the DaemonSet goes
+mod outages; // the API server refuses, or is not there
 mod upgrade; // another version of the installer
 
 use std::fs;
@@ -33,12 +33,12 @@ pub fn tell(stage: &Stage, report: &mut Report) {
 
     let installer = install::fresh_node(stage, report);
     let camera = pods::who_is_redirected(stage, report);
-    trouble::refusals_and_outages(stage, report);
-    trouble::token_rotation(stage, report);
+    outages::refusals_and_outages(stage, report);
+    outages::token_rotation(stage, report);
     let (installer, ready) = upgrade::newer_installer(stage, report, installer, &camera);
     measure::pods(stage, report);
     measure::installer(stage, &installer, ready);
-    removal::daemon_set_goes(stage, report, installer, camera);
+    uninstall::daemon_set_goes(stage, report, installer, camera);
 }
 
 /// A camera's pod: an application that speaks RTSP, and the stub beside it.
