@@ -1,47 +1,50 @@
-//! The chapters, in the order in which they happen to a node.
+//! The scenarios, in the order in which they happen on the node.
 
-mod install; // a node without a network, and its installer
-mod measure; // what a pod's start costs, and what the installer needs
-mod pods; // who is redirected
-mod uninstall; // the DaemonSet goes
-mod outages; // the API server refuses, or is not there
-mod upgrade; // another version of the installer
+mod install;
+mod measure;
+mod outages;
+mod pods;
+mod uninstall;
+mod upgrade;
 
 use std::fs;
 use std::path::Path;
 
 use msm_cni_e2e::traffic;
 
-use crate::Stage;
+use crate::Env;
 use crate::installer::mount_token;
 use crate::node::FAR;
-use crate::pod::{APP, Pod, STUB, Wish, guest};
+use crate::pod::{APP, Pod, PodRequest, STUB, guest};
 use crate::report::Report;
 
-/// Images, as people name them.
+/// Image names without a registry, as users write them.
 const IMAGE: &str = "msm-cni:e2e";
 const NEWER_IMAGE: &str = "msm-cni:e2e-newer";
+/// The plugins that the runtime calls, with msm-cni and without it.
+const PLUGINS: &str = "loopback, bridge, portmap, msm-cni";
+const PLUGINS_WITHOUT: &str = "loopback, bridge, portmap";
 
-/// Tells all of it.
-pub fn tell(stage: &Stage, report: &mut Report) {
+/// Runs all scenarios; a failed step does not stop them.
+pub fn run(env: &Env, report: &mut Report) {
     for port in [554, 80] {
         std::thread::spawn(move || traffic::serve("server", port));
     }
-    mount_token(&stage.cluster, "token-1");
-    let version = stage.node.runtime.version();
+    mount_token(&env.cluster, "token-1");
+    let version = env.node.runtime.version();
     println!("runtime: {}", version.unwrap_or_else(|error| error));
 
-    let installer = install::fresh_node(stage, report);
-    let camera = pods::who_is_redirected(stage, report);
-    outages::refusals_and_outages(stage, report);
-    outages::token_rotation(stage, report);
-    let (installer, ready) = upgrade::newer_installer(stage, report, installer, &camera);
-    measure::pods(stage, report);
-    measure::installer(stage, &installer, ready);
-    uninstall::daemon_set_goes(stage, report, installer, camera);
+    let installer = install::fresh_node(env, report);
+    let camera = pods::redirected_pods(env, report);
+    outages::refusals_and_outages(env, report);
+    outages::token_rotation(env, report);
+    let (installer, ready) = upgrade::newer_installer(env, report, installer, &camera);
+    measure::pods(env, report);
+    measure::installer(env, &installer, ready);
+    uninstall::daemon_set_is_deleted(env, report, installer, camera);
 }
 
-/// A camera's pod: an application that speaks RTSP, and the stub beside it.
+/// A pod with an RTSP application and the stub as its sidecar.
 struct Camera<'a> {
     pod: Pod<'a>,
     app: String,
@@ -49,46 +52,45 @@ struct Camera<'a> {
 }
 
 impl<'a> Camera<'a> {
-    /// Starts the pod, then the two.
-    fn start(stage: &'a Stage, wish: Wish) -> Result<Self, String> {
-        let pod = Pod::start(stage, wish)?;
+    fn start(env: &'a Env, request: PodRequest) -> Result<Self, String> {
+        let pod = Pod::start(env, request)?;
         let stub = pod.server("stub", 8554, STUB)?;
         let app = pod.server("app", 9554, APP)?;
         Ok(Self { pod, app, stub })
     }
 
-    /// Where the application's connection to an RTSP server outside lands.
+    /// Connects the application to an RTSP server outside of the pod; returns the answer.
     fn rtsp(&self) -> Result<String, String> {
-        self.pod.lands(&self.app, &rtsp_server())
+        self.pod.connect(&self.app, &rtsp_server())
     }
 
-    /// What `rtsp` says of a redirected pod.
+    /// The answer if the pod is redirected.
     fn stub(&self) -> String {
         format!("stub@8554 from {}", self.pod.address)
     }
 
-    /// What `rtsp` says of another one.
+    /// The answer if the pod is not redirected.
     fn server(&self) -> String {
         format!("server@554 from {}", self.pod.address)
     }
 }
 
-/// Starts a pod with an application alone and tells where its RTSP connections land; it
-/// ends again.
-fn rtsp_of(stage: &Stage, wish: Wish) -> Result<String, String> {
-    let pod = Pod::start(stage, wish)?;
+/// Starts a pod with only an application, connects it to an RTSP server and removes it; returns
+/// the answer.
+fn rtsp_of(env: &Env, request: PodRequest) -> Result<String, String> {
+    let pod = Pod::start(env, request)?;
     let app = pod.container(guest("app", &["pause"], APP))?;
-    let landed = pod.lands(&app, &rtsp_server())?;
-    let landed = landed.replace(&pod.address, "the pod");
-    pod.end()?;
-    Ok(landed)
+    let answer = pod.connect(&app, &rtsp_server())?;
+    let answer = answer.replace(&pod.address, "the pod");
+    pod.remove()?;
+    Ok(answer)
 }
 
 fn rtsp_server() -> String {
     format!("{FAR}:554")
 }
 
-/// The names in a directory, sorted.
+/// Returns the sorted file names of a directory.
 fn names(directory: &Path) -> String {
     let entries = fs::read_dir(directory).unwrap();
     let mut names: Vec<String> = entries
@@ -98,13 +100,9 @@ fn names(directory: &Path) -> String {
     names.join(" ")
 }
 
-/// Waits for the runtime to have loaded a chain; the chain that it has.
-fn loads(stage: &Stage, chain: &str) -> Result<String, String> {
-    let loaded = || crate::node::loaded(&stage.node.runtime);
-    crate::node::becomes_true(|| loaded().is_ok_and(|it| it == chain));
+/// Waits until the runtime has loaded exactly these plugins; returns the loaded ones.
+fn loaded_plugins(env: &Env, expected: &str) -> Result<String, String> {
+    let loaded = || crate::node::loaded_plugins(&env.node.runtime);
+    crate::node::wait_for(|| loaded().is_ok_and(|it| it == expected));
     loaded()
 }
-
-/// With msm-cni, and without.
-const CHAIN: &str = "loopback, bridge, portmap, msm-cni";
-const CHAIN_WITHOUT: &str = "loopback, bridge, portmap";

@@ -1,88 +1,91 @@
-//! Who is redirected, shown by where connections land.
+//! Which pods are redirected, shown by the servers that their connections reach.
 
 use super::{Camera, IMAGE, rtsp_of, rtsp_server};
-use crate::Stage;
+use crate::Env;
 use crate::cri::EXITED;
-use crate::node::{self, FAR, becomes_true};
-use crate::pod::{ContainerSpec, Wish, lands_from_node};
+use crate::node::{self, FAR, wait_for};
+use crate::pod::{ContainerSpec, PodRequest, connect_from_node};
 use crate::report::Report;
 
-/// Leaves the redirected pod running.
-pub fn who_is_redirected<'a>(stage: &'a Stage, report: &mut Report) -> Camera<'a> {
-    report.chapter("Pods, and where their connections land");
-    let wish = Wish {
+/// Returns the redirected pod, which keeps running.
+pub fn redirected_pods<'a>(env: &'a Env, report: &mut Report) -> Camera<'a> {
+    report.section("Pods and their connections");
+    let request = PodRequest {
         port: Some((9554, 15554)),
-        ..Wish::new("camera", Some("true"))
+        ..PodRequest::new("camera", Some("true"))
     };
-    let camera = Camera::start(stage, wish).unwrap_or_else(|error| panic!("camera: {error}"));
+    let camera = Camera::start(env, request).unwrap_or_else(|error| panic!("camera: {error}"));
     let Camera { pod, app, stub } = &camera;
     let from = format!("from {}", pod.address);
-    report.is(
+    report.check(
         "labelled pod: application to an RTSP server",
         camera.stub(),
         camera.rtsp(),
     );
-    report.is(
+    report.check(
         "labelled pod: stub to an RTSP server",
         camera.server(),
-        pod.lands(stub, &rtsp_server()),
+        pod.connect(stub, &rtsp_server()),
     );
-    report.is(
+    report.check(
         "labelled pod: application to port 80",
         format!("server@80 {from}"),
-        pod.lands(app, &format!("{FAR}:80")),
+        pod.connect(app, &format!("{FAR}:80")),
     );
-    report.is(
+    report.check(
         "labelled pod: application to 127.0.0.1:554",
         "refused",
-        pod.lands(app, "127.0.0.1:554"),
+        pod.connect(app, "127.0.0.1:554"),
     );
-    report.is(
-        "labelled pod: the node to it, by a port of the node",
+    report.check(
+        "labelled pod: the node to the application, by hostPort",
         format!("app@9554 from {FAR}"),
-        Ok(lands_from_node(&format!("{FAR}:15554"))),
+        Ok(connect_from_node(&format!("{FAR}:15554"))),
     );
-    for (what, wish) in [
-        ("pod without label", Wish::new("plain", None)),
-        ("pod with label false", Wish::new("declined", Some("false"))),
+    for (what, request) in [
+        ("pod without label", PodRequest::new("plain", None)),
+        (
+            "pod with label false",
+            PodRequest::new("declined", Some("false")),
+        ),
         (
             "labelled pod, namespace excluded",
-            Wish {
+            PodRequest {
                 namespace: "kube-system",
-                ..Wish::new("dns", Some("true"))
+                ..PodRequest::new("dns", Some("true"))
             },
         ),
     ] {
-        report.is(
+        report.check(
             &format!("{what}: application to an RTSP server"),
             "server@554 from the pod",
-            rtsp_of(stage, wish),
+            rtsp_of(env, request),
         );
     }
-    let questions = [
+    let requests = [
         ("media", "camera"),
         ("media", "plain"),
         ("kube-system", "dns"),
     ]
-    .map(|(namespace, name)| stage.cluster.questions_about(namespace, name).to_string());
-    report.is(
-        "questions to the API server: camera, plain, excluded",
+    .map(|(namespace, name)| env.cluster.requests_for(namespace, name).to_string());
+    report.check(
+        "API requests for: camera, plain, excluded",
         "1 1 0",
-        Ok(questions.join(" ")),
+        Ok(requests.join(" ")),
     );
-    by_hand(stage, report);
-    report.is(
-        "addresses, when all pods but one are gone",
+    manual_redirect(env, report);
+    report.check(
+        "addresses, after all other pods were removed",
         format!("1 addresses in use {}", pod.address),
         Ok(node::addresses_in_use()),
     );
     camera
 }
 
-/// `msm-iptables` as an init container would run it.
-fn by_hand(stage: &Stage, report: &mut Report) {
-    let camera = Camera::start(stage, Wish::new("by-hand", None));
-    let camera = camera.unwrap_or_else(|error| panic!("by-hand: {error}"));
+/// Runs `msm-iptables` as an init container would.
+fn manual_redirect(env: &Env, report: &mut Report) {
+    let camera = Camera::start(env, PodRequest::new("manual", None));
+    let camera = camera.unwrap_or_else(|error| panic!("manual: {error}"));
     let spec = ContainerSpec {
         name: "msm-iptables",
         image: IMAGE,
@@ -90,21 +93,21 @@ fn by_hand(stage: &Stage, report: &mut Report) {
         capabilities: &["NET_ADMIN"],
         ..ContainerSpec::default()
     };
-    let runtime = &stage.node.runtime;
+    let runtime = &env.node.runtime;
     let ended = camera.pod.container(spec.config()).and_then(|container| {
         let status = || runtime.container(&container);
-        becomes_true(|| status().is_ok_and(|(status, _)| status.state == EXITED));
+        wait_for(|| status().is_ok_and(|(status, _)| status.state == EXITED));
         Ok(format!("exit code {}", status()?.0.exit_code))
     });
-    report.is(
-        "by hand: msm-iptables in a container with NET_ADMIN",
+    report.check(
+        "manual: msm-iptables in a container with NET_ADMIN",
         "exit code 0",
         ended,
     );
-    report.is(
-        "by hand: application to an RTSP server",
+    report.check(
+        "manual: application to an RTSP server",
         camera.stub(),
         camera.rtsp(),
     );
-    report.is("by hand: the pod's end", "gone", camera.pod.end());
+    report.check("manual: removing the pod", "removed", camera.pod.remove());
 }

@@ -1,67 +1,73 @@
-//! The `DaemonSet` goes: what the installer leaves behind, and pods after it.
+//! The `DaemonSet` is deleted: the files that remain on the node, and pods afterwards.
 
 use std::fs;
 
-use super::{CHAIN_WITHOUT, Camera, loads, names, rtsp_of};
-use crate::Stage;
+use super::{Camera, PLUGINS_WITHOUT, loaded_plugins, names, rtsp_of};
+use crate::Env;
 use crate::installer::Installer;
 use crate::node;
-use crate::pod::Wish;
+use crate::pod::PodRequest;
 use crate::report::Report;
 
-/// Ends everything that still runs.
-pub fn daemon_set_goes(stage: &Stage, report: &mut Report, installer: Installer, camera: Camera) {
-    report.chapter("The DaemonSet is deleted");
-    stage.cluster.delete_daemon_set();
-    report.is(
+/// Stops the installer and the camera.
+pub fn daemon_set_is_deleted(env: &Env, report: &mut Report, installer: Installer, camera: Camera) {
+    report.section("The DaemonSet is deleted");
+    env.cluster.delete_daemon_set();
+    report.check(
         "SIGTERM to the installer",
         "exit code 0",
         installer.terminate(),
     );
-    report.is(
+    report.check(
         "the configuration directory",
         "10-cluster.conflist",
         Ok(names(&node::net_dir())),
     );
     let text = fs::read_to_string(node::net_dir().join("10-cluster.conflist"));
     let text = text.unwrap_or_else(|error| error.to_string());
-    let is_as_before = text == node::network();
-    report.is(
+    let is_restored = text == node::network();
+    report.check(
         "the network's configuration",
-        "every byte as before",
-        is_as_before
-            .then(|| "every byte as before".to_owned())
-            .ok_or(text),
+        "restored",
+        is_restored.then(|| "restored".to_owned()).ok_or(text),
     );
-    report.is(
-        "the plugins' directory",
+    report.check(
+        "the plugin directory",
         "bridge host-local loopback msm portmap",
         Ok(names(&node::bin_dir())),
     );
-    report.is(
-        "the chain that the runtime loads",
-        CHAIN_WITHOUT,
-        loads(stage, CHAIN_WITHOUT),
+    report.check(
+        "the plugins that the runtime calls",
+        PLUGINS_WITHOUT,
+        loaded_plugins(env, PLUGINS_WITHOUT),
     );
-    report.is(
-        "the pod that still runs: application",
+    report.check(
+        "the running pod: application to an RTSP server",
         camera.stub(),
         camera.rtsp(),
     );
-    report.is("the pod that still runs: its end", "gone", camera.pod.end());
-    report.is(
-        "a new pod with the label",
-        "server@554 from the pod",
-        rtsp_of(stage, Wish::new("camera", Some("true"))),
+    report.check(
+        "the running pod: removing it",
+        "removed",
+        camera.pod.remove(),
     );
-    report.is("the installer's pod", "gone", installer.remove());
-    report.is(
-        "addresses, when all pods are gone",
+    report.check(
+        "a new labelled pod: application to an RTSP server",
+        "server@554 from the pod",
+        rtsp_of(env, PodRequest::new("camera", Some("true"))),
+    );
+    report.check(
+        "removing the installer's pod",
+        "removed",
+        installer.remove(),
+    );
+    report.check(
+        "addresses, after all pods were removed",
         "0 addresses in use",
         Ok(node::addresses_in_use()),
     );
-    report.is(
-        "port mappings, when all pods are gone",
+    report.check(
+        "port mappings, after all pods were removed",
         "0 rules of port mappings",
         Ok(node::port_rules()),
     );
