@@ -1,4 +1,4 @@
-//! Another version of the installer, while pods run and start.
+//! The installer is replaced by another version while pods run and start.
 
 use std::fs;
 use std::process::Command;
@@ -9,142 +9,146 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Camera, NEWER_IMAGE};
-use crate::Stage;
+use crate::Env;
 use crate::installer::Installer;
-use crate::node::{self, wait_until};
-use crate::pod::{Pod, Wish};
+use crate::node::{self, wait_or_panic};
+use crate::pod::{Pod, PodRequest};
 use crate::report::Report;
 
-/// What happened while somebody looked on.
+/// Counts what happens during the upgrade.
 #[derive(Default)]
-struct Meanwhile {
-    is_over: AtomicBool,
-    /// Of the configuration.
-    looks: AtomicUsize,
-    misses: AtomicUsize,
+struct Observer {
+    is_stopped: AtomicBool,
+    /// Checks of the entry and the plugin.
+    checks: AtomicUsize,
+    missing: AtomicUsize,
     pods: AtomicUsize,
 }
 
-impl Meanwhile {
-    /// Looks at the configuration, again and again.
+impl Observer {
+    /// Checks continuously that the entry and the plugin exist.
     fn watch(&self) {
         let conf = node::net_dir().join("10-cluster.conflist");
-        while !self.is_over.load(Ordering::SeqCst) {
+        while !self.is_stopped() {
             let text = fs::read(&conf).unwrap_or_default();
             let value: Value = serde_json::from_slice(&text).unwrap_or_default();
-            let is_there = value["plugins"][2]["type"] == "msm-cni"
+            let exists = value["plugins"][2]["type"] == "msm-cni"
                 && node::bin_dir().join("msm-cni").exists();
-            self.looks.fetch_add(1, Ordering::SeqCst);
-            self.misses
-                .fetch_add(usize::from(!is_there), Ordering::SeqCst);
+            self.checks.fetch_add(1, Ordering::SeqCst);
+            self.missing
+                .fetch_add(usize::from(!exists), Ordering::SeqCst);
             thread::yield_now();
         }
     }
 
-    /// Starts and ends pods, again and again.
-    fn start_pods(&self, stage: &Stage) -> Result<(), String> {
-        while !self.is_over.load(Ordering::SeqCst) {
-            let pod = Pod::start(stage, Wish::new("doorbell", Some("true")))?;
-            check(&pod)?;
-            pod.end()?;
+    /// Starts and removes pods continuously.
+    fn start_pods(&self, env: &Env) -> Result<(), String> {
+        while !self.is_stopped() {
+            let pod = Pod::start(env, PodRequest::new("doorbell", Some("true")))?;
+            check_redirect(&pod)?;
+            pod.remove()?;
             self.pods.fetch_add(1, Ordering::SeqCst);
         }
         Ok(())
     }
 
-    /// Waits until a whole pod has come and gone.
+    /// Waits until `count` more pods were started and removed.
     fn wait_for_pods(&self, count: usize) {
         let until = self.pods.load(Ordering::SeqCst) + count;
-        wait_until("pods start meanwhile", || {
-            self.is_over.load(Ordering::SeqCst) || self.pods.load(Ordering::SeqCst) >= until
+        wait_or_panic("pods start during the upgrade", || {
+            self.is_stopped() || self.pods.load(Ordering::SeqCst) >= until
         });
     }
-}
 
-struct EndOnDrop<'a>(&'a Meanwhile);
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.is_over.store(true, Ordering::SeqCst);
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::SeqCst)
     }
 }
 
-/// Ends the old one and starts a newer one, as a rolling update of the `DaemonSet` does; the
-/// newer one, and how long it took until it was ready.
+struct StopOnDrop<'a>(&'a Observer);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.is_stopped.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Stops the old installer and starts a newer one, as a rolling update of the `DaemonSet` does.
+/// Returns the newer one and the time until it was ready.
 pub fn newer_installer<'a>(
-    stage: &'a Stage,
+    env: &'a Env,
     report: &mut Report,
     old: Installer<'a>,
     camera: &Camera,
 ) -> (Installer<'a>, Duration) {
-    report.chapter("The installer is upgraded while pods run and start");
-    let meanwhile = Meanwhile::default();
+    report.section("An upgrade of the installer while pods run and start");
+    let observer = Observer::default();
     let (old, newer, pods) = thread::scope(|scope| {
-        // Also when something below panics: the scope waits for its threads.
-        let end = EndOnDrop(&meanwhile);
-        scope.spawn(|| meanwhile.watch());
+        // Also stops the threads after a panic: the scope waits for them.
+        let stop = StopOnDrop(&observer);
+        scope.spawn(|| observer.watch());
         let pods = scope.spawn(|| {
-            let _end = EndOnDrop(&meanwhile);
-            meanwhile.start_pods(stage)
+            let _stop = StopOnDrop(&observer);
+            observer.start_pods(env)
         });
-        meanwhile.wait_for_pods(1);
+        observer.wait_for_pods(1);
         let old = (old.terminate(), old.log(), old.remove());
-        // One is under way, the next one has seen nothing of the installer.
-        meanwhile.wait_for_pods(2);
-        let newer = Installer::start(stage, "msm-cni-9q4zl", NEWER_IMAGE)
+        // The first one may have started before; the second one starts without an installer.
+        observer.wait_for_pods(2);
+        let newer = Installer::start(env, "msm-cni-9q4zl", NEWER_IMAGE)
             .unwrap_or_else(|error| panic!("start the newer installer: {error}"));
         let ready = newer.becomes_ready();
         let ready = ready.unwrap_or_else(|error| panic!("the newer installer: {error}"));
-        meanwhile.wait_for_pods(2);
-        drop(end);
+        observer.wait_for_pods(2);
+        drop(stop);
         (old, (newer, ready), pods.join().unwrap())
     });
     let (code, log, removed) = old;
-    report.is("SIGTERM to the old installer", "exit code 0", code);
+    report.check("SIGTERM to the old installer", "exit code 0", code);
     let reason = "is there to stay";
     let stays = log.contains("leaving the installation in place") && log.contains(reason);
-    report.is(
-        "what it says of the DaemonSet",
+    report.check(
+        "its reason in the log",
         reason,
         stays.then(|| reason.to_owned()).ok_or(log),
     );
-    report.is(
+    report.check(
         &format!(
-            "entry and plugin, looked for {} times",
-            meanwhile.looks.load(Ordering::SeqCst)
+            "entry and plugin, checked {} times",
+            observer.checks.load(Ordering::SeqCst)
         ),
         "missing 0 times",
         Ok(format!(
             "missing {} times",
-            meanwhile.misses.load(Ordering::SeqCst)
+            observer.missing.load(Ordering::SeqCst)
         )),
     );
-    report.is(
+    report.check(
         &format!(
-            "the {} pods that started meanwhile",
-            meanwhile.pods.load(Ordering::SeqCst)
+            "the {} pods that started during the upgrade",
+            observer.pods.load(Ordering::SeqCst)
         ),
         "all redirected",
         pods.map(|()| "all redirected".to_owned()),
     );
     let executable = fs::read(node::bin_dir().join("msm")).unwrap();
     let is_newer = executable.ends_with(b"newer");
-    report.is(
+    report.check(
         "the node's executable",
         "newer",
         Ok(if is_newer { "newer" } else { "old" }.to_owned()),
     );
-    report.is(
-        "the pod that ran all the time: application",
+    report.check(
+        "the running pod: application to an RTSP server",
         camera.stub(),
         camera.rtsp(),
     );
-    report.is("the old installer's pod", "gone", removed);
+    report.check("removing the old installer's pod", "removed", removed);
     newer
 }
 
-/// Compares the redirect in a pod's network namespace with the kernel's listing.
-fn check(pod: &Pod) -> Result<(), String> {
+/// Runs `msm-iptables --check` on a pod's network namespace.
+fn check_redirect(pod: &Pod) -> Result<(), String> {
     let (_, info) = pod.runtime.sandbox(&pod.sandbox)?;
     let namespaces = info["runtimeSpec"]["linux"]["namespaces"].as_array();
     let network = namespaces.into_iter().flatten().find_map(|namespace| {
