@@ -1,6 +1,7 @@
 //! Everything that can end a request, and the one place that gives it a CNI code.
 //! Codes below 100 are the specification's; 100 and up are documented in the README.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -8,8 +9,8 @@ use crate::cni::config;
 use crate::cni::reply;
 use crate::cni::request;
 use crate::decision;
-use crate::redirect::Difference;
-use crate::{kube, redirect};
+use crate::kube::{self, LookupFailure};
+use crate::redirect::{self, Difference};
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +48,7 @@ pub enum Error {
     )]
     OwnNetns { path: String },
     #[error(transparent)]
-    Lookup(#[from] Box<kube::Error>),
+    Lookup(#[from] FailedLookup),
     #[error("pod {pod} cannot be redirected as its annotations say; correct them")]
     Annotation {
         pod: String,
@@ -68,7 +69,7 @@ pub enum Error {
     )]
     Differs { pod: String, difference: Difference },
     #[error(transparent)]
-    NoKubeconfig(Box<kube::Error>),
+    NoKubeconfig(FailedLookup),
     #[error("no pod could be redirected now: no network namespace could be entered")]
     NoNetns { source: redirect::NetnsError },
     #[error("no pod could be redirected now: its rules could not be written")]
@@ -104,7 +105,7 @@ impl Error {
             | Self::Reply(reply::Error::Missing { .. })
             | Self::Annotation { .. } => 7,
             Self::Netns(_) | Self::NetnsGone { .. } | Self::OwnNetns { .. } => 8,
-            Self::Lookup(source) => lookup_code(source),
+            Self::Lookup(error) => error.code(),
             Self::NoKubeconfig(_) | Self::NoNetns { .. } | Self::NoBackend { .. } => 50,
             Self::Apply { source, .. } | Self::Read { source, .. } => redirect_code(source),
             Self::Differs { .. } => 113,
@@ -112,17 +113,59 @@ impl Error {
     }
 }
 
-const fn lookup_code(error: &kube::Error) -> u32 {
-    match error {
-        kube::Error::Overloaded { .. } => 11,
-        kube::Error::Unreachable { .. } => 100,
-        kube::Error::Untrusted { .. } => 101,
-        kube::Error::Unauthorized { .. } => 102,
-        kube::Error::Forbidden { .. } => 103,
-        kube::Error::NotFound { .. } => 104,
-        kube::Error::Replaced { .. } => 105,
-        kube::Error::BadAnswer { .. } => 106,
-        kube::Error::Kubeconfig { .. } => 107,
+/// The error of a pod lookup, with advice for the user.
+#[derive(Debug)]
+pub struct FailedLookup(Box<kube::LookupError>);
+
+impl FailedLookup {
+    const fn code(&self) -> u32 {
+        self.code_and_advice().0
+    }
+
+    const fn code_and_advice(&self) -> (u32, &'static str) {
+        let failure = match &*self.0 {
+            kube::LookupError::Kubeconfig { .. } => {
+                return (107, "the installer of msm-cni writes this file");
+            }
+            kube::LookupError::Failed { failure, .. } => *failure,
+        };
+        match failure {
+            LookupFailure::Overloaded => (11, "the next start of the pod repeats the request"),
+            LookupFailure::Unreachable => {
+                (100, "check that it is running and reachable from this node")
+            }
+            LookupFailure::Untrusted => (
+                101,
+                "check its names and dates, and the kubeconfig's server and certificate-authority",
+            ),
+            LookupFailure::Unauthorized => (102, "check the token or client certificate"),
+            LookupFailure::Forbidden => (103, "grant the kubeconfig's user the verb get on pods"),
+            LookupFailure::NotFound => (104, "it was probably deleted in the meantime"),
+            LookupFailure::Replaced => (105, "this sandbox is obsolete"),
+            LookupFailure::UnexpectedResponse => (
+                106,
+                "check that it is the address of a Kubernetes API server",
+            ),
+        }
+    }
+}
+
+impl From<kube::LookupError> for FailedLookup {
+    fn from(error: kube::LookupError) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl fmt::Display for FailedLookup {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (_, advice) = self.code_and_advice();
+        write!(f, "{}; {advice}", self.0)
+    }
+}
+
+impl std::error::Error for FailedLookup {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
     }
 }
 

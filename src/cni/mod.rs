@@ -15,12 +15,12 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use config::{Network, Settings};
-use error::Error;
+use error::{Error, FailedLookup};
 use request::{Request, Verb};
 use version::Version;
 
 use crate::decision::{self, Decision, Precheck, Reason, Stub};
-use crate::kube::{self, PodRef};
+use crate::kube::{self, PodQuery, PodRef};
 use crate::process::{Process, Reader, Stdout, end_at_panics};
 use crate::redirect::{self, Netns, Redirect};
 use crate::text::error_chain;
@@ -226,7 +226,7 @@ fn check(request: &Request, network: &Network) -> Result<(), Error> {
 fn status(settings: &Settings) -> Result<(), Error> {
     logging::start(settings.log_level);
     kube::check_config(&settings.kubeconfig, settings.server.as_ref())
-        .map_err(|source| Error::NoKubeconfig(Box::new(source)))?;
+        .map_err(|error| Error::NoKubeconfig(error.into()))?;
     Netns::run_in_fresh(|| redirect::apply(&settings.redirect, settings.backend))
         .map_err(|source| Error::NoNetns { source })?
         .map(drop)
@@ -252,13 +252,13 @@ fn wanted(request: &Request, settings: &Settings) -> Result<Wanted, Error> {
         Precheck::Ask(pod) => pod,
     };
     let netns = open_netns(request)?;
-    let lookup = kube::Lookup {
+    let query = PodQuery {
         kubeconfig: &settings.kubeconfig,
         server: settings.server.as_ref(),
         pod,
         timeout: settings.lookup_timeout,
     };
-    let found = kube::fetch_pod(&lookup).map_err(Box::new)?;
+    let found = kube::fetch_pod(&query).map_err(FailedLookup::from)?;
     match decision::decide(&found, &settings.redirect).map_err(|source| Error::Annotation {
         pod: name(pod),
         source,

@@ -19,10 +19,13 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::cni::parts::{Decision, Request, decide};
-use crate::kube::parts::{
-    Client, ClientConfig, DataOrFile, Kubeconfig, Server, TlsVerify, parse_yaml,
-};
-use crate::kube::{Pod, PodRef};
+use crate::kube::client::Client;
+use crate::kube::config::client_config::ClientConfig;
+use crate::kube::config::fields::DataOrFile;
+use crate::kube::config::kubeconfig::{Kubeconfig, TlsVerify};
+use crate::kube::config::yaml::parse as parse_yaml;
+use crate::kube::tls::PemIdentity;
+use crate::kube::{Pod, Server};
 use crate::process::{Process, Vars};
 use crate::redirect::Redirect;
 use crate::redirect::parts::{
@@ -139,21 +142,24 @@ pub fn kubeconfig(text: &[u8]) {
     };
     let again = Server::parse(&config.server.to_string());
     assert_eq!(again.as_ref(), Ok(&config.server), "its URL says the same");
-    let inline = |material| match material {
-        DataOrFile::Inline(bytes) => Some(bytes),
+    let data = |source| match source {
+        DataOrFile::Data(bytes) => Some(bytes),
         DataOrFile::File(_) => None,
     };
     let access = ClientConfig {
         server: config.server,
         tls_server_name: config.tls_server_name,
-        authorities: match config.trust {
-            TlsVerify::CaBundle(bundle) => inline(bundle),
+        ca_bundle: match config.tls_verify {
+            TlsVerify::CaBundle(bundle) => data(bundle),
             TlsVerify::Skip => None,
         },
         token: None,
-        client: config
-            .client
-            .and_then(|client| inline(client.certificate).zip(inline(client.key))),
+        identity: config.client_certificate.and_then(|client| {
+            Some(PemIdentity {
+                certificate: data(client.certificate)?,
+                key: data(client.key)?,
+            })
+        }),
     };
     if let Err(error) = Client::new(&access) {
         let error = error_chain(&error);
@@ -163,10 +169,7 @@ pub fn kubeconfig(text: &[u8]) {
 
 /// What the API server answers about a pod, up to the rules that follow from it.
 pub fn pod(body: &[u8]) {
-    let Ok(wanted) = PodRef::new("media", "web", Some("1")) else {
-        return;
-    };
-    let read = || Pod::from_json(body, &wanted);
+    let read = || Pod::from_json(body);
     assert_eq!(
         format!("{:?}", read()),
         format!("{:?}", read()),
