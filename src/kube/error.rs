@@ -262,3 +262,65 @@ impl From<rustls::Error> for RequestError {
 fn in_parentheses(message: Option<&str>) -> String {
     message.map_or_else(String::new, |message| format!(" ({message})"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: u16) -> AttemptError {
+        let (message, retry_after) = (None, None);
+        AttemptError::Request(RequestError::Status {
+            code,
+            message,
+            retry_after,
+        })
+    }
+
+    #[test]
+    fn failure_and_retry_follow_from_the_status() {
+        let table = [
+            (400, LookupFailure::UnexpectedResponse, Retry::Never),
+            (401, LookupFailure::Unauthorized, Retry::ReloadConfig),
+            (403, LookupFailure::Forbidden, Retry::Never),
+            (404, LookupFailure::NotFound, Retry::BypassCache),
+            (429, LookupFailure::Overloaded, Retry::Again),
+            (500, LookupFailure::Overloaded, Retry::Again),
+            (503, LookupFailure::Overloaded, Retry::Again),
+        ];
+        for (code, failure, retry) in table {
+            let error = status(code);
+            assert_eq!((error.failure(), error.retry()), (failure, retry), "{code}");
+        }
+    }
+
+    #[test]
+    fn only_truncated_json_is_retried() {
+        for (truncated, retry) in [(true, Retry::Again), (false, Retry::Never)] {
+            let (line, column) = (1, 1);
+            let error = AttemptError::Decode(PodDecodeError::Syntax {
+                line,
+                column,
+                truncated,
+            });
+            assert_eq!(error.failure(), LookupFailure::UnexpectedResponse);
+            assert_eq!(error.retry(), retry);
+        }
+    }
+
+    #[test]
+    fn tls_errors_of_a_server_that_is_shutting_down_are_retried() {
+        let table = [
+            (AlertDescription::CloseNotify, Retry::Again),
+            (AlertDescription::InternalError, Retry::Again),
+            (AlertDescription::UnknownCA, Retry::ReloadConfig),
+            (AlertDescription::CertificateRequired, Retry::ReloadConfig),
+            (AlertDescription::ProtocolVersion, Retry::Never),
+        ];
+        for (alert, retry) in table {
+            // As ureq returns it: inside of an I/O error.
+            let error = io::Error::other(rustls::Error::AlertReceived(alert));
+            let error = AttemptError::Request(ureq::Error::Io(error).into());
+            assert_eq!(error.retry(), retry, "{alert:?}");
+        }
+    }
+}

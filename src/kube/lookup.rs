@@ -129,7 +129,7 @@ impl<'a> PodLookup<'a> {
         }
         let remaining = self.remaining();
         if remaining < MIN_ATTEMPT {
-            let error = self.root_cause(error);
+            let error = root_cause(error, self.previous.take());
             return Err(self.give_up(error));
         }
         let retry_after = error.retry_after().unwrap_or_default();
@@ -151,14 +151,6 @@ impl<'a> PodLookup<'a> {
         self.client = new_client(self.query, &config)?;
         self.config = config;
         Ok(true)
-    }
-
-    /// If the lookup's own deadline ended the last attempt, the previous error is the cause.
-    fn root_cause(&mut self, last: AttemptError) -> AttemptError {
-        match (last, self.previous.take()) {
-            (AttemptError::Request(RequestError::Timeout { .. }), Some(previous)) => previous,
-            (last, _) => last,
-        }
     }
 
     fn give_up(&self, error: AttemptError) -> LookupError {
@@ -205,6 +197,14 @@ fn unusable(kubeconfig: &Path, source: ConfigError) -> LookupError {
     }
 }
 
+/// If the lookup's own deadline ended the last attempt, the previous error is the cause.
+fn root_cause(last: AttemptError, previous: Option<AttemptError>) -> AttemptError {
+    match (last, previous) {
+        (AttemptError::Request(RequestError::Timeout { .. }), Some(previous)) => previous,
+        (last, _) => last,
+    }
+}
+
 /// Delays that double up to a limit. Each is shortened by a random part, so that pods that
 /// start together do not retry together.
 #[derive(Default)]
@@ -226,6 +226,21 @@ impl RetryDelay {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timeout_of_the_last_attempt_does_not_hide_the_previous_error() {
+        let timeout = || {
+            let source = ureq::Error::Timeout(ureq::Timeout::Global);
+            AttemptError::Request(RequestError::Timeout { source })
+        };
+        let is_timeout = |error: &AttemptError| {
+            matches!(error, AttemptError::Request(RequestError::Timeout { .. }))
+        };
+        let other = || AttemptError::OtherPod;
+        assert!(!is_timeout(&root_cause(timeout(), Some(other()))));
+        assert!(is_timeout(&root_cause(timeout(), None)));
+        assert!(!is_timeout(&root_cause(other(), Some(timeout()))));
+    }
 
     #[test]
     fn delays_double_up_to_the_limit() {

@@ -273,7 +273,10 @@ fn a_kubeconfig_that_does_not_say_who_we_are_is_named() {
             user("token: \"a b\""),
             &["invalid user.token: token contains characters other than printable ASCII"],
         ),
-        (user("token: \" \""), &["invalid user.token: token is empty"]),
+        (
+            user("token: \" \""),
+            &["invalid user.token: token is empty"],
+        ),
         (
             user("tokenFile: empty"),
             &["invalid user.tokenFile /", "/empty: token is empty"],

@@ -229,7 +229,10 @@ fn it_stays_when_the_daemon_set_stays_or_nobody_can_tell() {
             "status 302",
             Cluster::new(but_the_set(Behaviour::Answer(redirect))),
         ),
-        ("HTTP protocol error", Cluster::new(but_the_set(Behaviour::Garbage))),
+        (
+            "HTTP protocol error",
+            Cluster::new(but_the_set(Behaviour::Garbage)),
+        ),
         (
             "no complete response",
             Cluster::new(but_the_set(Behaviour::Close)),
