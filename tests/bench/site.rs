@@ -93,7 +93,7 @@ impl Site {
             let server = site.server(key);
             let kubeconfig = Kubeconfig {
                 server: &server.url(),
-                authority: Some(server.authority()),
+                ca_pem: Some(server.authority()),
                 tls_server_name: None,
                 credentials: Credentials::Token("sesame"),
             };

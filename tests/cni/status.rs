@@ -9,9 +9,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use msm_testkit::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Credentials, Identity, KeyKind, Kubeconfig, Options,
+    Answer, ApiServer, Behaviour, CertificateAuthority, Credentials, Identity, KeyKind, Kubeconfig,
+    Options,
 };
-use msm_testkit::cluster::refused;
+use msm_testkit::cluster::error_text;
 use msm_testkit::command::{Outcome, run_with_input};
 use msm_testkit::netns::Namespace;
 use msm_testkit::scratch::Scratch;
@@ -25,7 +26,7 @@ const UNAVAILABLE: u64 = 50;
 
 /// A node with a kubeconfig.
 struct Node {
-    authority: Authority,
+    authority: CertificateAuthority,
     /// It counts who comes.
     server: ApiServer,
     scratch: Scratch,
@@ -34,7 +35,7 @@ struct Node {
 impl Node {
     /// Whose kubeconfig is good.
     fn new() -> Self {
-        let authority = Authority::new(KeyKind::Ecdsa);
+        let authority = CertificateAuthority::new(KeyKind::Ecdsa);
         let options = Options::new(authority.server(&["127.0.0.1", "localhost"]));
         let server = ApiServer::start(&options, |_| {
             Behaviour::Answer(Answer::error(500, "nobody should ask"))
@@ -56,7 +57,7 @@ impl Node {
         let authority = self.authority.pem();
         let kubeconfig = Kubeconfig {
             server,
-            authority: Some(&authority),
+            ca_pem: Some(&authority),
             tls_server_name: None,
             credentials,
         };
@@ -120,7 +121,7 @@ impl Node {
     #[track_caller]
     fn names_the_kubeconfig(&self, outcome: Outcome, causes: &[&str]) {
         let said = outcome.to_string();
-        let message = refused(outcome, UNAVAILABLE);
+        let message = error_text(outcome, UNAVAILABLE);
         let path = self.kubeconfig();
         let sentence = format!(
             "the kubeconfig {} cannot be used; the installer of msm-cni writes this file: ",
@@ -162,7 +163,7 @@ fn a_node_that_can_add_pods_is_ready() {
         node.yaml("https://[::1]", Credentials::Client(&client)),
         Kubeconfig {
             server: "https://10.96.0.1",
-            authority: None,
+            ca_pem: None,
             tls_server_name: Some("kubernetes"),
             credentials: Credentials::Token("sesame"),
         }
@@ -397,7 +398,7 @@ fn without_the_tools_iptables_is_unusable_and_nftables_is_not() {
         is_ready(node.status_under(&WITHOUT_TOOLS, &json!({"interceptName": backend})));
     }
     let outcome = node.status_under(&WITHOUT_TOOLS, &json!({"interceptName": "iptables"}));
-    let message = refused(outcome, UNAVAILABLE);
+    let message = error_text(outcome, UNAVAILABLE);
     assert!(
         message.contains("there is no iptables-restore in /usr/sbin, ")
             && message.contains("install iptables on the node, or use nftables"),
@@ -418,7 +419,7 @@ fn without_nf_tables_iptables_is_used_or_both_are_named() {
     let nftables = "this kernel's nftables does not support netlink; load nf_tables";
     let iptables = "there is no iptables-restore in";
     let outcome = node.status_under(&WITHOUT_NF_TABLES, &json!({"interceptName": "nftables"}));
-    let message = refused(outcome, UNAVAILABLE);
+    let message = error_text(outcome, UNAVAILABLE);
     assert!(message.contains(nftables), "{message}");
     assert!(!message.contains(iptables), "{message}");
 
@@ -428,7 +429,7 @@ fn without_nf_tables_iptables_is_used_or_both_are_named() {
         &WITHOUT_NF_TABLES[1..],
     ]
     .concat();
-    let message = refused(node.status_under(&neither, &json!({})), UNAVAILABLE);
+    let message = error_text(node.status_under(&neither, &json!({})), UNAVAILABLE);
     for part in [
         "neither nftables nor iptables can be used",
         nftables,
@@ -452,7 +453,7 @@ fn without_privilege_no_backend_is_usable() {
         let wrapper = ["setpriv", &bounding, &inherited];
         ["auto", "nftables", "iptables"].map(|backend| {
             let outcome = node.status_under(&wrapper, &json!({"interceptName": backend}));
-            refused(outcome, UNAVAILABLE)
+            error_text(outcome, UNAVAILABLE)
         })
     };
     for message in drop("all").into_iter().chain(drop("sys_admin")) {

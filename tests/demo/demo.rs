@@ -15,8 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use msm_testkit::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Credentials, KeyKind, Kubeconfig, Options, PodSpec,
-    Request, pod_json,
+    Answer, ApiServer, Behaviour, CertificateAuthority, Credentials, KeyKind, Kubeconfig, Options,
+    PodSpec, Request, pod_json,
 };
 use msm_testkit::cluster::INJECT;
 use msm_testkit::command::run_with_input;
@@ -215,7 +215,7 @@ struct Cluster {
 
 impl Cluster {
     fn new(pods: &[Pod]) -> Self {
-        let authority = Authority::new(KeyKind::Ecdsa);
+        let authority = CertificateAuthority::new(KeyKind::Ecdsa);
         let known: Vec<(String, serde_json::Value)> = pods.iter().map(known_pod).collect();
         let answer = move |request: &Request| {
             let pod = known.iter().find(|(path, _)| *path == request.path);
@@ -228,7 +228,7 @@ impl Cluster {
         let scratch = Scratch::new();
         let kubeconfig = Kubeconfig {
             server: &server.url(),
-            authority: Some(&authority.pem()),
+            ca_pem: Some(&authority.pem()),
             tls_server_name: None,
             credentials: Credentials::Token("demo"),
         };

@@ -2,7 +2,7 @@
 //! many, and one that was written by another backend than the configured one is none.
 
 use msm_testkit::backend::Backend;
-use msm_testkit::cluster::by;
+use msm_testkit::cluster::intercept_name;
 use msm_testkit::command::run;
 use msm_testkit::netns::Namespace;
 use msm_testkit::on_every_backend;
@@ -153,5 +153,5 @@ fn a_redirect_by_another_backend_than_the_configured_one_is_none(backend: Backen
         Backend::IptablesNft | Backend::IptablesLegacy => ("nftables", Backend::Nftables),
     };
     let missing = format!("{} is missing", first_of(missing));
-    sandbox.differs_by(&by(other), &missing);
+    sandbox.differs_by(&intercept_name(other), &missing);
 }

@@ -2,7 +2,9 @@
 //! that ask for no redirect. And what it cannot look at, with its code.
 
 use msm_testkit::backend::Backend;
-use msm_testkit::cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, by, refused, request};
+use msm_testkit::cluster::{
+    Cluster, INJECT, K8S_NAMESPACE, LABELLED, error_text, intercept_name, request,
+};
 use msm_testkit::command::run_with_input;
 use msm_testkit::endpoints::{RTSP, STUB};
 use msm_testkit::netns::Namespace;
@@ -92,12 +94,12 @@ fn what_was_added_passes_in_every_mode(backend: Backend) {
     let annotations = annotations
         .each_ref()
         .map(|(name, value)| (name.as_str(), *value));
-    sandbox.cluster.show(LABELLED, &annotations);
+    sandbox.cluster.set_pod(LABELLED, &annotations);
     sandbox.add();
     sandbox.passes();
-    sandbox.cluster.show(LABELLED, &annotations[1..]);
+    sandbox.cluster.set_pod(LABELLED, &annotations[1..]);
     let outcome = sandbox.check(&sandbox.settings);
-    assert!(refused(outcome, 113).contains("80"));
+    assert!(error_text(outcome, 113).contains("80"));
 }
 
 fn what_was_added_twice_or_in_place_of_another_passes(backend: Backend) {
@@ -118,8 +120,8 @@ fn counters_do_not_matter(backend: Backend) {
     let pod = Pod::new();
     backend.prepare(&pod.inside);
     let cluster = Cluster::new(LABELLED, &[]);
-    let settings = by(backend.name());
-    cluster.added(&pod.inside, &settings);
+    let settings = intercept_name(backend.name());
+    cluster.add_succeeds(&pod.inside, &settings);
     lands(&pod, RTSP, STUB);
     let counted = match backend {
         Backend::Nftables => pod.inside.tool("nft", &["list", "ruleset"], ""),
@@ -198,7 +200,7 @@ fn pods_that_ask_for_none_pass_whatever_is_there() {
         (LABELLED, excluded),
     ] {
         let sandbox = Sandbox::new(settings);
-        sandbox.cluster.show(labels, &[]);
+        sandbox.cluster.set_pod(labels, &[]);
         sandbox.add();
         sandbox.passes();
         sandbox
@@ -258,7 +260,7 @@ fn a_namespace_that_is_gone_is_error_8() {
         let mut request = request(applet("msm-cni"), "CHECK", path.as_ref());
         let configuration = cluster.configuration(&json!({})).to_string();
         let outcome = run_with_input(&mut request, &configuration);
-        assert!(refused(outcome, 8).contains(path), "{path}");
+        assert!(error_text(outcome, 8).contains(path), "{path}");
     }
     assert_eq!(cluster.server.connections(), 0);
 }
@@ -274,8 +276,8 @@ fn an_api_server_that_does_not_answer_has_its_code() {
         json!({"kubernetes": {"kubernetesAPIRoot": server, "podLookupTimeoutSeconds": 1}})
     };
     let outcome = sandbox.check(&down("https://127.0.0.1:1"));
-    assert!(refused(outcome, 100).contains("https://127.0.0.1:1"));
+    assert!(error_text(outcome, 100).contains("https://127.0.0.1:1"));
     let another = Cluster::new(LABELLED, &[]);
     let outcome = sandbox.check(&down(&another.server.url()));
-    refused(outcome, 101);
+    error_text(outcome, 101);
 }

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio, id};
 use std::thread;
 use std::time::Duration;
 
-use msm_testkit::cluster::{Cluster, LABELLED, by, request};
+use msm_testkit::cluster::{Cluster, LABELLED, intercept_name, request};
 use msm_testkit::command::{Outcome, run};
 use msm_testkit::netns::Namespace;
 use msm_testkit::scratch::Scratch;
@@ -196,7 +196,7 @@ fn a_tool_of_the_plugin_ends_with_it() {
         let (mut tools, sandbox) = (AtWork::new(), Namespace::new());
         let cluster = Cluster::new(LABELLED, &[]);
         let input = tools.host.path("configuration");
-        let mut configuration = cluster.configuration(&by("iptables"));
+        let mut configuration = cluster.configuration(&intercept_name("iptables"));
         configuration["redirect"] = serde_json::json!({"ipv6": "redirect"});
         fs::write(&input, configuration.to_string()).unwrap();
         let mut plugin = request(tools.host.command("msm-cni"), "ADD", &sandbox.path());

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use msm_testkit::api_server::{
-    Answer, ApiServer, Authority, Behaviour, KeyKind, Options, PodSpec, Request, pod_json,
+    Answer, ApiServer, Behaviour, CertificateAuthority, KeyKind, Options, PodSpec, Request,
+    pod_json,
 };
 use msm_testkit::cluster::INJECT;
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ pub const SYSTEM: &str = "msm-system";
 
 /// The API server and all that it knows.
 pub struct Cluster {
-    authority: Authority,
+    authority: CertificateAuthority,
     known: Arc<Mutex<Known>>,
     server: Mutex<Option<ApiServer>>,
 }
@@ -46,7 +47,7 @@ impl Cluster {
             ..Known::default()
         };
         let cluster = Self {
-            authority: Authority::new(KeyKind::Ecdsa),
+            authority: CertificateAuthority::new(KeyKind::Ecdsa),
             known: Arc::new(Mutex::new(known)),
             server: Mutex::default(),
         };

@@ -61,7 +61,7 @@ fn rsa_key() -> KeyPair {
 }
 
 /// A cluster's certificate authority.
-pub struct Authority {
+pub struct CertificateAuthority {
     kind: KeyKind,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -72,7 +72,7 @@ pub struct Identity {
     pub key_pem: String,
 }
 
-impl Authority {
+impl CertificateAuthority {
     pub fn new(kind: KeyKind) -> Self {
         let mut params = CertificateParams::default();
         params
@@ -171,7 +171,7 @@ pub struct Options {
     pub tls: Tls,
     pub greeting: Greeting,
     /// PEM. If set, clients need a certificate that this certificate authority has signed.
-    pub client_authority: Option<String>,
+    pub client_ca: Option<String>,
     /// The number of session tickets that a TLS 1.3 client gets.
     pub tickets: usize,
 }
@@ -184,7 +184,7 @@ impl Options {
             identity,
             tls: Tls::Both,
             greeting: Greeting::Handshake,
-            client_authority: None,
+            client_ca: None,
             tickets: 2,
         }
     }
@@ -203,7 +203,7 @@ impl Options {
             .collect::<Result<_, _>>()
             .unwrap();
         let key = PrivateKeyDer::from_pem_slice(self.identity.key_pem.as_bytes()).unwrap();
-        let builder = match &self.client_authority {
+        let builder = match &self.client_ca {
             None => builder.with_no_client_auth(),
             Some(pem) => {
                 let mut roots = RootCertStore::empty();
@@ -527,7 +527,7 @@ pub enum Credentials<'a> {
 pub struct Kubeconfig<'a> {
     pub server: &'a str,
     /// PEM. Without one the server's certificate is not verified.
-    pub authority: Option<&'a str>,
+    pub ca_pem: Option<&'a str>,
     pub tls_server_name: Option<&'a str>,
     pub credentials: Credentials<'a>,
 }
@@ -536,7 +536,7 @@ impl Kubeconfig<'_> {
     /// YAML in the form that the earlier Go installer writes.
     pub fn yaml(&self) -> String {
         let base64 = |pem: &str| STANDARD.encode(pem);
-        let trust = match self.authority {
+        let trust = match self.ca_pem {
             Some(pem) => format!("certificate-authority-data: \"{}\"", base64(pem)),
             None => "insecure-skip-tls-verify: true".to_owned(),
         };
