@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use msm_testkit::api_server::{CertificateAuthority, KeyKind, Options};
+use msm_testkit::api_server::Options;
+use msm_testkit::certificates::{CertificateAuthority, KeyKind};
 use nix::sys::socket::{Shutdown, shutdown};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{

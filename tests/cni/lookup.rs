@@ -10,12 +10,14 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use msm_testkit::api_server::{
-    Answer, ApiServer, Behaviour, CertificateAuthority, Credentials, Greeting, Identity, KeyKind,
-    Kubeconfig, Options, PodSpec, Request, Tls, pod_json, script,
+    Answer, ApiServer, Behaviour, Greeting, Options, Request, Tls, script,
 };
+use msm_testkit::certificates::{CertificateAuthority, Identity, KeyKind};
 use msm_testkit::cluster::{K8S_NAME, K8S_NAMESPACE, K8S_UID};
 use msm_testkit::command;
+use msm_testkit::kubeconfig::{Credentials, Kubeconfig};
 use msm_testkit::netns::Namespace;
+use msm_testkit::pod_json::{PodSpec, pod_json};
 use msm_testkit::scratch::Scratch;
 use nix::sys::socket::{Backlog, listen};
 use serde_json::{Value, json};

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use msm_testkit::api_server::{
-    Answer, ApiServer, Behaviour, CertificateAuthority, Credentials, Identity, KeyKind, Kubeconfig,
-    Options,
-};
+use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Options};
+use msm_testkit::certificates::{CertificateAuthority, Identity, KeyKind};
 use msm_testkit::cluster::error_text;
 use msm_testkit::command::{Outcome, run_with_input};
+use msm_testkit::kubeconfig::{Credentials, Kubeconfig};
 use msm_testkit::netns::Namespace;
 use msm_testkit::scratch::Scratch;
 use msm_testkit::{WITHOUT_NF_TABLES, WITHOUT_TOOLS, applet, applet_under, cannot_run};

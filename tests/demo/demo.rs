@@ -14,14 +14,14 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use msm_testkit::api_server::{
-    Answer, ApiServer, Behaviour, CertificateAuthority, Credentials, KeyKind, Kubeconfig, Options,
-    PodSpec, Request, pod_json,
-};
+use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Options, Request};
+use msm_testkit::certificates::{CertificateAuthority, KeyKind};
 use msm_testkit::cluster::INJECT;
 use msm_testkit::command::run_with_input;
+use msm_testkit::kubeconfig::{Credentials, Kubeconfig};
 use msm_testkit::netns::{self, Namespace};
 use msm_testkit::pod::{APP_UID, STUB_UID};
+use msm_testkit::pod_json::{PodSpec, pod_json};
 use msm_testkit::scratch::Scratch;
 use serde_json::json;
 

@@ -8,11 +8,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use msm_testkit::api_server::{
-    Answer, ApiServer, Behaviour, CertificateAuthority, Greeting, Identity, KeyKind, Options,
-    Request,
-};
+use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Greeting, Options, Request};
 use msm_testkit::cannot_run;
+use msm_testkit::certificates::{CertificateAuthority, Identity, KeyKind};
 use msm_testkit::node::{BIN_DIR, CALICO, CONF, CONF_PATH, Installer, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use msm_testkit::api_server::{
-    Answer, ApiServer, Behaviour, CertificateAuthority, KeyKind, Options, PodSpec, Request,
-    pod_json,
-};
+use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Options, Request};
+use msm_testkit::certificates::{CertificateAuthority, KeyKind};
 use msm_testkit::cluster::INJECT;
+use msm_testkit::pod_json::{PodSpec, pod_json};
 use serde_json::{Value, json};
 
 /// The address of the API server's service.

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::api_server::{
-    Answer, ApiServer, Behaviour, CertificateAuthority, Credentials, KeyKind, Kubeconfig, Options,
-    PodSpec, Request, pod_json,
-};
+use crate::api_server::{Answer, ApiServer, Behaviour, Options, Request};
 use crate::applet;
+use crate::certificates::{CertificateAuthority, KeyKind};
 use crate::command::{Outcome, run_with_input};
+use crate::kubeconfig::{Credentials, Kubeconfig};
 use crate::netns::Namespace;
+use crate::pod_json::{PodSpec, pod_json};
 use crate::scratch::Scratch;
 
 /// The Kubernetes namespace of the pod.
