@@ -20,8 +20,8 @@ enum Applet {
     Cni,
     Iptables,
     Installer,
-    /// What a child of ours is until it becomes a tool of the host.
-    Tool,
+    /// A child process before it executes a program of the host.
+    Exec,
 }
 
 /// What argv asks for.
@@ -164,7 +164,7 @@ impl Applet {
             CNI_APPLET => Some(Self::Cni),
             IPTABLES_APPLET => Some(Self::Iptables),
             INSTALLER_APPLET | INSTALLER_ALIAS => Some(Self::Installer),
-            exec::APPLET => Some(Self::Tool),
+            exec::APPLET => Some(Self::Exec),
             _ => None,
         }
     }
@@ -174,7 +174,7 @@ impl Applet {
             Self::Cni => cni::run(process),
             Self::Iptables => run_iptables(args, process),
             Self::Installer => run_installer(args, process),
-            Self::Tool => exec::turn_into(args, process),
+            Self::Exec => exec::exec_with_pdeathsig(args, process),
         }
     }
 }

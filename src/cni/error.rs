@@ -8,7 +8,7 @@ use crate::cni::config;
 use crate::cni::reply;
 use crate::cni::request;
 use crate::decision;
-use crate::redirect::Difference;
+use crate::redirect::{Cause, Difference};
 use crate::{kube, redirect};
 
 /// Why a request failed.
@@ -78,7 +78,7 @@ pub enum Error {
 impl From<redirect::NetnsError> for Error {
     fn from(source: redirect::NetnsError) -> Self {
         match source {
-            redirect::NetnsError::Gone { path } => Self::NetnsGone { path },
+            redirect::NetnsError::NotFound { path } => Self::NetnsGone { path },
             source => Self::Netns(source),
         }
     }
@@ -109,6 +109,43 @@ impl Error {
             Self::Apply { source, .. } | Self::Read { source, .. } => redirect_code(source),
             Self::Differs { .. } => 113,
         }
+    }
+
+    /// What the user can do. The reply appends it to the message.
+    pub const fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Netns(error) => netns_advice(error),
+            Self::Apply { source, .. } | Self::Read { source, .. } | Self::NoBackend { source } => {
+                redirect_advice(source)
+            }
+            _ => None,
+        }
+    }
+}
+
+const fn redirect_advice(error: &redirect::Error) -> Option<&'static str> {
+    match error.cause() {
+        Cause::NftablesUnsupported => Some(
+            "load the kernel modules nf_tables, nft_chain_nat, nft_redir and nft_reject_inet on the node, or set interceptName to iptables",
+        ),
+        Cause::TableOwned => Some("end that process"),
+        Cause::IptablesNotInstalled => {
+            Some("install iptables on the node, or set interceptName to nftables")
+        }
+        Cause::NoBackend => Some(
+            "load the kernel modules nf_tables, nft_chain_nat, nft_redir and nft_reject_inet on the node, or install iptables there",
+        ),
+        Cause::Other => None,
+    }
+}
+
+const fn netns_advice(error: &redirect::NetnsError) -> Option<&'static str> {
+    match error {
+        redirect::NetnsError::InvalidPath { .. } => {
+            Some("give a full path such as /run/netns/NAME, without a trailing slash")
+        }
+        redirect::NetnsError::Proc { .. } => Some("check that /proc is mounted"),
+        _ => None,
     }
 }
 

@@ -81,10 +81,14 @@ pub fn respond(process: &mut Process) -> ExitCode {
 }
 
 fn error_document(version: Version, error: &Error) -> String {
+    let msg = match error.advice() {
+        Some(advice) => format!("{error}; {advice}"),
+        None => error.to_string(),
+    };
     let details = std::error::Error::source(error)
         .map(error_chain)
         .unwrap_or_default();
-    reply::error(version, error.code(), &error.to_string(), &details)
+    reply::error(version, error.code(), &msg, &details)
 }
 
 /// Whether standard output has its one document, or at least a part of it. Locked for good

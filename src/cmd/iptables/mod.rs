@@ -1,6 +1,7 @@
 //! `msm-iptables`: the redirect by hand. Does what its flags ask and says what came of it;
 //! how is the rest of this module's.
 
+mod advice;
 pub mod flags;
 
 use std::process::ExitCode;
@@ -26,15 +27,25 @@ enum Error {
         netns: String,
         source: redirect::Error,
     },
-    #[error(
-        "the redirect in {netns} is not as asked: {difference}; run the same command without --check to mend it"
-    )]
+    #[error("the redirect in {netns} is not as asked: {difference}")]
     Differs {
         netns: String,
         difference: redirect::Difference,
     },
     #[error("writing the result")]
     Write { source: std::io::Error },
+}
+
+impl Error {
+    /// What the user can do. Appended to the message.
+    const fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Netns { source } => advice::for_netns(source),
+            Self::Redirect { source, .. } => advice::for_redirect(source),
+            Self::Differs { .. } => Some("run the same command without --check to fix it"),
+            Self::Write { .. } => None,
+        }
+    }
 }
 
 /// Runs `msm-iptables`, as its arguments ask.
@@ -51,7 +62,12 @@ pub fn run(options: &Options, process: &mut Process) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to tell it to when this fails too; the exit code remains.
-            let _ = writeln!(process.stderr, "{IPTABLES_APPLET}: {}", error_chain(&error));
+            let advice = match error.advice() {
+                Some(advice) => format!("; {advice}"),
+                None => String::new(),
+            };
+            let chain = error_chain(&error);
+            let _ = writeln!(process.stderr, "{IPTABLES_APPLET}: {chain}{advice}");
             ExitCode::FAILURE
         }
     }

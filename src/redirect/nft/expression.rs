@@ -1,10 +1,10 @@
-//! Rules as `nf_tables`' expressions, and back: the small machine language that a rule is
-//! for the kernel. Pure: bytes in, bytes out.
+//! Converts rules to the expressions of `nf_tables`, the kernel's instructions for a rule, and
+//! back. An encoder and decoder of bytes without input or output.
 //! Formats: `linux/netfilter/nf_tables.h`.
 
 use std::fmt;
 
-use crate::redirect::nft::netlink::{Attributes, attribute, attributes};
+use super::netlink::{Attributes, attribute, attributes, be32_attribute, string_attribute};
 use crate::redirect::policy::{Cidr, Family, Port, Uid};
 use crate::redirect::rules::{Action, Match, Rule, Scope};
 
@@ -15,7 +15,7 @@ const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
 const NFTA_VERDICT_CHAIN: u16 = 2;
-// Verdicts: the kernel's own, and `nf_tables`', which are negative.
+// Verdicts: those of netfilter, and those of `nf_tables`, which are negative.
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
 const JUMP: u32 = 0xffff_fffd;
@@ -23,7 +23,7 @@ const GOTO: u32 = 0xffff_fffc;
 const RETURN: u32 = 0xffff_fffb;
 /// The register that holds a verdict.
 const VERDICT_REGISTER: u32 = 0;
-/// The one register that our rules compute in.
+/// The only other register that msm-cni's rules use.
 const REGISTER: u32 = 1;
 const NFT_CMP_EQ: u32 = 0;
 const META_IIF: u32 = 4;
@@ -32,21 +32,21 @@ const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
-/// Where the address stands in the network header.
+// Offsets in the network header.
 const IPV4_DESTINATION: u32 = 16;
 const IPV6_DESTINATION: u32 = 24;
 const NFT_REJECT_TCP_RST: u32 = 1;
-/// Newer kernels say themselves that there is a port.
+/// A flag that newer kernels add if a port is given.
 const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
-/// The loopback interface is the first of every namespace.
+/// The loopback interface is the first one of every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 const FIN_SYN_RST_ACK: u8 = 0x17;
 const SYN: u8 = 0x02;
 
-/// One step of a rule. Values are computed in register 1 and compared there.
+/// One instruction of a rule. Values are loaded into register 1 and compared there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expression {
     Meta {
@@ -64,12 +64,12 @@ pub enum Expression {
     Counter,
     Redirect,
     Reset,
-    /// Another verdict than ours, and the chain that it leads to.
+    /// A verdict other than `Return`, and the chain to jump to.
     Verdict {
         code: u32,
         chain: Option<String>,
     },
-    /// What our rules never hold.
+    /// An expression, by name, that msm-cni's rules never contain.
     Other(String),
 }
 
@@ -124,7 +124,7 @@ fn condition_expressions(condition: Match, scope: Scope) -> Vec<Expression> {
             Expression::Equal(LOOPBACK_INDEX.to_ne_bytes().to_vec()),
         ],
         Match::Destination(cidr) => destination(&cidr, scope),
-        // A number of the kernel's own, so in the machine's byte order.
+        // Not from a packet, so in host byte order.
         Match::Uid(uid) => vec![
             Expression::Meta { key: META_SKUID },
             Expression::Equal(uid.get().to_ne_bytes().to_vec()),
@@ -160,7 +160,7 @@ fn destination(cidr: &Cidr, scope: Scope) -> Vec<Expression> {
     };
     let prefix_bytes = u32::from(cidr.prefix() / 8);
     let (octets, base) = (cidr.octets(), NETWORK_HEADER);
-    // As nft has it: whole bytes need no mask.
+    // Like nft: a prefix of whole bytes needs no mask.
     if cidr.prefix() > 0 && cidr.prefix().is_multiple_of(8) {
         expressions.push(Expression::Payload {
             base,
@@ -181,7 +181,7 @@ fn destination(cidr: &Cidr, scope: Scope) -> Vec<Expression> {
     expressions
 }
 
-/// The rule that compiles to exactly these expressions, if one of ours does.
+/// The rule that compiles to exactly these expressions, if there is one.
 pub fn decompile(expressions: &[Expression], scope: Scope) -> Option<Rule> {
     let mut matches = Vec::new();
     let mut rest = expressions;
@@ -196,7 +196,7 @@ pub fn decompile(expressions: &[Expression], scope: Scope) -> Option<Rule> {
                 break Action::Redirect(port_of(port)?);
             }
             [Expression::Counter, Expression::Reset] => break Action::Reject,
-            // What a condition implies is put back, or found missing, by the comparison below.
+            // Implied by the condition that follows; the comparison below checks them.
             [
                 Expression::Meta { key: META_L4PROTO },
                 Expression::Equal(_),
@@ -220,9 +220,9 @@ pub fn decompile(expressions: &[Expression], scope: Scope) -> Option<Rule> {
                 rest
             }
             rest => {
-                let (condition, behind) = decompile_condition(rest)?;
+                let (condition, remaining) = decompile_condition(rest)?;
                 matches.push(condition);
-                behind
+                remaining
             }
         };
     };
@@ -307,7 +307,7 @@ fn port_of(octets: &[u8]) -> Option<Port> {
     Port::new(u16::from_be_bytes(octets.try_into().ok()?))
 }
 
-/// Writes the expressions as the list that a rule's attribute holds.
+/// Encodes the expressions as the value of a rule's attribute.
 pub fn encode(expressions: &[Expression], list: &mut Attributes) {
     for expression in expressions {
         list.nest(NFTA_LIST_ELEM, |element| {
@@ -317,21 +317,18 @@ pub fn encode(expressions: &[Expression], list: &mut Attributes) {
     }
 }
 
-/// Reads such a list as the kernel tells it.
+/// Decodes such a value from a listing of the kernel.
 pub fn decode(list: &[u8]) -> Vec<Expression> {
     attributes(list)
         .map(|element| {
-            let name = attributes(element.value)
-                .find(|attribute| attribute.kind == NFTA_EXPR_NAME)
-                .and_then(|name| name.string())
-                .unwrap_or("?");
+            let name = string_attribute(element.value, NFTA_EXPR_NAME).unwrap_or("?");
             let data = attribute(element.value, NFTA_EXPR_DATA).unwrap_or_default();
             Expression::decode(name, data).unwrap_or_else(|| Expression::Other(name.to_owned()))
         })
         .collect()
 }
 
-// Attribute numbers, by expression.
+// Attribute types, by expression.
 const META_DREG: u16 = 1;
 const META_KEY: u16 = 2;
 const META_SREG: u16 = 3;
@@ -389,7 +386,7 @@ impl Expression {
             Self::Mask(mask) => {
                 data.be32(BITWISE_SREG, REGISTER);
                 data.be32(BITWISE_DREG, REGISTER);
-                data.be32(BITWISE_LEN, u32::try_from(mask.len()).unwrap_or(u32::MAX));
+                data.length(BITWISE_LEN, mask.len());
                 data.nest(BITWISE_MASK, |value| value.bytes(NFTA_DATA_VALUE, mask));
                 data.nest(BITWISE_XOR, |value| {
                     value.bytes(NFTA_DATA_VALUE, &vec![0; mask.len()]);
@@ -412,13 +409,9 @@ impl Expression {
         }
     }
 
-    /// `None` for anything that differs from what `encode` writes.
+    /// `None` for parameters that `encode` never writes.
     fn decode(name: &str, data: &[u8]) -> Option<Self> {
-        let number = |kind| {
-            attributes(data)
-                .find(|a| a.kind == kind)
-                .and_then(|a| a.be32())
-        };
+        let number = |kind| be32_attribute(data, kind);
         let value =
             |kind| attribute(data, kind).and_then(|nested| attribute(nested, NFTA_DATA_VALUE));
         let in_register = |kind| (number(kind)? == REGISTER).then_some(());
@@ -437,7 +430,7 @@ impl Expression {
                     length: number(PAYLOAD_LEN)?,
                 })
             }
-            // Operation 0 is mask-and-xor; kernels before 5.6 know no other and name none.
+            // Operation 0 is mask-and-xor; kernels before 5.6 have no other and list none.
             "bitwise" if number(BITWISE_OP).unwrap_or(0) == 0 => {
                 in_register(BITWISE_SREG)?;
                 in_register(BITWISE_DREG)?;
@@ -451,13 +444,11 @@ impl Expression {
             }
             "immediate" if number(IMMEDIATE_DREG)? == VERDICT_REGISTER => {
                 let verdict = attribute(attribute(data, IMMEDIATE_DATA)?, NFTA_DATA_VERDICT)?;
-                let of = |kind| attributes(verdict).find(|a| a.kind == kind);
-                let chain = || Some(of(NFTA_VERDICT_CHAIN)?.string()?.to_owned());
-                Some(match of(NFTA_VERDICT_CODE)?.be32()? {
+                Some(match be32_attribute(verdict, NFTA_VERDICT_CODE)? {
                     RETURN => Self::Return,
                     code => Self::Verdict {
                         code,
-                        chain: chain(),
+                        chain: string_attribute(verdict, NFTA_VERDICT_CHAIN).map(str::to_owned),
                     },
                 })
             }
@@ -491,7 +482,7 @@ fn encode_verdict(code: u32, chain: Option<&str>, data: &mut Attributes) {
     });
 }
 
-/// Close to what `nft --debug=netlink` prints; for rules that are not ours.
+/// Similar to `nft --debug=netlink`; for rules that `decompile` does not know.
 impl fmt::Display for Expression {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let hex = |bytes: &[u8]| {
@@ -521,8 +512,8 @@ impl fmt::Display for Expression {
                     code => write!(f, "[verdict {}]", code.cast_signed()),
                 }
             }
-            // It may have a name that ours have too, and other parameters.
-            Self::Other(name) => write!(f, "[another {name}]"),
+            // A known name with unknown parameters is possible.
+            Self::Other(name) => write!(f, "[other {name}]"),
         }
     }
 }
@@ -530,75 +521,62 @@ impl fmt::Display for Expression {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redirect::nft::tests::redirect;
     use crate::redirect::policy::Ipv6Mode;
-    use crate::redirect::rules::{Redirect, RuleSet};
+    use crate::redirect::rules::RuleSet;
 
-    fn every_rule_set() -> Vec<RuleSet> {
-        let port = |number| Port::new(number).unwrap();
+    fn every_rule_set() -> impl Iterator<Item = RuleSet> {
         let modes = [Ipv6Mode::Bypass, Ipv6Mode::Redirect, Ipv6Mode::Reject];
         let scopes = [
             Scope::Inet,
             Scope::Only(Family::Ipv4),
             Scope::Only(Family::Ipv6),
         ];
-        let cidrs = [
-            "127.0.0.0/8",
-            "10.1.2.3/32",
-            "0.0.0.0/0",
-            "192.168.128.0/17",
-            "fd00::/9",
-            "::/0",
-            "2001:db8::7",
-        ];
-        modes
-            .iter()
-            .flat_map(|ipv6| scopes.iter().map(move |scope| (*ipv6, *scope)))
-            .filter_map(|(ipv6, scope)| {
-                let redirect = Redirect {
-                    ports: vec![port(554), port(8554), port(65535)],
-                    exclude_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
-                    inbound_ports: vec![port(1), port(322)],
-                    ipv6,
-                    ..Redirect::default()
-                };
-                RuleSet::new(&redirect, scope)
-            })
-            .collect()
+        modes.into_iter().flat_map(move |ipv6| {
+            let redirect = redirect(ipv6);
+            scopes
+                .into_iter()
+                .filter_map(move |scope| RuleSet::new(&redirect, scope))
+        })
     }
 
     #[test]
-    fn every_rule_survives_compiling_encoding_decoding_and_decompiling() {
+    fn every_rule_survives_encoding_and_decoding() {
         for set in every_rule_set() {
             for rule in set.chains.iter().flat_map(|chain| &chain.rules) {
                 let expressions = compile(rule, set.scope);
                 let mut list = Attributes::default();
                 encode(&expressions, &mut list);
-                let read = decode(&list.into_bytes());
-                assert_eq!(read, expressions, "{rule}");
-                assert_eq!(decompile(&read, set.scope).as_ref(), Some(rule), "{rule}");
+                let decoded = decode(list.as_bytes().unwrap());
+                assert_eq!(decoded, expressions, "{rule}");
+                assert_eq!(
+                    decompile(&decoded, set.scope).as_ref(),
+                    Some(rule),
+                    "{rule}"
+                );
             }
         }
     }
 
     #[test]
-    fn a_rule_changed_anywhere_is_not_taken_for_the_same() {
+    fn changed_rule_is_not_recognised() {
         for set in every_rule_set() {
             for rule in set.chains.iter().flat_map(|chain| &chain.rules) {
                 let expressions = compile(rule, set.scope);
-                for missing in 0..expressions.len() {
+                for index in 0..expressions.len() {
                     let mut fewer = expressions.clone();
-                    fewer.remove(missing);
+                    fewer.remove(index);
                     assert_ne!(
                         decompile(&fewer, set.scope).as_ref(),
                         Some(rule),
-                        "{rule} without {missing}"
+                        "{rule} without expression {index}"
                     );
                     let mut other = expressions.clone();
-                    other[missing] = Expression::Other("quota".into());
+                    other[index] = Expression::Other("quota".into());
                     assert_eq!(
                         decompile(&other, set.scope),
                         None,
-                        "{rule} with another {missing}"
+                        "{rule} with another expression {index}"
                     );
                 }
             }
