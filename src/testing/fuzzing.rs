@@ -27,9 +27,11 @@ use crate::process::{Process, Vars};
 use crate::redirect::Redirect;
 use crate::redirect::diff::{Listed, Listing};
 use crate::redirect::id::Id;
-use crate::redirect::nft::expression::{Expression, compile, decode, decompile, encode};
+use crate::redirect::nft::attributes::{Attributes, attribute, attributes};
+use crate::redirect::nft::compile::{compile, decompile};
+use crate::redirect::nft::expression::{Expression, decode, encode};
 use crate::redirect::nft::list::heading;
-use crate::redirect::nft::netlink::{Attributes, Reply, attribute, attributes, replies};
+use crate::redirect::nft::netlink::{Reply, replies};
 use crate::redirect::policy::Family;
 use crate::redirect::rules::{RuleSet, Scope};
 use crate::text::error_chain;
@@ -263,7 +265,7 @@ fn rule_text(list: &[u8], scope: Scope) -> String {
     let expressions = decode(list);
     let mut again = Attributes::default();
     encode(&expressions, &mut again);
-    if let Ok(bytes) = again.as_bytes() {
+    if let Some(bytes) = again.as_bytes() {
         assert_eq!(decode(bytes), expressions, "written and read again");
     }
     match decompile(&expressions, scope) {

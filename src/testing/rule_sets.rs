@@ -25,7 +25,7 @@ use crate::redirect::id::{Id, Variant};
 use crate::redirect::iptables;
 use crate::redirect::iptables::script;
 use crate::redirect::nft;
-use crate::redirect::nft::expression::decompile;
+use crate::redirect::nft::compile::decompile;
 use crate::redirect::nft::list;
 use crate::redirect::nft::netlink::Socket;
 use crate::redirect::policy::{Cidr, Family, Ipv6Mode, LONGEST_LIST, Port, Uid};

@@ -1,9 +1,11 @@
 //! Reads tables, chains and rules from the kernel's listings and converts them to text.
 //! Formats: `linux/netfilter/nf_tables.h`.
 
+use super::attributes::{attribute, be32_attribute, string_attribute};
+use super::compile::decompile;
 use super::error::Error;
-use super::expression::{Expression, decode, decompile};
-use super::netlink::{Message, Object, Socket, attribute, be32_attribute, string_attribute};
+use super::expression::{Expression, decode};
+use super::netlink::{Message, Object, Socket};
 use super::wire::{
     CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, CHAIN_TYPE, GET_CHAIN, GET_RULE, GET_TABLE,
     HOOK_NUMBER, HOOK_PRIORITY, POLICY_ACCEPT, RULE_CHAIN, RULE_EXPRESSIONS, RULE_TABLE,

@@ -2,6 +2,8 @@
 //! from the kernel. Of other tables it reads only the names, and whether iptables-nft has
 //! chains of msm-cni in them; it changes none.
 
+pub mod attributes;
+pub mod compile;
 mod error;
 pub mod expression;
 pub mod list;

@@ -5,8 +5,9 @@ use std::fmt;
 
 use nix::errno::Errno;
 
+use super::compile::compile;
 use super::error::Error;
-use super::expression::{compile, encode};
+use super::expression::encode;
 use super::netlink::{self, Message, NLM_F_APPEND, NLM_F_CREATE, Socket};
 use crate::names::TABLE;
 use crate::redirect::policy::Family;
