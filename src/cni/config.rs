@@ -86,7 +86,7 @@ pub struct Settings {
 pub fn version(stdin: &[u8]) -> Option<Version> {
     let text = stdin.utf8_chunks().next()?.valid();
     let mut asked_for = None;
-    let whole = json::members(text.trim_start_matches('\u{feff}'), &mut |key, value| {
+    let whole = json::members(text.trim_start_matches('\u{feff}'), |key, value| {
         if key.eq_ignore_ascii_case("cniVersion") {
             asked_for = Some(value);
         }
@@ -294,7 +294,7 @@ impl<'a> Section<'a> {
     /// The value is not shown: what stands in the wrong place may be a secret.
     fn wrong(&self, key: &str, raw: &RawValue, wanted: &'static str) -> Error {
         let found = match Kind::of(raw) {
-            Kind::Text if json::string(raw).is_none() => "a text with half a surrogate pair",
+            Kind::String if json::string(raw).is_none() => "a string with an unpaired surrogate",
             kind => kind.name(),
         };
         Error::Type {
@@ -463,7 +463,7 @@ mod tests {
         for (keys, sentence) in [
             (
                 r#""kubernetes":["sesame"]"#,
-                "kubernetes in the network configuration is a list, where an object is needed",
+                "kubernetes in the network configuration is an array, where an object is needed",
             ),
             (
                 r#""kubernetes":{"kubeConfig":{"token":"sesame"}}"#,
@@ -471,7 +471,7 @@ mod tests {
             ),
             (
                 r#""kubernetes":{"kubeConfig":"sesame\ud800"}"#,
-                "a text with half a surrogate pair, where a text is needed",
+                "a string with an unpaired surrogate, where a text is needed",
             ),
             (
                 r#""kubernetes":{"kubeConfig":"/k","excludeNamespaces":["a",7]}"#,
@@ -479,11 +479,11 @@ mod tests {
             ),
             (
                 r#""kubernetes":{"kubeConfig":"/k"},"redirect":{"ports":[554,["sesame"]]}"#,
-                "redirect.ports[1] in the network configuration is a list, where a number or a text",
+                "redirect.ports[1] in the network configuration is an array, where a number or a text",
             ),
             (
                 r#""kubernetes":{"kubeConfig":"/k"},"redirect":"sesame""#,
-                "redirect in the network configuration is a text, where an object is needed",
+                "redirect in the network configuration is a string, where an object is needed",
             ),
         ] {
             let error = settings(keys).unwrap_err();

@@ -136,7 +136,7 @@ impl Shape {
     fn is_met(&self, raw: &RawValue, path: &Path) -> Result<bool, Violation> {
         let mut inside = Ok(());
         let met = match self {
-            Self::Text => Kind::of(raw) == Kind::Text,
+            Self::Text => Kind::of(raw) == Kind::String,
             Self::Address => is_text(raw, |text| {
                 text.is_empty() || text.parse::<IpAddr>().is_ok()
             }),
@@ -152,7 +152,7 @@ impl Shape {
                 })
                 .is_some()
             }
-            Self::Object(fields) => json::members(raw.get(), &mut |key, value| {
+            Self::Object(fields) => json::members(raw.get(), |key, value| {
                 let field = fields.iter().find(|(name, _)| *name == key);
                 if let (true, Some((name, shape))) = (inside.is_ok(), field) {
                     inside = shape.check(value, &Path::Member(path, name));
@@ -195,7 +195,7 @@ fn is_prefix(text: &str) -> bool {
 /// As much of a value as says what is wrong with it.
 fn found(raw: &RawValue) -> String {
     match (Kind::of(raw), raw.get()) {
-        (Kind::Text, text) => format!(
+        (Kind::String, text) => format!(
             "{:?}",
             excerpt(text.get(1..text.len() - 1).unwrap_or_default())
         ),
@@ -274,7 +274,7 @@ mod tests {
             (
                 "1.0.0",
                 "[]",
-                "prevResult is a list, which is not an object;",
+                "prevResult is an array, which is not an object;",
             ),
             (
                 "1.0.0",

@@ -77,8 +77,8 @@ fn hand_on(raw: &RawValue, version: Version) -> Result<String, Error> {
 fn text_of(version: &RawValue) -> Option<Cow<'_, str>> {
     let as_written = version.get();
     match Kind::of(version) {
-        Kind::Text if as_written.len() > LONGEST_VERSION => Some(Cow::Borrowed(as_written)),
-        Kind::Text => Some(json::string(version).unwrap_or(Cow::Borrowed(as_written))),
+        Kind::String if as_written.len() > LONGEST_VERSION => Some(Cow::Borrowed(as_written)),
+        Kind::String => Some(json::string(version).unwrap_or(Cow::Borrowed(as_written))),
         _ => None,
     }
 }
@@ -89,7 +89,7 @@ fn label(text: &str, version: Version) -> Result<(String, Option<&RawValue>), Js
     let label = format!("\"{}\"", version.name());
     let mut labelled = String::with_capacity(text.len() + LABEL_BYTES);
     let (mut copied, mut separator, mut found) = (0, "", None);
-    json::members(text, &mut |key, value| {
+    json::members(text, |key, value| {
         separator = ",";
         if key == "cniVersion" {
             let place = json::span(text, value.get());

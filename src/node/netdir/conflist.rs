@@ -606,9 +606,9 @@ mod tests {
 
     /// And why not.
     const NO_LISTS: [(&str, &str); 22] = [
-        ("", "it is empty"),
-        (r#"{"name": "n", "plugins": [{"ty"#, "it is not JSON"),
-        ("[]", "it is a list"),
+        ("", "JSON: empty"),
+        (r#"{"name": "n", "plugins": [{"ty"#, "not valid JSON"),
+        ("[]", "an array, not an object"),
         ("\u{feff}{}", "byte order mark"),
         (r#"{"plugins":[{"type":"a"}]}"#, "no name"),
         (r#"{"NAME":"n","plugins":[{"type":"a"}]}"#, "no name"),
