@@ -1,3 +1,3 @@
-//! Commands that a person runs.
+//! Commands for people.
 
 pub mod iptables;

@@ -9,6 +9,7 @@ mod diff;
 pub mod iptables;
 mod netns;
 pub mod nft;
+pub mod parameters;
 pub mod policy;
 pub mod rules;
 
@@ -18,7 +19,7 @@ use crate::text::error_chain;
 
 pub use diff::Difference;
 pub use netns::{Error as NetnsError, Netns};
-pub use policy::{Backend, Ipv6Mode, add};
+pub use policy::Backend;
 pub use rules::Redirect;
 
 /// For `fuzzing`, which asks them by themselves.

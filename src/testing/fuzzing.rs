@@ -18,7 +18,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::cni::parts::{Decision, Request, decide};
+use crate::cni::request::Request;
+use crate::decision::{Decision, decide};
 use crate::kube::parts::{
     Client, ClientConfig, DataOrFile, Kubeconfig, Server, TlsVerify, parse_yaml,
 };
