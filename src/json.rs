@@ -167,12 +167,15 @@ pub fn same(one: &str, other: &str) -> bool {
     }
     let kinds = [one, other].map(|text| text.bytes().next());
     match kinds {
-        [Some(b'{'), Some(b'{')] => parse_both::<Members>(one, other).is_some_and(|(one, other)| {
-            one.len() == other.len()
-                && one.iter()
-                    .zip(&other)
-                    .all(|(one, other)| one.0 == other.0 && same(one.1.get(), other.1.get()))
-        }),
+        [Some(b'{'), Some(b'{')] => {
+            parse_both::<Members>(one, other).is_some_and(|(one, other)| {
+                one.len() == other.len()
+                    && one
+                        .iter()
+                        .zip(&other)
+                        .all(|(one, other)| one.0 == other.0 && same(one.1.get(), other.1.get()))
+            })
+        }
         [Some(b'['), Some(b'[')] => {
             parse_both::<Vec<&RawValue>>(one, other).is_some_and(|(one, other)| {
                 one.len() == other.len()
@@ -244,7 +247,7 @@ impl<'de, F: FnMut(&str, &'de RawValue)> Visitor<'de> for Members<F> {
     }
 }
 
-/// Read as bytes: serde_json rejects an unpaired surrogate in a string.
+/// Read as bytes: `serde_json` rejects an unpaired surrogate in a string.
 struct Key<'k>(&'k mut String);
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
@@ -366,7 +369,10 @@ mod tests {
             ("", r#""\ud800""#),
             ("", "{ }"),
         ];
-        assert_eq!(visited, expected.map(|(key, value)| (key.to_owned(), value)));
+        assert_eq!(
+            visited,
+            expected.map(|(key, value)| (key.to_owned(), value))
+        );
     }
 
     #[test]
@@ -384,7 +390,10 @@ mod tests {
         for (bytes, text) in [
             (&b""[..], "empty"),
             (b" \n", "empty"),
-            (b"\xef\xbb\xbf{}", "UTF-8 with a byte order mark, expected UTF-8"),
+            (
+                b"\xef\xbb\xbf{}",
+                "UTF-8 with a byte order mark, expected UTF-8",
+            ),
             (b"\xff\xfe{\0}\0", "UTF-16, expected UTF-8"),
             (b"\xfe\xff\0{\0}", "UTF-16, expected UTF-8"),
             (b"{\0}\0", "UTF-16, expected UTF-8"),
@@ -441,7 +450,10 @@ mod tests {
             string(raw).map(Cow::into_owned)
         };
         assert_eq!(decode(r#""plain ä""#).as_deref(), Some("plain ä"));
-        assert_eq!(decode(r#""\u0061\n\ud83d\ude00""#).as_deref(), Some("a\n😀"));
+        assert_eq!(
+            decode(r#""\u0061\n\ud83d\ude00""#).as_deref(),
+            Some("a\n😀")
+        );
         assert_eq!(decode(r#""\ud83d""#), None);
         assert_eq!(decode("7"), None);
     }

@@ -2,7 +2,6 @@
 //! what was found. Pure. The order is such that at no moment the node's configuration names
 //! a plugin that is not there, or a plugin that could not work.
 
-
 use crate::kube::{self, Credentials};
 use crate::names::{EXECUTABLE, STAND_ALONE_FILE};
 use crate::node::lock::Holder;
