@@ -21,7 +21,7 @@ use version::Version;
 
 use crate::decision::{self, Decision, Precheck, Reason, Stub};
 use crate::kube::{self, PodRef};
-use crate::process::{Process, Reader, Stdout, end_at_panics};
+use crate::process::{Process, Stdout, StdoutPolicy, exit_on_panic};
 use crate::redirect::{self, Netns, Redirect};
 use crate::text::error_chain;
 use crate::{logging, names};
@@ -40,7 +40,7 @@ const PANIC_CODE: u32 = 999;
 
 /// Answers one request, and a panic as well.
 pub fn run(process: &mut Process) -> ExitCode {
-    end_at_panics(answer_panic);
+    exit_on_panic(answer_panic);
     respond(process)
 }
 
@@ -122,7 +122,7 @@ fn answer_panic(place: &str) {
         &place,
     );
     let answered = ANSWERED.lock().unwrap_or_else(PoisonError::into_inner);
-    if *answered || write_line(&mut Stdout::new(Reader::Needed), document).is_err() {
+    if *answered || write_line(&mut Stdout::new(StdoutPolicy::Required), document).is_err() {
         complain(&mut io::stderr(), &place);
     }
     // Other threads that answer or panic wait here for the process's end.
@@ -356,10 +356,10 @@ mod tests {
             match self.0 {
                 "before the answer" => panic!("sesame"),
                 "in the middle of the answer" => {
-                    Stdout::new(Reader::Needed).write_all(&bytes[..20])?;
+                    Stdout::new(StdoutPolicy::Required).write_all(&bytes[..20])?;
                     panic!("sesame");
                 }
-                _ => Stdout::new(Reader::Needed).write(bytes),
+                _ => Stdout::new(StdoutPolicy::Required).write(bytes),
             }
         }
 
