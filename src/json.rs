@@ -247,7 +247,7 @@ impl<'de, F: FnMut(&str, &'de RawValue)> Visitor<'de> for Members<F> {
     }
 }
 
-/// Read as bytes: serde_json rejects an unpaired surrogate in a string.
+/// Read as bytes: `serde_json` rejects an unpaired surrogate in a string.
 struct Key<'k>(&'k mut String);
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {

@@ -310,7 +310,7 @@ fn scalar(raw: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 fn log_level(text: &str) -> Result<LevelFilter, String> {
-    logging::level(text).map_err(|reason| format!("{:?}: {reason}", excerpt(text)))
+    logging::level(text).map_err(|reason| format!("{:?}, {reason}", excerpt(text)))
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

@@ -21,10 +21,11 @@ use version::Version;
 
 use crate::decision::{self, Decision, Precheck, Reason, Stub};
 use crate::kube::{self, PodRef};
-use crate::process::{Process, Reader, Stdout, end_at_panics};
+use crate::logging;
+use crate::names::CNI_APPLET;
+use crate::process::{Process, Stdout, StdoutPolicy, eprint_line, exit_on_panic};
 use crate::redirect::{self, Netns, Redirect};
 use crate::text::error_chain;
-use crate::{logging, names};
 
 /// In bytes. Larger than any configuration: etcd, where one may be stored, limits a value to
 /// 1.5 MiB.
@@ -34,7 +35,7 @@ const PANIC_CODE: u32 = 999;
 
 /// Replies to one request, also if it panics.
 pub fn run(process: &mut Process) -> ExitCode {
-    end_at_panics(reply_to_panic);
+    exit_on_panic(reply_to_panic);
     respond(process)
 }
 
@@ -57,8 +58,9 @@ pub fn respond(process: &mut Process) -> ExitCode {
     match write_reply(process.stdout, document) {
         Ok(()) => code,
         Err(error) => {
-            let text = format!("writing the reply to standard output: {error}");
-            complain(process.stderr, &text);
+            process.eprint_line(&format!(
+                "{CNI_APPLET}: writing the reply to standard output: {error}"
+            ));
             ExitCode::FAILURE
         }
     }
@@ -107,11 +109,6 @@ fn write_line(stream: &mut dyn Write, mut line: String) -> io::Result<()> {
     stream.flush()
 }
 
-fn complain(stderr: &mut dyn Write, text: &str) {
-    // Best effort: stderr may be closed.
-    let _ = write_line(stderr, format!("{}: {text}", names::CNI_APPLET));
-}
-
 /// Reports a panic as an error document: the runtime must not take an empty reply for
 /// success. If a reply was started, stderr and the exit code report the panic.
 fn reply_to_panic(place: &str) {
@@ -123,8 +120,8 @@ fn reply_to_panic(place: &str) {
         &place,
     );
     let replied = REPLIED.lock().unwrap_or_else(PoisonError::into_inner);
-    if *replied || write_line(&mut Stdout::new(Reader::Needed), document).is_err() {
-        complain(&mut io::stderr(), &place);
+    if *replied || write_line(&mut Stdout::new(StdoutPolicy::Required), document).is_err() {
+        eprint_line(&mut io::stderr(), &format!("{CNI_APPLET}: {place}"));
     }
     // Other threads that reply or panic block here until the process has exited.
     std::mem::forget(replied);
@@ -368,10 +365,10 @@ mod tests {
             match self.0 {
                 "before the reply" => panic!("sesame"),
                 "within the reply" => {
-                    Stdout::new(Reader::Needed).write_all(&bytes[..20])?;
+                    Stdout::new(StdoutPolicy::Required).write_all(&bytes[..20])?;
                     panic!("sesame");
                 }
-                _ => Stdout::new(Reader::Needed).write(bytes),
+                _ => Stdout::new(StdoutPolicy::Required).write(bytes),
             }
         }
 

@@ -10,7 +10,7 @@ use super::config::Network;
 use super::prev_result::{self, Violation};
 use super::version::Version;
 use crate::json::{self, Error as JsonError, Kind};
-use crate::text::excerpt;
+use crate::text::{excerpt, truncate};
 
 /// In bytes: `"cniVersion":"1.0.0",` and the final newline.
 const VERSION_MEMBER_BYTES: usize = 32;
@@ -133,16 +133,7 @@ pub fn error(version: Version, code: u32, msg: &str, details: &str) -> String {
 }
 
 fn printable(text: &str, is_unprintable: impl Fn(char) -> bool) -> String {
-    let replaced = |character| {
-        if is_unprintable(character) {
-            ' '
-        } else {
-            character
-        }
-    };
-    let ellipsis = text.chars().nth(LONGEST_TEXT).map(|_| '…');
-    let start = text.chars().take(LONGEST_TEXT).map(replaced);
-    start.chain(ellipsis).collect()
+    truncate(text, LONGEST_TEXT).replace(is_unprintable, " ")
 }
 
 #[cfg(test)]

@@ -220,7 +220,7 @@ impl<'de> Deserialize<'de> for Known {
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Known, M::Error> {
                 let mut known = Known::default();
                 while let Some(name) = map.next_key::<String>()? {
-                    if names::OF_A_POD.contains(&name.as_str()) {
+                    if names::POD_METADATA_KEYS.contains(&name.as_str()) {
                         known.0.insert(name, map.next_value()?);
                     } else {
                         map.next_value::<IgnoredAny>()?;

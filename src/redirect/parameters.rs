@@ -195,7 +195,7 @@ mod tests {
     fn every_annotation_is_kept_by_the_pod_lookup() {
         for parameter in &PARAMETERS {
             assert!(
-                names::OF_A_POD.contains(&parameter.annotation),
+                names::POD_METADATA_KEYS.contains(&parameter.annotation),
                 "{}",
                 parameter.annotation
             );

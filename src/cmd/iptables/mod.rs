@@ -37,18 +37,11 @@ enum Error {
 }
 
 pub fn run(options: &Options, process: &mut Process) -> ExitCode {
-    let written = execute(options).and_then(|text| {
-        process
-            .stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| process.stdout.flush())
-            .map_err(Error::Write)
-    });
-    match written {
+    let printed = execute(options).and_then(|text| process.print(&text).map_err(Error::Write));
+    match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Best effort: stderr may be closed.
-            let _ = writeln!(process.stderr, "{IPTABLES_APPLET}: {}", error_chain(&error));
+            process.eprint_line(&format!("{IPTABLES_APPLET}: {}", error_chain(&error)));
             ExitCode::FAILURE
         }
     }
