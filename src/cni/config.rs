@@ -19,7 +19,7 @@ use crate::redirect::{Backend, Redirect};
 use crate::text::{excerpt, is_identifier};
 
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
-/// In bytes, of one of our own keys' values. Large enough for thousands of namespaces.
+/// In bytes, of the value of one of msm-cni's keys. Large enough for thousands of namespaces.
 const LONGEST_VALUE: usize = 256 << 10;
 
 #[derive(Debug, thiserror::Error)]
