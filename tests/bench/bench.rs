@@ -1,7 +1,6 @@
 //! `scripts/bench`: measures the executable that ships and prints one table. It judges by
 //! DESIGN.md's targets, but fails only when it cannot measure: a benchmark is not a test.
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
@@ -10,36 +9,19 @@
     reason = "a benchmark prints, and ends at the first thing that does not work"
 )]
 
-#[expect(
-    dead_code,
-    reason = "only its certificates, kubeconfigs and pods are needed"
-)]
-#[path = "../support/api_server.rs"]
-mod api_server;
 mod arguments;
-#[expect(dead_code, reason = "only its environment of a plugin is needed")]
-#[path = "../support/cluster.rs"]
-mod cluster;
 mod cold;
 mod contenders;
 mod counts;
 mod growth;
 mod installer;
 mod launch;
-#[path = "../support/libc.rs"]
-mod libc;
-#[expect(dead_code, reason = "the installer's tests need more of it")]
-#[path = "../installer/node.rs"]
-mod node;
 mod parallel;
 mod sandbox;
 mod server;
 mod site;
 mod statistics;
 mod subjects;
-#[expect(dead_code, reason = "the tests need more of it")]
-#[path = "../support/mod.rs"]
-mod support;
 mod table;
 mod timing;
 mod tools;
@@ -75,7 +57,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<(), String> {
-    if let Some(refusal) = support::netns::refusal() {
+    if let Some(refusal) = msm_testkit::netns::refusal() {
         return Err(refusal);
     }
     // Hundreds of namespaces and of processes' pipes are open at the same time.
@@ -126,7 +108,7 @@ fn measure(arguments: &Arguments) -> Result<(), String> {
 /// Ours first, then those who can be run at all.
 fn contenders(arguments: &Arguments, site: &Site) -> Result<Vec<Contender>, String> {
     let cannot = |error: std::io::Error| format!("read an executable: {error}");
-    let ours = Contender::build(OURS, &support::executable()).map_err(cannot)?;
+    let ours = Contender::build(OURS, &msm_testkit::executable()).map_err(cannot)?;
     let mut contenders = vec![ours];
     for named in &arguments.against {
         contenders.push(Contender::build(&named.label, &named.path).map_err(cannot)?);

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use msm_testkit::netns::Namespace;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::contenders::Contender;
@@ -13,7 +14,6 @@ use crate::launch::Launch;
 use crate::sandbox::Sandbox;
 use crate::site::{Call, Site};
 use crate::subjects::{FLOOR, STATIC_TRUE, Subject, Work};
-use crate::support::netns::Namespace;
 use crate::table::heading;
 use crate::timing::{measure, print};
 

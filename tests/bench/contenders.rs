@@ -7,9 +7,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use msm_testkit::libc::Libc;
+use msm_testkit::scratch::Scratch;
+
 use crate::arguments::Named;
-use crate::libc::Libc;
-use crate::support::scratch::Scratch;
 
 /// What the executable that ships is called in the table.
 pub const OURS: &str = "ours";

@@ -6,16 +6,17 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::api_server::KeyKind;
+use msm_testkit::api_server::KeyKind;
+use msm_testkit::find_tool;
+use msm_testkit::libc::Libc;
+use msm_testkit::netns::Namespace;
+
 use crate::contenders::Contender;
 use crate::launch::{Launch, run};
-use crate::libc::Libc;
 use crate::sandbox::{Sandbox, give_up};
 use crate::server::Traffic;
 use crate::site::{Call, POD, PodKind, Site};
 use crate::subjects::{FLOOR, STATIC_TRUE};
-use crate::support::find_tool;
-use crate::support::netns::Namespace;
 use crate::table::{Row, heading, verdict};
 
 /// DESIGN.md's target for an ADD, in kB.

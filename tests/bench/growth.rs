@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use msm_testkit::netns::Namespace;
+
 use crate::contenders::Contender;
 use crate::sandbox::{Sandbox, give_up};
 use crate::site::{Call, PodKind, SIZES, Site};
 use crate::statistics::slope;
 use crate::subjects::Subject;
-use crate::support::netns::Namespace;
 use crate::table::{Row, heading, time};
 use crate::timing::{Series, measure};
 

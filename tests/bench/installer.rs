@@ -8,13 +8,13 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use msm_testkit::find_tool;
+use msm_testkit::node::{CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::contenders::{Contender, OURS};
-use crate::node::{CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
 use crate::statistics::{Sample, ratio};
-use crate::support::find_tool;
 use crate::table::{Row, heading, span, time, verdict};
 
 /// As many rewrites in short order are put right without a pause (src/install/pace.rs).

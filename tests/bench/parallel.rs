@@ -3,6 +3,8 @@
 use std::process::Command;
 use std::time::Duration;
 
+use msm_testkit::netns::Namespace;
+
 use crate::contenders::Contender;
 use crate::growth::{float, print_slope};
 use crate::launch::{Launch, run_together};
@@ -10,7 +12,6 @@ use crate::sandbox::{Sandbox, give_up};
 use crate::site::{Call, Site};
 use crate::statistics::{Sample, ratio, slope};
 use crate::subjects::{FLOOR, STATIC_TRUE};
-use crate::support::netns::Namespace;
 use crate::table::{Row, heading, span, time, verdict};
 
 /// How many at once.

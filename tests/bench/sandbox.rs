@@ -6,10 +6,11 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use msm_testkit::netns::Namespace;
+
 use crate::contenders::Contender;
 use crate::launch::run;
 use crate::site::{Call, Site};
-use crate::support::netns::Namespace;
 
 /// When a namespace that is given up counts as stuck.
 const DEADLINE: Duration = Duration::from_secs(30);

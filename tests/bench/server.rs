@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
+use msm_testkit::api_server::{Authority, KeyKind, Options};
 use nix::sys::socket::{Shutdown, shutdown};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore,
     ServerConnection, StreamOwned,
 };
-
-use crate::api_server::{Authority, KeyKind, Options};
 
 /// As many connections are served at the same time.
 const THREADS: usize = 256;

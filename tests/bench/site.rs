@@ -9,21 +9,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use msm_testkit::api_server::{Credentials, KeyKind, Kubeconfig, PodSpec, pod_json};
+use msm_testkit::cluster::{INJECT, K8S_NAMESPACE, K8S_UID, request};
+use msm_testkit::netns::Namespace;
+use msm_testkit::scratch::Scratch;
 use serde_json::{Value, json};
 
-use crate::api_server::{Credentials, KeyKind, Kubeconfig, PodSpec, pod_json};
-use crate::cluster::{INJECT, K8S_NAMESPACE, request};
 use crate::contenders::Contender;
 use crate::launch::{Answer, Launch};
 use crate::server::{Objects, Server};
-use crate::support::netns::Namespace;
-use crate::support::scratch::Scratch;
 
 /// The pod that most figures are of.
 pub const POD: PodKind = PodKind::Labelled(8_000);
 /// How large pods are, in bytes.
 pub const SIZES: [usize; 6] = [2_000, 8_000, 50_000, 200_000, 500_000, 1_500_000];
-const UID: &str = "5f2c1d1e-8a35-4b7a-9f5d-1c2b3a4d5e6f";
 
 /// Which pod is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +132,7 @@ impl Site {
             "CNI_ARGS",
             format!(
                 "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};\
-                 K8S_POD_INFRA_CONTAINER_ID=c0ffee;K8S_POD_UID={UID}"
+                 K8S_POD_INFRA_CONTAINER_ID=c0ffee;K8S_POD_UID={K8S_UID}"
             ),
         );
         let previous = json!({
@@ -187,7 +186,7 @@ impl PodKind {
         let mut pod = pod_json(&PodSpec {
             namespace,
             name: &name,
-            uid: UID,
+            uid: K8S_UID,
             labels,
             annotations: &[],
         });

@@ -5,14 +5,15 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::api_server::KeyKind;
+use msm_testkit::api_server::KeyKind;
+use msm_testkit::find_tool;
+use msm_testkit::libc::Libc;
+use msm_testkit::netns::Namespace;
+
 use crate::contenders::{Contender, OURS};
 use crate::launch::Launch;
-use crate::libc::Libc;
 use crate::sandbox::Sandbox;
 use crate::site::{Call, POD, PodKind, Site};
-use crate::support::find_tool;
-use crate::support::netns::Namespace;
 use crate::tools::{self, RuleSet};
 
 /// Who is no executable of a contender.

@@ -3,14 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use msm_testkit::libc::Libc;
+use msm_testkit::netns::Namespace;
+
 use crate::contenders::Contender;
 use crate::launch::{Cost, run};
-use crate::libc::Libc;
 use crate::sandbox::give_up;
 use crate::site::Site;
 use crate::statistics::{Sample, ratio};
 use crate::subjects::{DYNAMIC_TRUE, Limit, Rules, STATIC_TRUE, Subject, Work};
-use crate::support::netns::Namespace;
 use crate::table::{Row, span, time, verdict};
 
 /// What the runs of one subject came to.
@@ -104,7 +105,7 @@ impl Subject<'_> {
             .arg(sandbox.path())
             .arg("--check")
             .args(flags);
-        let outcome = crate::support::command::run(&mut check);
+        let outcome = msm_testkit::command::run(&mut check);
         if outcome.code == Some(0) {
             return Ok(());
         }

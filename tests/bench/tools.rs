@@ -3,11 +3,12 @@
 
 use std::process::Command;
 
+use msm_testkit::command::run;
+use msm_testkit::netns::Namespace;
+use msm_testkit::{TOOL_DIRECTORIES, find_tool};
+
 use crate::contenders::Contender;
 use crate::launch::{Answer, Launch};
-use crate::support::command::run;
-use crate::support::netns::Namespace;
-use crate::support::{TOOL_DIRECTORIES, find_tool};
 
 /// Which rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! What is measured: verbs as a runtime asks for them, each on a new sandbox and a new API
 //! server, in an environment that holds nothing else.
 
+use msm_testkit::applet_under;
+use msm_testkit::cluster::{Cluster, K8S_NAMESPACE, LABELLED, request};
+use msm_testkit::command::{Outcome, run_with_input};
+use msm_testkit::netns::Namespace;
+use msm_testkit::scratch::Scratch;
 use serde_json::json;
 
-use crate::cluster::{Cluster, K8S_NAMESPACE, LABELLED, request};
 use crate::figures::Counts;
-use crate::support::applet_under;
-use crate::support::command::{Outcome, run_with_input};
-use crate::support::netns::Namespace;
-use crate::support::scratch::Scratch;
 
 /// A verb, and what it meets.
 pub struct Case {

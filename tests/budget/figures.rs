@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Mutex;
 
+use msm_testkit::executable;
+use msm_testkit::libc::Libc;
 use serde::{Deserialize, Serialize};
-
-use crate::libc::Libc;
-use crate::support::executable;
 
 /// What a failing test says last.
 pub const HOW_TO_RECORD: &str = "Figures are recorded by `MSM_RECORD_BUDGET=1 \

@@ -5,14 +5,15 @@
 use std::fs;
 use std::process::Command;
 
+use msm_testkit::command::run;
+use msm_testkit::scratch::Scratch;
+use msm_testkit::{find_tool, skip};
+
 use crate::cannot_measure;
 use crate::cases::{Case, counted};
 use crate::figures::{
     HOW_TO_RECORD, assert_kept, compiler, difference, record, recorded, recording, told,
 };
-use crate::support::command::run;
-use crate::support::scratch::Scratch;
-use crate::support::{find_tool, skip};
 
 /// In tenths of a per cent. From run to run 0.2 % of an ADD that asks the API server vary, with
 /// keys, signatures and the seeds of hash maps; of the others, less than 0.1 %, and 0.6 % where

@@ -3,10 +3,11 @@
 
 use std::fs;
 
+use msm_testkit::scratch::Scratch;
+
 use crate::cannot_measure;
 use crate::cases::{Case, counted};
 use crate::figures::{assert_kept, record, recorded, told};
-use crate::support::scratch::Scratch;
 
 /// What starts a process, a thread or another program.
 const STARTS: [&str; 6] = ["clone", "clone3", "fork", "vfork", "execve", "execveat"];

@@ -3,18 +3,9 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a demonstration prints, and ends at the first thing that does not work"
 )]
-
-#[expect(dead_code, reason = "this API server only has to work")]
-#[path = "../support/api_server.rs"]
-mod api_server;
-#[expect(dead_code, reason = "the tests need more of it")]
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
@@ -23,20 +14,18 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::json;
-
-use api_server::{
+use msm_testkit::api_server::{
     Answer, ApiServer, Authority, Behaviour, Credentials, KeyKind, Kubeconfig, Options, PodSpec,
     Request, pod_json,
 };
-use support::command::run_with_input;
-use support::netns::{self, Namespace};
-use support::scratch::Scratch;
+use msm_testkit::cluster::INJECT;
+use msm_testkit::command::run_with_input;
+use msm_testkit::netns::{self, Namespace};
+use msm_testkit::pod::{APP_UID, STUB_UID};
+use msm_testkit::scratch::Scratch;
+use serde_json::json;
 
-const APP_UID: u32 = 1000;
-const STUB_UID: u32 = 1337;
 const DEADLINE: Duration = Duration::from_secs(5);
-const LABEL: &str = "sidecar.mediastreamingmesh.io/inject";
 
 /// A pod: its name, its label and the network that it has to itself.
 struct Pod {
@@ -75,7 +64,7 @@ fn main() -> ExitCode {
 
     let camera = &pods[0];
     heading("What the kernel now holds in the namespace of pod camera");
-    match support::find_tool("nft") {
+    match msm_testkit::find_tool("nft") {
         Some(_) => println!("{}", camera.namespace.nft_rules().trim_end()),
         None => println!("(nft is not installed to show it; the redirect needs no tool)"),
     }
@@ -259,7 +248,7 @@ impl Cluster {
                 "ips": [{ "address": format!("10.{}.0.2/24", pod.network) }],
             },
         });
-        let mut plugin = support::applet("msm-cni");
+        let mut plugin = msm_testkit::applet("msm-cni");
         plugin
             .env("CNI_COMMAND", "ADD")
             .env("CNI_CONTAINERID", format!("demo-{}", pod.name))
@@ -280,7 +269,7 @@ impl Cluster {
             let _ = write!(said, "\n    {line}");
         }
         println!(
-            "pod {} ({LABEL}: {}){said}",
+            "pod {} ({INJECT}: {}){said}",
             pod.name,
             pod.label.unwrap_or("absent")
         );
@@ -288,7 +277,7 @@ impl Cluster {
 }
 
 fn known_pod(pod: &Pod) -> (String, serde_json::Value) {
-    let labels: Vec<(&str, &str)> = pod.label.map(|label| (LABEL, label)).into_iter().collect();
+    let labels: Vec<(&str, &str)> = pod.label.map(|label| (INJECT, label)).into_iter().collect();
     let object = pod_json(&PodSpec {
         namespace: "media",
         name: pod.name,

@@ -1,8 +1,7 @@
 //! A fresh node: what is there once the installer is ready, and that nothing more happens.
 
+use msm_testkit::node::{BIN_DIR, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::Signal;
-
-use crate::node::{BIN_DIR, KUBECONFIG, NET_DIR, Node};
 
 const CALICO: &str = r#"{
   "name": "k8s-pod-network",

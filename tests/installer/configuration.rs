@@ -9,14 +9,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use msm_testkit::cannot_run;
+use msm_testkit::command::run;
+use msm_testkit::node::{CALICO, CONF, CONF_PATH, Installer, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::runtime::{Network, Runtime};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-
-use crate::node::{CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
-use crate::runtime::{Network, Runtime};
-use crate::support::cannot_run;
-use crate::support::command::run;
 
 const SINGLE: &str =
     "{\n  \"cniVersion\": \"0.4.0\",\n  \"name\": \"mynet\",\n  \"type\": \"bridge\"\n}\n";
@@ -78,7 +77,7 @@ fn what_no_runtime_loads_is_left_alone() {
         installer.becomes_unready(&format!("{name} cannot be used"));
         assert_eq!(installer.get("/healthz").unwrap().0, 200, "{what:?}");
         // Beside another one it is in nobody's way.
-        node.write(&format!("{NET_DIR}/{CONF}"), CALICO);
+        node.write(CONF_PATH, CALICO);
         installer.becomes_ready();
         assert!(is_chained(&node), "{what:?}\n{}", installer.log());
         let (code, log, _) = installer.end(Signal::SIGTERM);
@@ -122,7 +121,7 @@ fn a_file_that_is_complete_at_last_gets_the_entry() {
     installer.becomes_unready(&format!("{CONF} cannot be used"));
     assert_eq!(node.conf(CONF), &CALICO[..CALICO.len() / 2]);
     let start = Instant::now();
-    node.write(&format!("{NET_DIR}/{CONF}"), CALICO);
+    node.write(CONF_PATH, CALICO);
     installer.becomes_ready();
     assert!(start.elapsed() < AT_ONCE && is_chained(&node));
 }
@@ -300,10 +299,10 @@ fn what_is_half_written_when_we_leave_is_waited_for() {
     let installer = node.installed(&["--cleanup-on-exit=always"]);
     let with = node.conf(CONF);
     installer.at_once(|| {
-        node.write(&format!("{NET_DIR}/{CONF}"), &with[..with.len() - 9]);
+        node.write(CONF_PATH, &with[..with.len() - 9]);
         installer.signal(Signal::SIGTERM);
     });
-    node.write(&format!("{NET_DIR}/{CONF}"), &with);
+    node.write(CONF_PATH, &with);
     let (code, log, _) = installer.end(Signal::SIGCONT);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(node.conf(CONF), CALICO);

@@ -7,11 +7,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use msm_testkit::command::run;
+use msm_testkit::node::{
+    BIN_DIR, CALICO, CONF, CONF_PATH, Installer, KUBECONFIG, NET_DIR, Node, SERVICE_ACCOUNT,
+};
+use msm_testkit::{cannot_run, find_tool};
 use nix::sys::signal::Signal;
-
-use crate::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node, SERVICE_ACCOUNT};
-use crate::support::command::run;
-use crate::support::{cannot_run, find_tool};
 
 fn entry_comes(installer: &Installer, conf: &str) {
     installer.wait_until("our entry", || {
@@ -29,7 +30,6 @@ fn is_watched(installer: &Installer, conf: &str) {
 
 #[test]
 fn directories_that_come_late_are_waited_for_and_watched() {
-    let conf = format!("{NET_DIR}/{CONF}");
     for late in [NET_DIR, BIN_DIR] {
         let node = Node::with_conf(CONF, CALICO);
         let elsewhere = node.path("elsewhere");
@@ -41,13 +41,12 @@ fn directories_that_come_late_are_waited_for_and_watched() {
         }
         fs::rename(&elsewhere, node.path(late)).unwrap();
         installer.becomes_ready();
-        is_watched(&installer, &conf);
+        is_watched(&installer, CONF_PATH);
     }
 }
 
 #[test]
 fn directories_that_are_replaced_are_filled_and_watched_again() {
-    let conf = format!("{NET_DIR}/{CONF}");
     for replaced in [NET_DIR, BIN_DIR] {
         let node = Node::with_conf(CONF, CALICO);
         let installer = node.installed(&[]);
@@ -62,14 +61,14 @@ fn directories_that_are_replaced_are_filled_and_watched_again() {
                 }
                 fs::create_dir(&directory).unwrap();
                 if replaced == NET_DIR {
-                    node.write(&conf, CALICO);
+                    node.write(CONF_PATH, CALICO);
                 }
             });
             installer.wait_until(&format!("{replaced}, {how}, is filled"), || {
                 node.tree() == tree
             });
             installer.becomes_ready();
-            is_watched(&installer, &conf);
+            is_watched(&installer, CONF_PATH);
         }
     }
 }
@@ -109,21 +108,20 @@ fn a_mount_over_a_directory_is_found_when_asked_to_look() {
     if cannot_run(&["mount", "umount"]) {
         return;
     }
-    let conf = format!("{NET_DIR}/{CONF}");
     let node = Node::with_conf(CONF, CALICO);
     // As in a pod, where the directory is a mount from the beginning.
     fs::rename(node.path(NET_DIR), node.path("below")).unwrap();
     fs::create_dir(node.path(NET_DIR)).unwrap();
     let _first = Mount::bind(&node.path("below"), &node.path(NET_DIR));
     let installer = node.installed(&[]);
-    is_watched(&installer, &conf);
+    is_watched(&installer, CONF_PATH);
     fs::create_dir(node.path("above")).unwrap();
     node.write(&format!("above/{CONF}"), CALICO);
     let _second = Mount::bind(&node.path("above"), &node.path(NET_DIR));
     installer.signal(Signal::SIGHUP);
-    entry_comes(&installer, &conf);
+    entry_comes(&installer, CONF_PATH);
     installer.becomes_ready();
-    is_watched(&installer, &conf);
+    is_watched(&installer, CONF_PATH);
 }
 
 /// A bind mount that goes when dropped.
@@ -279,8 +277,8 @@ fn a_service_account_that_breaks_later_leaves_everything_in_place() {
         installer.becomes_unready(reason);
         assert_eq!(node.stamps(), stamps, "{what}\n{}", installer.log());
         // An entry that was there is kept there.
-        node.write(&format!("{NET_DIR}/{CONF}"), CALICO);
-        entry_comes(&installer, &format!("{NET_DIR}/{CONF}"));
+        node.write(CONF_PATH, CALICO);
+        entry_comes(&installer, CONF_PATH);
         mend(&node);
         installer.becomes_ready();
     }
@@ -309,9 +307,9 @@ fn lost_events_count_as_a_change() {
         }
         symlink("x", &names[0]).unwrap();
         fs::remove_file(&names[0]).unwrap();
-        node.write(&format!("{NET_DIR}/{CONF}"), CALICO);
+        node.write(CONF_PATH, CALICO);
     });
-    entry_comes(&installer, &format!("{NET_DIR}/{CONF}"));
+    entry_comes(&installer, CONF_PATH);
     assert_eq!(installer.logged("clock"), 0);
 }
 
@@ -334,7 +332,7 @@ fn where_nothing_can_be_watched_the_clock_has_to_do() {
         let (command, health) = node.command_by(&tool, &[]);
         let installer = Installer::start(&node, command, health);
         installer.becomes_ready();
-        is_watched(&installer, &format!("{NET_DIR}/{CONF}"));
+        is_watched(&installer, CONF_PATH);
         let users = format!("--user=/proc/{}/ns/user", installer.pid());
         let raise = format!("echo 128 >/proc/sys/user/{limit}");
         let mut nsenter = Command::new(find_tool("nsenter").unwrap());

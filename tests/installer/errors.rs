@@ -2,11 +2,11 @@
 //! while, then for ever. The installer says what it could not do and goes on trying, nothing
 //! is half done, and in the end everything is as if nothing had happened.
 
+use msm_testkit::cannot_run;
 use nix::sys::signal::Signal;
 
 use crate::kill::{CONVERSION, Course, DEPARTURE, EARLIER, FRESH, Scenario, Then, for_each};
 use crate::strace::{Call, Traced};
-use crate::support::cannot_run;
 use crate::tree::Tree;
 
 /// What a disk may say, and what the installer makes of it.

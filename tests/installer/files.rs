@@ -7,15 +7,15 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use msm_testkit::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::{cannot_run, executable};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use crate::directories::Mount;
 use crate::kill::FRESH;
-use crate::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
 use crate::strace::Traced;
-use crate::support::{cannot_run, executable};
 use crate::tree::Tree;
 
 const EXECUTABLES: [&str; 3] = ["msm", "msm-cni", "msm-iptables"];

@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use msm_testkit::node::{Installer, NET_DIR, Node};
+use msm_testkit::runtime::{Network, Runtime};
 use nix::sys::signal::Signal;
-
-use crate::node::{Installer, NET_DIR, Node};
-use crate::runtime::{Network, Runtime};
 
 /// Names and contents of what a directory holds.
 type Files = BTreeMap<String, Vec<u8>>;

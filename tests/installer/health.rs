@@ -7,13 +7,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream}
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use msm_testkit::command::run;
+use msm_testkit::libc::Libc;
+use msm_testkit::netns::Namespace;
+use msm_testkit::node::{CALICO, CONF, CONF_PATH, DEADLINE, Installer, Node};
+use msm_testkit::{cannot_run, executable};
 use nix::sys::signal::Signal;
-
-use crate::libc::Libc;
-use crate::node::{CALICO, CONF, DEADLINE, Installer, NET_DIR, Node};
-use crate::support::command::run;
-use crate::support::netns::Namespace;
-use crate::support::{cannot_run, executable};
 
 /// A request as it is, and all that is answered.
 fn talk(installer: &Installer, request: &[u8]) -> String {
@@ -232,7 +231,7 @@ fn a_crowd_of_bad_clients_delays_neither_probes_nor_the_loop() {
         for time in 1..=3 {
             let answered = (0..20).filter(|_| installer.ready().is_some()).count();
             assert!(answered >= 18, "{answered} of 20 probes were answered");
-            node.write(&format!("{NET_DIR}/{CONF}"), CALICO);
+            node.write(CONF_PATH, CALICO);
             installer.wait_until("our entry", || node.conf(CONF).contains("\"msm-cni\""));
             installer.wait_until("counted", || {
                 installer

@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::node::{CALICO, CONF, DEADLINE, Installer, Node};
+use msm_testkit::node::{CALICO, CONF, DEADLINE, Installer, Node};
 
 /// How long nothing has to happen.
 const SPAN: Duration = Duration::from_secs(3);

@@ -6,9 +6,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 
-use crate::node::{CALICO, CONF, Installer, Node};
-use crate::support::applet;
-use crate::support::command::{Outcome, run};
+use msm_testkit::applet;
+use msm_testkit::command::{Outcome, run};
+use msm_testkit::node::{CALICO, CONF, Installer, Node};
 
 /// Every flag, and values that are not good for it.
 const BAD: [(&str, &[&str]); 18] = [

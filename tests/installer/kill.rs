@@ -7,12 +7,12 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use msm_testkit::cannot_run;
+use msm_testkit::node::{BIN_DIR, CALICO, Installer, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::runtime::Network;
 use nix::sys::signal::Signal;
 
-use crate::node::{BIN_DIR, CALICO, Installer, KUBECONFIG, NET_DIR, Node};
-use crate::runtime::Network;
 use crate::strace::{Call, Traced};
-use crate::support::cannot_run;
 use crate::tree::{Entry, Tree};
 
 const BRIDGE: &str =

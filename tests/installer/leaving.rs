@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use msm_testkit::api_server::{
+    Answer, ApiServer, Authority, Behaviour, Greeting, Identity, KeyKind, Options, Request,
+};
+use msm_testkit::cannot_run;
+use msm_testkit::node::{BIN_DIR, CALICO, CONF, CONF_PATH, Installer, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Greeting, Identity, KeyKind, Options, Request,
-};
 use crate::directories::Mount;
-use crate::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
-use crate::support::cannot_run;
 
 const POD: &str = "/api/v1/namespaces/msm/pods/msm-cni-x7k2p";
 const SET: &str = "/apis/apps/v1/namespaces/msm/daemonsets/msm-cni";
@@ -77,7 +77,7 @@ impl Cluster {
             ..Options::new(authority.server(&["127.0.0.1"]))
         };
         let node = Node::with_account(&bound_token(), &authority.pem());
-        node.write(&format!("{NET_DIR}/{CONF}"), CALICO);
+        node.write(CONF_PATH, CALICO);
         let server = ApiServer::start(&options, answer);
         Self { node, server }
     }
@@ -299,7 +299,7 @@ fn nobody_there_or_a_stranger_changes_nothing() {
         (refused, "Connection refused"),
     ] {
         let node = Node::with_account(&bound_token(), &Authority::new(KeyKind::Ecdsa).pem());
-        node.write(&format!("{NET_DIR}/{CONF}"), CALICO);
+        node.write(CONF_PATH, CALICO);
         let (mut command, health) = node.command(&[]);
         command.env("KUBERNETES_SERVICE_PORT", &port);
         let installer = Installer::start(&node, command, health);
@@ -530,7 +530,7 @@ fn the_end_is_quick_while_a_rival_fights() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&["--cleanup-on-exit=always"]);
     installer.until("a fight", || {
-        node.write(&format!("{NET_DIR}/{CONF}"), CALICO);
+        node.write(CONF_PATH, CALICO);
         installer.ready().filter(|(code, _)| *code == 503)
     });
     let start = Instant::now();

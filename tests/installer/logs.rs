@@ -1,17 +1,16 @@
 //! What is logged: each change once and why, so that the log alone explains what is on the
 //! disk; in both formats. That no token is in it is looked at by every test of the installer.
 
+use msm_testkit::node::{CALICO, CONF_PATH, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-
-use crate::node::{CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 
 /// A life with a bit of everything; the log with the root taken out of it.
 fn life(format: &str) -> String {
     let node = Node::new();
     let installer = node.start(&["--log-type", format, "--cleanup-on-exit=always"]);
     installer.becomes_unready("no valid network configuration");
-    node.write(&format!("{NET_DIR}/{CONF}"), CALICO);
+    node.write(CONF_PATH, CALICO);
     installer.becomes_ready();
     node.rotate_token("rotated.token.x");
     installer.wait_until("the new token", || {
@@ -20,7 +19,7 @@ fn life(format: &str) -> String {
     // Wakes it, and changes nothing.
     node.write(&format!("{NET_DIR}/README"), "");
     installer.signal(Signal::SIGHUP);
-    node.write(&format!("{NET_DIR}/{CONF}"), CALICO);
+    node.write(CONF_PATH, CALICO);
     installer.wait_until("mended", || installer.mended() == 1);
     let address = installer.health().to_string();
     let (code, log, _) = installer.end(Signal::SIGTERM);

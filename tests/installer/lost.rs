@@ -5,11 +5,10 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
+use msm_testkit::node::{BIN_DIR, CALICO, CONF, CONF_PATH, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-
-use crate::node::{BIN_DIR, CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 
 /// What happens to a file, and the reason that the log gives for its return.
 type Loss = (&'static str, fn(&Path), &'static str);
@@ -153,7 +152,6 @@ fn the_symlinks_come_back() {
 
 #[test]
 fn the_entry_comes_back_and_the_files_mode_is_its_owners() {
-    let conf = format!("{NET_DIR}/{CONF}");
     let altered: [Loss; 3] = [
         (
             "removed",
@@ -178,16 +176,16 @@ fn the_entry_comes_back_and_the_files_mode_is_its_owners() {
             "our entry was another one",
         ),
     ];
-    lost(&conf, &altered);
+    lost(CONF_PATH, &altered);
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
-    let path = node.path(&conf);
+    let path = node.path(CONF_PATH);
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     chown(&path, Some(7), Some(8)).unwrap();
     fs::write(&path, CALICO).unwrap();
     installer.wait_until("our entry", || installer.mended() == 1);
     let tree = node.tree();
-    assert!(tree.contains(&format!("{conf} 0600\n")), "{tree}");
+    assert!(tree.contains(&format!("{CONF_PATH} 0600\n")), "{tree}");
     assert_eq!(owner(&path), (7, 8));
 }
 

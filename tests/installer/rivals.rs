@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use msm_testkit::node::{CALICO, CONF, Installer, NET_DIR, Node};
 use nix::sys::signal::Signal;
-
-use crate::node::{CALICO, CONF, Installer, NET_DIR, Node};
 
 const FIGHT: &str = "is changed again and again (our entry was missing)";
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::node::{CALICO, CONF, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::node::{CALICO, CONF, CONF_PATH, KUBECONFIG, Node};
 
 #[test]
 fn a_new_token_reaches_the_kubeconfig_alone_and_readiness_does_not_flicker() {
@@ -53,7 +53,7 @@ fn what_follows_from_a_token_is_written_once() {
     let stamps = node.stamps();
     // The same once more, as when nothing but the namespace has changed.
     node.rotate_token("rotated.token.x");
-    node.write(&format!("{NET_DIR}/{CONF}"), CALICO);
+    node.write(CONF_PATH, CALICO);
     installer.wait_until("our entry", || installer.mended() == 1);
     let mut after = node.stamps();
     let changed = stamps

@@ -9,10 +9,10 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use msm_testkit::executable;
+use msm_testkit::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, Node};
 use nix::sys::signal::Signal;
 
-use crate::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, Node};
-use crate::support::executable;
 use crate::tree::Tree;
 
 const LATER: &str = "an installer that was started later is in charge";

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::node::{Installer, Node};
+use msm_testkit::node::{Installer, Node};
 
 /// Whatever could change a disk; a question mark: where the machine has it.
 const CHANGES: &str = "?open,?openat,?openat2,?creat,write,?writev,?pwrite64,?truncate,?ftruncate,\

@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use crate::node::Node;
-use crate::runtime::{Network, Runtime};
-use crate::support::executable;
+use msm_testkit::executable;
+use msm_testkit::node::Node;
+use msm_testkit::runtime::{Network, Runtime};
 
 static EXECUTABLE: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read(executable()).unwrap());
 const TEMPORARY: &str = ".msm-cni-temporary-";

@@ -1,7 +1,7 @@
 //! What `msm-iptables` says to its caller: exit codes, usage errors, help.
 
-use crate::support::applet;
-use crate::support::command::{Outcome, run};
+use msm_testkit::applet;
+use msm_testkit::command::{Outcome, run};
 
 fn msm_iptables(args: &[&str]) -> Outcome {
     run(applet("msm-iptables").args(args))

@@ -1,8 +1,12 @@
 //! The harness itself: without any rules traffic goes straight through, with rules loaded
 //! by `nft` it lands where they say. What it shows here it can be trusted to show of ours.
 
-use crate::support::cannot_run;
-use crate::support::pod::{FAR, FAR6, POD, POD6, Pod, STUB_UID};
+use msm_testkit::cannot_run;
+use msm_testkit::endpoints::{
+    APP, APP_FROM_OUTSIDE, APP6, FAR, RTSP, RTSP_LOCAL, RTSP_LOCAL6, RTSP_MAPPED, RTSP_POD, RTSP6,
+    SERVER, SERVER6, STUB, STUB6,
+};
+use msm_testkit::pod::{Pod, STUB_UID};
 
 const RULES: &str = "table inet t {
 	chain output {
@@ -19,25 +23,13 @@ fn without_rules_traffic_goes_straight_through() {
         return;
     }
     let pod = Pod::new();
-    assert_eq!(
-        pod.connect(&format!("{FAR}:554")),
-        format!("server@554 from {POD}")
-    );
-    assert_eq!(
-        pod.connect(&format!("[{FAR6}]:554")),
-        format!("server@554 from {POD6}")
-    );
-    assert_eq!(
-        pod.connect(&format!("[::ffff:{FAR}]:554")),
-        format!("server@554 from {POD}")
-    );
-    assert_eq!(pod.connect("127.0.0.1:554"), "app@554 from 127.0.0.1");
-    assert_eq!(pod.connect("[::1]:554"), "app@554 from ::1");
+    assert_eq!(pod.connect(RTSP), SERVER);
+    assert_eq!(pod.connect(RTSP6), SERVER6);
+    assert_eq!(pod.connect(RTSP_MAPPED), SERVER);
+    assert_eq!(pod.connect(RTSP_LOCAL), APP);
+    assert_eq!(pod.connect(RTSP_LOCAL6), APP6);
     assert_eq!(pod.connect(&format!("{FAR}:81")), "refused");
-    assert_eq!(
-        pod.connect_from_outside(&format!("{POD}:554")),
-        "app@554 from 10.1.0.1"
-    );
+    assert_eq!(pod.connect_from_outside(RTSP_POD), APP_FROM_OUTSIDE);
     assert_eq!(pod.inside.nft_rules(), "");
 }
 
@@ -62,18 +54,9 @@ fn users_of_a_user_namespaced_pod_are_its_own() {
 fn rules_apply_to_all_but_the_stub(pod: &Pod) {
     pod.inside.load(RULES);
     assert_eq!(pod.inside.nft_rules(), RULES);
-    assert_eq!(
-        pod.connect(&format!("{FAR}:554")),
-        format!("stub@8554 from {POD}")
-    );
-    assert_eq!(
-        pod.connect(&format!("[{FAR6}]:554")),
-        format!("stub@8554 from {POD6}")
-    );
-    assert_eq!(
-        pod.connect_as(STUB_UID, &format!("{FAR}:554")),
-        format!("server@554 from {POD}")
-    );
+    assert_eq!(pod.connect(RTSP), STUB);
+    assert_eq!(pod.connect(RTSP6), STUB6);
+    assert_eq!(pod.connect_as(STUB_UID, RTSP), SERVER);
 }
 
 #[test]
@@ -94,9 +77,6 @@ fn both_variants_of_iptables_are_listed() {
             rules.contains("-A OUTPUT -p tcp -m tcp --dport 554 -j REDIRECT"),
             "{rules}"
         );
-        assert_eq!(
-            pod.connect(&format!("{FAR}:554")),
-            format!("stub@8554 from {POD}")
-        );
+        assert_eq!(pod.connect(RTSP), STUB);
     }
 }

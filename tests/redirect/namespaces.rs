@@ -7,13 +7,13 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
+use msm_testkit::command::{Outcome, run};
+use msm_testkit::endpoints::{RTSP, STUB};
+use msm_testkit::pod::Pod;
+use msm_testkit::scratch::Scratch;
+use msm_testkit::{applet, cannot_run, executable};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-
-use crate::support::command::{Outcome, run};
-use crate::support::pod::{FAR, POD, Pod};
-use crate::support::scratch::Scratch;
-use crate::support::{applet, cannot_run, executable};
 
 #[test]
 fn the_current_namespace_is_the_default() {
@@ -22,10 +22,7 @@ fn the_current_namespace_is_the_default() {
     }
     let pod = Pod::new();
     pod.inside.command(&mut applet("msm-iptables")).succeeded();
-    assert_eq!(
-        pod.connect(&format!("{FAR}:554")),
-        format!("stub@8554 from {POD}")
-    );
+    assert_eq!(pod.connect(RTSP), STUB);
     pod.inside
         .command(applet("msm-iptables").arg("--check"))
         .succeeded();
@@ -51,10 +48,7 @@ fn the_callers_own_namespace_is_left_as_it_was() {
         .command(apply.arg("--netns").arg(pod.inside.path()))
         .succeeded();
     assert_eq!(caller.inside.rules(), before);
-    assert_eq!(
-        pod.connect(&format!("{FAR}:554")),
-        format!("stub@8554 from {POD}")
-    );
+    assert_eq!(pod.connect(RTSP), STUB);
 }
 
 #[test]
@@ -112,10 +106,7 @@ fn a_bind_mounted_namespace_is_taken() {
     }
     let pod = Pod::new();
     bind_mounted(&pod.inside.path(), &[]).succeeded();
-    assert_eq!(
-        pod.connect(&format!("{FAR}:554")),
-        format!("stub@8554 from {POD}")
-    );
+    assert_eq!(pod.connect(RTSP), STUB);
     bind_mounted(&pod.inside.path(), &["--check"]).succeeded();
     bind_mounted(&pod.inside.path(), &["--cleanup"]).succeeded();
     assert_eq!(pod.inside.nft_rules(), "");

@@ -1,9 +1,11 @@
 //! Others who translate addresses in the same namespace: ours wins for our ports, theirs
 //! goes on working for the others, and their rules are never touched.
 
-use crate::backend::Backend;
-use crate::support::cannot_run;
-use crate::support::pod::{FAR, POD, Pod};
+use msm_testkit::backend::Backend;
+use msm_testkit::cannot_run;
+use msm_testkit::endpoints::{HTTP, RIVAL, RTSP, STUB};
+use msm_testkit::on_every_backend;
+use msm_testkit::pod::Pod;
 
 /// A redirect of somebody else's, for our port and for another, at the usual priority, and
 /// things of theirs that a careless program might take for its own.
@@ -70,14 +72,7 @@ fn foreign_nft_tables_stay_as_they_are(backend: Backend) {
 }
 
 fn works_beside_the_rival(backend: Backend, pod: &Pod) {
-    let rtsp = format!("{FAR}:554");
-    let web = format!("{FAR}:80");
-    assert_eq!(
-        pod.connect(&rtsp),
-        format!("rival@9999 from {POD}"),
-        "{}",
-        pod.inside.rules()
-    );
+    assert_eq!(pod.connect(RTSP), RIVAL, "{}", pod.inside.rules());
     let theirs = foreign_rules(pod);
 
     for args in [
@@ -87,26 +82,13 @@ fn works_beside_the_rival(backend: Backend, pod: &Pod) {
     ] {
         backend.apply(pod, args);
         let rules = pod.inside.rules();
-        assert_eq!(
-            pod.connect(&rtsp),
-            format!("stub@8554 from {POD}"),
-            "{args:?}\n{rules}"
-        );
-        assert_eq!(
-            pod.connect(&web),
-            format!("rival@9999 from {POD}"),
-            "{args:?}\n{rules}"
-        );
+        assert_eq!(pod.connect(RTSP), STUB, "{args:?}\n{rules}");
+        assert_eq!(pod.connect(HTTP), RIVAL, "{args:?}\n{rules}");
         assert_eq!(foreign_rules(pod), theirs, "after applying {args:?}");
         backend.run(pod, &[args, &["--check"]].concat()).succeeded();
     }
     backend.run(pod, &["--cleanup"]).succeeded();
-    assert_eq!(
-        pod.connect(&rtsp),
-        format!("rival@9999 from {POD}"),
-        "{}",
-        pod.inside.rules()
-    );
+    assert_eq!(pod.connect(RTSP), RIVAL, "{}", pod.inside.rules());
     assert_eq!(foreign_rules(pod), theirs, "after cleaning up");
     backend.run(pod, &["--check"]).exited(1);
 }

@@ -1,8 +1,9 @@
 //! Again: the same redirect twice, another one, the other backend, after damage, and away
 //! with it. The end state is always that of one application in a fresh namespace.
 
-use crate::backend::{Backend, msm_iptables};
-use crate::support::pod::Pod;
+use msm_testkit::backend::{Backend, msm_iptables};
+use msm_testkit::on_every_backend;
+use msm_testkit::pod::Pod;
 
 /// Flags that use every rule and every chain there is.
 const EVERYTHING: &[&str] = &[

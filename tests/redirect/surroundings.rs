@@ -1,10 +1,11 @@
 //! Hosts and pods out of the ordinary: no tools, no `nf_tables` in the kernel, a pod with
 //! users of its own, a caller without privilege.
 
-use crate::backend::{Backend, msm_iptables};
-use crate::support::command::{Outcome, run};
-use crate::support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID};
-use crate::support::{WITHOUT_NF_TABLES, WITHOUT_TOOLS, applet_under, cannot_run};
+use msm_testkit::backend::{Backend, msm_iptables};
+use msm_testkit::command::{Outcome, run};
+use msm_testkit::endpoints::{APP_FROM_OUTSIDE, RTSP, RTSP_POD, RTSP6, SERVER, STUB, STUB6};
+use msm_testkit::pod::{Pod, STUB_UID};
+use msm_testkit::{WITHOUT_NF_TABLES, WITHOUT_TOOLS, applet_under, cannot_run};
 
 #[test]
 fn a_pod_with_its_own_users_is_redirected_by_nftables() {
@@ -18,27 +19,16 @@ fn a_pod_with_its_own_users_is_redirected_by_nftables() {
     ] {
         Backend::Nftables.apply(&pod, args);
         let rules = pod.inside.rules();
-        assert_eq!(
-            pod.connect(&format!("{FAR}:554")),
-            format!("stub@8554 from {POD}"),
-            "{rules}"
-        );
-        assert_eq!(
-            pod.connect(&format!("[{FAR6}]:554")),
-            format!("stub@8554 from {POD6}"),
-            "{rules}"
-        );
-        let of_stub = pod.connect_as(STUB_UID, &format!("{FAR}:554"));
-        assert_eq!(of_stub, format!("server@554 from {POD}"), "{rules}");
+        assert_eq!(pod.connect(RTSP), STUB, "{rules}");
+        assert_eq!(pod.connect(RTSP6), STUB6, "{rules}");
+        let of_stub = pod.connect_as(STUB_UID, RTSP);
+        assert_eq!(of_stub, SERVER, "{rules}");
         msm_iptables(&pod, &[args, &["--check"]].concat()).succeeded();
     }
-    let from_outside = pod.connect_from_outside(&format!("{POD}:554"));
-    assert_eq!(from_outside, format!("app@554 from {NEAR}"));
+    let from_outside = pod.connect_from_outside(RTSP_POD);
+    assert_eq!(from_outside, APP_FROM_OUTSIDE);
     msm_iptables(&pod, &["--cleanup"]).succeeded();
-    assert_eq!(
-        pod.connect(&format!("{FAR}:554")),
-        format!("server@554 from {POD}")
-    );
+    assert_eq!(pod.connect(RTSP), SERVER);
 }
 
 /// The kernel's owner match (`owner_check` in `net/netfilter/xt_owner.c`) can only be written
@@ -63,10 +53,7 @@ fn a_pod_with_its_own_users_refuses_iptables_and_is_left_as_it_was() {
         "{}",
         pod.inside.rules()
     );
-    assert_eq!(
-        pod.connect(&format!("{FAR}:554")),
-        format!("server@554 from {POD}")
-    );
+    assert_eq!(pod.connect(RTSP), SERVER);
 }
 
 #[test]
@@ -77,17 +64,11 @@ fn nftables_needs_no_tool_on_the_host() {
     for backend in ["auto", "nftables"] {
         let pod = Pod::new();
         without_tools(&pod, &["--backend", backend]).succeeded();
-        assert_eq!(
-            pod.connect(&format!("{FAR}:554")),
-            format!("stub@8554 from {POD}")
-        );
+        assert_eq!(pod.connect(RTSP), STUB);
         without_tools(&pod, &["--backend", backend]).succeeded();
         without_tools(&pod, &["--check", "--backend", backend]).succeeded();
         without_tools(&pod, &["--cleanup"]).succeeded();
-        assert_eq!(
-            pod.connect(&format!("{FAR}:554")),
-            format!("server@554 from {POD}")
-        );
+        assert_eq!(pod.connect(RTSP), SERVER);
     }
 }
 
@@ -157,10 +138,7 @@ fn without_nf_tables_auto_takes_iptables() {
     let pod = Pod::new();
     Backend::IptablesLegacy.prepare(&pod.inside);
     without_nf_tables(&pod, &["--backend", "auto"]).succeeded();
-    assert_eq!(
-        pod.connect(&format!("{FAR}:554")),
-        format!("stub@8554 from {POD}")
-    );
+    assert_eq!(pod.connect(RTSP), STUB);
     assert!(
         pod.inside.iptables_rules().contains("-A MSM_CNI_OUTPUT"),
         "{}",
@@ -175,10 +153,7 @@ fn without_nf_tables_auto_takes_iptables() {
     without_nf_tables(&pod, &[]).succeeded();
     without_nf_tables(&pod, &["--check"]).succeeded();
     without_nf_tables(&pod, &["--cleanup"]).succeeded();
-    assert_eq!(
-        pod.connect(&format!("{FAR}:554")),
-        format!("server@554 from {POD}")
-    );
+    assert_eq!(pod.connect(RTSP), SERVER);
 }
 
 #[test]
@@ -190,10 +165,7 @@ fn without_nf_tables_asking_for_nftables_is_a_clear_error() {
     without_nf_tables(&pod, &["--backend", "nftables"])
         .exited(1)
         .complains_about("nftables");
-    assert_eq!(
-        pod.connect(&format!("{FAR}:554")),
-        format!("server@554 from {POD}")
-    );
+    assert_eq!(pod.connect(RTSP), SERVER);
 }
 
 const FORKS: [&str; 3] = ["fork(", "clone(", "clone3("];

@@ -3,10 +3,10 @@
 
 use std::process::Command;
 
-use crate::backend::Backend;
-use crate::support::command::{Outcome, run};
-use crate::support::netns::Namespace;
-use crate::support::{applet, cannot_run, executable, find_tool};
+use msm_testkit::backend::Backend;
+use msm_testkit::command::{Outcome, run};
+use msm_testkit::netns::Namespace;
+use msm_testkit::{applet, cannot_run, executable, find_tool};
 
 const DEFAULT: &str = "table inet msm_cni {
 	chain output {

@@ -2,8 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::backend::Backend;
-use crate::support::pod::{FAR, FAR6, NEAR, POD, POD6, Pod, STUB_UID, lands};
+use msm_testkit::backend::Backend;
+use msm_testkit::endpoints::{
+    APP, APP_FROM_OUTSIDE, APP6, APP6_FROM_OUTSIDE, FAR, HTTP, HTTP_SERVER, HTTP_SERVER6, HTTP6,
+    NEAR, POD, POD6, RTSP, RTSP_ALT, RTSP_LOCAL, RTSP_LOCAL6, RTSP_MAPPED, RTSP_NEAR, RTSP_POD,
+    RTSP_POD6, RTSP6, SERVER, SERVER_ALT, SERVER6, STUB, STUB_ALT, STUB_FROM_OUTSIDE, STUB6,
+    STUB6_FROM_OUTSIDE,
+};
+use msm_testkit::on_every_backend;
+use msm_testkit::pod::{Pod, STUB_UID, lands};
 
 /// Far below any retry of a TCP connection, far above what an answer takes.
 const AT_ONCE: Duration = Duration::from_millis(900);
@@ -51,140 +58,68 @@ fn lands_from_outside(pod: &Pod, to: &str, expected: &str) {
 
 fn default_port_lands_in_the_stub_with_the_pods_own_address(backend: Backend) {
     let pod = backend.redirected_pod(&[]);
-    lands(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("stub@8554 from {POD}"),
-    );
-    lands(
-        &pod,
-        &format!("{NEAR}:554"),
-        &format!("stub@8554 from {POD}"),
-    );
+    lands(&pod, RTSP, STUB);
+    lands(&pod, RTSP_NEAR, STUB);
 }
 
 fn connections_of_the_stub_are_left_alone(backend: Backend) {
     let pod = backend.redirected_pod(&[]);
-    lands_of_stub(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("server@554 from {POD}"),
-    );
+    lands_of_stub(&pod, RTSP, SERVER);
 }
 
 fn connections_to_loopback_are_left_alone(backend: Backend) {
     let pod = backend.redirected_pod(&[]);
-    lands(&pod, "127.0.0.1:554", "app@554 from 127.0.0.1");
-    lands(&pod, "127.3.2.1:554", "app@554 from 127.0.0.1");
+    lands(&pod, RTSP_LOCAL, APP);
+    lands(&pod, "127.3.2.1:554", APP);
 }
 
 fn other_ports_are_left_alone(backend: Backend) {
     let pod = backend.redirected_pod(&[]);
-    lands(&pod, &format!("{FAR}:80"), &format!("server@80 from {POD}"));
-    lands(
-        &pod,
-        &format!("{FAR}:1554"),
-        &format!("server@1554 from {POD}"),
-    );
+    lands(&pod, HTTP, HTTP_SERVER);
+    lands(&pod, RTSP_ALT, SERVER_ALT);
 }
 
 fn excluded_destinations_are_left_alone(backend: Backend) {
     let pod = backend.redirected_pod(&["-d", "127.0.0.0/8", "--redir-dest-addr", "10.2.0.0/16"]);
-    lands(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("server@554 from {POD}"),
-    );
-    lands(
-        &pod,
-        &format!("{NEAR}:554"),
-        &format!("stub@8554 from {POD}"),
-    );
-    lands(&pod, "127.0.0.1:554", "app@554 from 127.0.0.1");
+    lands(&pod, RTSP, SERVER);
+    lands(&pod, RTSP_NEAR, STUB);
+    lands(&pod, RTSP_LOCAL, APP);
 
     backend.apply(&pod, &["-d", FAR]);
-    lands(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("server@554 from {POD}"),
-    );
-    lands(
-        &pod,
-        &format!("{NEAR}:554"),
-        &format!("stub@8554 from {POD}"),
-    );
+    lands(&pod, RTSP, SERVER);
+    lands(&pod, RTSP_NEAR, STUB);
 }
 
 fn the_pods_own_address_is_redirected(backend: Backend) {
     let pod = backend.redirected_pod(&[]);
-    lands(
-        &pod,
-        &format!("{POD}:554"),
-        &format!("stub@8554 from {POD}"),
-    );
+    lands(&pod, RTSP_POD, STUB);
 }
 
 fn ipv4_mapped_sockets_are_redirected(backend: Backend) {
     let pod = backend.redirected_pod(&[]);
-    lands(
-        &pod,
-        &format!("[::ffff:{FAR}]:554"),
-        &format!("stub@8554 from {POD}"),
-    );
-    lands_of_stub(
-        &pod,
-        &format!("[::ffff:{FAR}]:554"),
-        &format!("server@554 from {POD}"),
-    );
+    lands(&pod, RTSP_MAPPED, STUB);
+    lands_of_stub(&pod, RTSP_MAPPED, SERVER);
 
     backend.apply(&pod, &["--ipv6", "reject"]);
-    lands(
-        &pod,
-        &format!("[::ffff:{FAR}]:554"),
-        &format!("stub@8554 from {POD}"),
-    );
+    lands(&pod, RTSP_MAPPED, STUB);
 }
 
 fn ipv6_is_bypassed_by_default(backend: Backend) {
     for args in [&[][..], &["--ipv6", "bypass"]] {
         let pod = backend.redirected_pod(args);
-        lands(
-            &pod,
-            &format!("[{FAR6}]:554"),
-            &format!("server@554 from {POD6}"),
-        );
-        lands(&pod, "[::1]:554", "app@554 from ::1");
+        lands(&pod, RTSP6, SERVER6);
+        lands(&pod, RTSP_LOCAL6, APP6);
     }
 }
 
 fn ipv6_is_redirected_when_asked_for(backend: Backend) {
     let pod = backend.redirected_pod(&["--ipv6", "redirect"]);
-    lands(
-        &pod,
-        &format!("[{FAR6}]:554"),
-        &format!("stub@8554 from {POD6}"),
-    );
-    lands(
-        &pod,
-        &format!("[{POD6}]:554"),
-        &format!("stub@8554 from {POD6}"),
-    );
-    lands(
-        &pod,
-        &format!("[{FAR6}]:80"),
-        &format!("server@80 from {POD6}"),
-    );
-    lands(&pod, "[::1]:554", "app@554 from ::1");
-    lands_of_stub(
-        &pod,
-        &format!("[{FAR6}]:554"),
-        &format!("server@554 from {POD6}"),
-    );
-    lands(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("stub@8554 from {POD}"),
-    );
+    lands(&pod, RTSP6, STUB6);
+    lands(&pod, RTSP_POD6, STUB6);
+    lands(&pod, HTTP6, HTTP_SERVER6);
+    lands(&pod, RTSP_LOCAL6, APP6);
+    lands_of_stub(&pod, RTSP6, SERVER6);
+    lands(&pod, RTSP, STUB);
 
     backend.apply(
         &pod,
@@ -197,38 +132,22 @@ fn ipv6_is_redirected_when_asked_for(backend: Backend) {
             "fd00:2::/32",
         ],
     );
-    lands(
-        &pod,
-        &format!("[{FAR6}]:554"),
-        &format!("server@554 from {POD6}"),
-    );
+    lands(&pod, RTSP6, SERVER6);
 }
 
 fn ipv6_is_rejected_when_asked_for(backend: Backend) {
     let pod = backend.redirected_pod(&["--ipv6", "reject"]);
     let start = Instant::now();
-    lands(&pod, &format!("[{FAR6}]:554"), "refused");
+    lands(&pod, RTSP6, "refused");
     assert!(
         start.elapsed() < AT_ONCE,
         "refused after {:?}",
         start.elapsed()
     );
-    lands(
-        &pod,
-        &format!("[{FAR6}]:80"),
-        &format!("server@80 from {POD6}"),
-    );
-    lands(&pod, "[::1]:554", "app@554 from ::1");
-    lands_of_stub(
-        &pod,
-        &format!("[{FAR6}]:554"),
-        &format!("server@554 from {POD6}"),
-    );
-    lands(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("stub@8554 from {POD}"),
-    );
+    lands(&pod, HTTP6, HTTP_SERVER6);
+    lands(&pod, RTSP_LOCAL6, APP6);
+    lands_of_stub(&pod, RTSP6, SERVER6);
+    lands(&pod, RTSP, STUB);
 }
 
 fn several_ports_are_redirected(backend: Backend) {
@@ -237,108 +156,58 @@ fn several_ports_are_redirected(backend: Backend) {
         &["--redirect-ports", "554", "--redirect-ports", "1554"],
     ] {
         let pod = backend.redirected_pod(args);
-        lands(
-            &pod,
-            &format!("{FAR}:554"),
-            &format!("stub@8554 from {POD}"),
-        );
-        lands(
-            &pod,
-            &format!("{FAR}:1554"),
-            &format!("stub@8554 from {POD}"),
-        );
-        lands(&pod, &format!("{FAR}:80"), &format!("server@80 from {POD}"));
+        lands(&pod, RTSP, STUB);
+        lands(&pod, RTSP_ALT, STUB);
+        lands(&pod, HTTP, HTTP_SERVER);
     }
 }
 
 fn proxy_port_and_user_can_be_chosen(backend: Backend) {
     let pod = backend.redirected_pod(&["-p", "9554", "-u", "1234"]);
-    lands(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("stub@9554 from {POD}"),
-    );
-    lands_of_stub(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("stub@9554 from {POD}"),
-    );
-    assert_eq!(
-        pod.connect_as(1234, &format!("{FAR}:554")),
-        format!("server@554 from {POD}")
-    );
+    lands(&pod, RTSP, STUB_ALT);
+    lands_of_stub(&pod, RTSP, STUB_ALT);
+    assert_eq!(pod.connect_as(1234, RTSP), SERVER);
 
     backend.apply(&pod, &["--msm-proxy-port", "8554", "--proxy-uid", "0"]);
-    lands(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("stub@8554 from {POD}"),
-    );
-    assert_eq!(
-        pod.connect_as(0, &format!("{FAR}:554")),
-        format!("server@554 from {POD}")
-    );
+    lands(&pod, RTSP, STUB);
+    assert_eq!(pod.connect_as(0, RTSP), SERVER);
 }
 
 fn inbound_connections_are_left_alone_by_default(backend: Backend) {
     let pod = backend.redirected_pod(&["-m", "REDIRECT"]);
-    lands_from_outside(&pod, &format!("{POD}:554"), &format!("app@554 from {NEAR}"));
+    lands_from_outside(&pod, RTSP_POD, APP_FROM_OUTSIDE);
 }
 
 fn inbound_ports_are_redirected(backend: Backend) {
     let pod = backend.redirected_pod(&["--inbound-ports", "554,1554"]);
-    lands_from_outside(
-        &pod,
-        &format!("{POD}:554"),
-        &format!("stub@8554 from {NEAR}"),
-    );
-    lands_from_outside(
-        &pod,
-        &format!("{POD}:1554"),
-        &format!("stub@8554 from {NEAR}"),
-    );
+    lands_from_outside(&pod, RTSP_POD, STUB_FROM_OUTSIDE);
+    lands_from_outside(&pod, &format!("{POD}:1554"), STUB_FROM_OUTSIDE);
     lands_from_outside(
         &pod,
         &format!("{POD}:9999"),
         &format!("rival@9999 from {NEAR}"),
     );
-    lands_from_outside(&pod, &format!("[{POD6}]:554"), "app@554 from fd00:1::1");
-    lands(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("stub@8554 from {POD}"),
-    );
-    lands(&pod, "127.0.0.1:554", "app@554 from 127.0.0.1");
+    lands_from_outside(&pod, RTSP_POD6, APP6_FROM_OUTSIDE);
+    lands(&pod, RTSP, STUB);
+    lands(&pod, RTSP_LOCAL, APP);
 }
 
 fn inbound_ports_over_ipv6_follow_its_mode(backend: Backend) {
     let pod = backend.redirected_pod(&["--inbound-ports", "554", "--ipv6", "redirect"]);
-    lands_from_outside(&pod, &format!("[{POD6}]:554"), "stub@8554 from fd00:1::1");
-    lands(&pod, "[::1]:554", "app@554 from ::1");
+    lands_from_outside(&pod, RTSP_POD6, STUB6_FROM_OUTSIDE);
+    lands(&pod, RTSP_LOCAL6, APP6);
 
     backend.apply(&pod, &["--inbound-ports", "554", "--ipv6", "reject"]);
-    lands_from_outside(&pod, &format!("[{POD6}]:554"), "refused");
-    lands_from_outside(
-        &pod,
-        &format!("{POD}:554"),
-        &format!("stub@8554 from {NEAR}"),
-    );
+    lands_from_outside(&pod, RTSP_POD6, "refused");
+    lands_from_outside(&pod, RTSP_POD, STUB_FROM_OUTSIDE);
     lands_from_outside(&pod, &format!("[{POD6}]:9999"), "rival@9999 from fd00:1::1");
-    lands(&pod, "[::1]:554", "app@554 from ::1");
+    lands(&pod, RTSP_LOCAL6, APP6);
 }
 
 fn cleanup_lets_traffic_through_again(backend: Backend) {
     let pod = backend.redirected_pod(&["--inbound-ports", "554", "--ipv6", "reject"]);
     backend.run(&pod, &["--cleanup"]).succeeded();
-    lands(
-        &pod,
-        &format!("{FAR}:554"),
-        &format!("server@554 from {POD}"),
-    );
-    lands(
-        &pod,
-        &format!("[{FAR6}]:554"),
-        &format!("server@554 from {POD6}"),
-    );
-    lands_from_outside(&pod, &format!("{POD}:554"), &format!("app@554 from {NEAR}"));
+    lands(&pod, RTSP, SERVER);
+    lands(&pod, RTSP6, SERVER6);
+    lands_from_outside(&pod, RTSP_POD, APP_FROM_OUTSIDE);
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use serde_json::{Value, json};
-
-use crate::api_server::{
+use msm_testkit::api_server::{
     Answer, ApiServer, Authority, Behaviour, KeyKind, Options, PodSpec, Request, pod_json,
 };
+use msm_testkit::cluster::INJECT;
+use serde_json::{Value, json};
 
 /// The address of the API server's service.
 pub const SERVICE: SocketAddr = SocketAddr::new(
@@ -18,7 +18,6 @@ pub const SERVICE: SocketAddr = SocketAddr::new(
 );
 /// The installer's namespace.
 pub const SYSTEM: &str = "msm-system";
-const LABEL: &str = "sidecar.mediastreamingmesh.io/inject";
 
 /// The API server and all that it knows.
 pub struct Cluster {
@@ -82,7 +81,7 @@ impl Cluster {
 
     /// Makes a pod known; its label's value, if it has the label.
     pub fn add_pod(&self, namespace: &str, name: &str, uid: &str, label: Option<&str>) {
-        let labels: Vec<_> = label.map(|value| (LABEL, value)).into_iter().collect();
+        let labels: Vec<_> = label.map(|value| (INJECT, value)).into_iter().collect();
         let pod = pod_json(&PodSpec {
             namespace,
             name,

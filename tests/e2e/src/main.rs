@@ -2,9 +2,6 @@
 //! installer as a container of the image that ships. A story in chapters, each step of it
 //! a line of the table. Run by scripts/e2e, which makes the namespaces that all of it is in.
 
-#[expect(dead_code, reason = "this API server never breaks TLS or HTTP")]
-#[path = "../../support/api_server.rs"]
-mod api_server;
 mod cluster; // the API server and what it knows
 mod cri; // a client of the runtime
 mod installer; // the DaemonSet's pod
@@ -12,7 +9,6 @@ mod node; // containerd and its surroundings
 mod pod; // sandboxes and their containers
 mod report; // the table
 mod story; // the chapters
-mod traffic; // servers and connections
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

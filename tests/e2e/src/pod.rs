@@ -254,5 +254,5 @@ impl ContainerSpec<'_> {
 /// Where a connection from the node itself lands.
 pub fn lands_from_node(to: &str) -> String {
     let address: SocketAddr = to.parse().expect("an address");
-    crate::traffic::connect(address)
+    msm_cni_e2e::traffic::connect(address)
 }

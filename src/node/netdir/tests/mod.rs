@@ -18,11 +18,9 @@ use crate::process::Vars;
 use crate::text::is_network_configuration;
 
 mod cases; // one after another
-#[path = "../../../../tests/installer/runtime.rs"]
-mod runtime; // what a runtime makes of it all
 mod worlds; // whatever others do
 
-use runtime::{Network, Runtime};
+use msm_testkit::runtime::{Network, Runtime};
 
 const LIST: &str = r#"{"name":"l","cniVersion":"1.0.0","plugins":[{"type":"calico"}]}"#;
 const OTHER_LIST: &str = "{\n  \"name\": \"o\",\n  \"plugins\": [\n    {\"type\": \"a\"},\n    {\"type\": \"b\"}\n  ]\n}\n";

@@ -1,10 +1,9 @@
 //! The program of every container but the installer's: waits for its end, answers
 //! connections, or makes one. Static, needs nothing in its image, and no packages.
 
-#[path = "../traffic.rs"]
-mod traffic;
-
 use std::process::ExitCode;
+
+use msm_cni_e2e::traffic;
 
 const USAGE: &str = "guest pause | guest serve NAME PORT | guest connect ADDRESS:PORT";
 

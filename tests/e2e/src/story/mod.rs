@@ -10,12 +10,13 @@ mod upgrade; // another version of the installer
 use std::fs;
 use std::path::Path;
 
+use msm_cni_e2e::traffic;
+
 use crate::Stage;
 use crate::installer::mount_token;
 use crate::node::FAR;
 use crate::pod::{APP, Pod, STUB, Wish, guest};
 use crate::report::Report;
-use crate::traffic;
 
 /// Images, as people name them.
 const IMAGE: &str = "msm-cni:e2e";

@@ -1,0 +1,193 @@
+//! Standard output that does not take the answer: closed, full, not writable, or read by
+//! nobody.
+
+use std::fs::File;
+use std::io::{PipeReader, Write, pipe};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Stdio};
+
+use msm_testkit::applet;
+use msm_testkit::command::{run, run_with_input};
+use msm_testkit::scratch::Scratch;
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::plugin::{configuration, end, excluded, read_to_end, redirected, send, start, wait_for};
+
+/// Redirections, and whether what is written there counts as written.
+const STREAMS: [(&str, bool); 11] = [
+    (">&-", false),
+    (">&- 2>&-", false),
+    ("<&- >&- 2>&-", false),
+    (">/dev/full", false),
+    ("1</dev/null", false),
+    ("1</dev/zero", false),
+    ("1</", false),
+    // What start-up leaves in place of a closed descriptor.
+    ("1<>/dev/null", false),
+    (">/dev/null", true),
+    (">>/dev/null", true),
+    ("1<>/dev/zero", true),
+];
+
+#[test]
+fn an_answer_is_given_or_the_exit_code_says_so() {
+    for (redirections, taken) in STREAMS {
+        for (verb, answers) in [
+            ("VERSION", true),
+            ("ADD", true),
+            ("DEL", false),
+            ("GC", false),
+        ] {
+            // One that has no standard input has no configuration either.
+            if redirections.contains("<&-") && verb != "VERSION" {
+                continue;
+            }
+            let mut plugin = excluded(redirected(redirections, "msm-cni"), verb);
+            let outcome = run_with_input(&mut plugin, &configuration(0).to_string());
+            let outcome = outcome.exited(i32::from(answers && !taken));
+            if answers && !taken && !redirections.contains("2>&-") {
+                outcome.complains_about("writing the answer to standard output");
+            }
+        }
+        for verb in ["ADD", "DEL", "STATUS", "NEW"] {
+            let mut plugin = excluded(redirected(redirections, "msm-cni"), verb);
+            run_with_input(&mut plugin, "not JSON").exited(1);
+        }
+    }
+}
+
+#[test]
+fn a_long_answer_that_does_not_fit_is_no_success() {
+    let input = configuration(1 << 20).to_string();
+    for redirections in [">/dev/full", ">&-", "1<>/dev/null"] {
+        let mut plugin = excluded(redirected(redirections, "msm-cni"), "ADD");
+        run_with_input(&mut plugin, &input).exited(1);
+    }
+}
+
+#[test]
+fn a_file_takes_the_answer() {
+    let scratch = Scratch::new();
+    let file = scratch.path().join("answer");
+    let redirections = format!("2>&- >{}", file.display());
+    let mut plugin = excluded(redirected(&redirections, "msm-cni"), "ADD");
+    run_with_input(&mut plugin, &configuration(100_000).to_string()).succeeded();
+    let answer: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(answer, configuration(100_000)["prevResult"]);
+}
+
+#[test]
+fn what_is_said_to_a_person_is_lost_without_harm() {
+    for (redirections, code) in [
+        (">&-", 0),
+        ("1<>/dev/null", 0),
+        (">/dev/null", 0),
+        ("2>&-", 0),
+        ("2>/dev/full", 0),
+        (">/dev/full", 1),
+        ("1</dev/null", 1),
+    ] {
+        for words in [
+            &["--help"][..],
+            &["--version"],
+            &["msm-iptables", "--help"],
+            &["msm-iptables", "--dry-run"],
+        ] {
+            run(redirected(redirections, words[0]).args(&words[1..])).exited(code);
+        }
+    }
+    for redirections in [
+        "2>&-",
+        "2>/dev/full",
+        "2</dev/null",
+        ">&- 2>&-",
+        "<&- >&- 2>&-",
+    ] {
+        for (words, code) in [
+            (&["sh"][..], 2),
+            (&["msm-iptables", "--no-such-flag"], 2),
+            (&["msm-iptables", "--netns", "/nowhere"], 1),
+        ] {
+            run(redirected(redirections, words[0]).args(&words[1..])).exited(code);
+        }
+    }
+}
+
+#[test]
+fn a_socket_takes_the_answer() {
+    let (mut reader, writer) = UnixStream::pair().unwrap();
+    let plugin = start_add(OwnedFd::from(writer));
+    let answer: Value = serde_json::from_str(&read_to_end(&mut reader)).unwrap();
+    assert_eq!(answer, configuration(1 << 20)["prevResult"]);
+    assert!(end(plugin).0.success());
+}
+
+/// A plugin that has begun to write more than fits a pipe, and that pipe.
+fn unread() -> (Child, PipeReader) {
+    let (reader, writer) = pipe().unwrap();
+    let plugin = start_add(writer);
+    wait_for(&reader);
+    (plugin, reader)
+}
+
+fn start_add(stdout: impl Into<Stdio>) -> Child {
+    let (stdin, mut input) = pipe().unwrap();
+    let plugin = start(&mut excluded(applet("msm-cni"), "ADD"), stdin, stdout);
+    let configuration = configuration(1 << 20).to_string();
+    input.write_all(configuration.as_bytes()).unwrap();
+    plugin
+}
+
+#[test]
+fn an_answer_is_waited_with_until_it_is_read() {
+    let (plugin, mut reader) = unread();
+    let answer: Value = serde_json::from_str(&read_to_end(&mut reader)).unwrap();
+    assert_eq!(answer, configuration(1 << 20)["prevResult"]);
+    assert!(end(plugin).0.success());
+}
+
+#[test]
+fn whoever_waits_to_be_read_can_be_ended() {
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGKILL,
+    ] {
+        let (plugin, reader) = unread();
+        send(&plugin, signal);
+        let (status, _) = end(plugin);
+        let ended_by = status.signal().map(Signal::try_from);
+        assert_eq!(ended_by, Some(Ok(signal)), "{status}");
+        drop(reader);
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_a_failure() {
+    let (plugin, reader) = unread();
+    drop(reader);
+    let (status, stderr) = end(plugin);
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("Broken pipe"), "{stderr}");
+}
+
+/// It is not the plugin that makes it so: a caller may share its own.
+#[test]
+fn a_pipe_that_does_not_wait_is_a_failure() {
+    let (reader, writer) = pipe().unwrap();
+    let impatient = File::options()
+        .write(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(format!("/proc/self/fd/{}", writer.as_raw_fd()))
+        .unwrap();
+    let (status, stderr) = end(start_add(impatient));
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("writing the answer"), "{stderr}");
+    drop(reader);
+}

@@ -1,0 +1,472 @@
+//! STATUS: whether an ADD could work, told by its code, a sentence that names the file and
+//! what to do, and without a word on the network.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use msm_testkit::api_server::{
+    Answer, ApiServer, Authority, Behaviour, Credentials, Identity, KeyKind, Kubeconfig, Options,
+};
+use msm_testkit::cluster::refused;
+use msm_testkit::command::{Outcome, run_with_input};
+use msm_testkit::netns::Namespace;
+use msm_testkit::scratch::Scratch;
+use msm_testkit::{WITHOUT_NF_TABLES, WITHOUT_TOOLS, applet, applet_under, cannot_run};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::{Value, json};
+
+/// CNI's code of a plugin that cannot add anything now.
+const UNAVAILABLE: u64 = 50;
+
+/// A node with a kubeconfig.
+struct Node {
+    authority: Authority,
+    /// It counts who comes.
+    server: ApiServer,
+    scratch: Scratch,
+}
+
+impl Node {
+    /// Whose kubeconfig is good.
+    fn new() -> Self {
+        let authority = Authority::new(KeyKind::Ecdsa);
+        let options = Options::new(authority.server(&["127.0.0.1", "localhost"]));
+        let server = ApiServer::start(&options, |_| {
+            Behaviour::Answer(Answer::error(500, "nobody should ask"))
+        });
+        let node = Self {
+            authority,
+            server,
+            scratch: Scratch::new(),
+        };
+        node.write(&node.good());
+        node
+    }
+
+    fn good(&self) -> String {
+        self.yaml(&self.server.url(), Credentials::Token("sesame"))
+    }
+
+    fn yaml(&self, server: &str, credentials: Credentials) -> String {
+        let authority = self.authority.pem();
+        let kubeconfig = Kubeconfig {
+            server,
+            authority: Some(&authority),
+            tls_server_name: None,
+            credentials,
+        };
+        kubeconfig.yaml()
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.scratch.path().join("kubeconfig")
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.kubeconfig(), text).unwrap();
+    }
+
+    /// The good kubeconfig with another text in one place.
+    fn good_but(&self, from: &str, to: &str) -> String {
+        let good = self.good();
+        assert!(good.contains(from), "{good}");
+        good.replace(from, to)
+    }
+
+    /// STATUS of the node with these settings of `kubernetes`.
+    fn status(&self, kubernetes: &Value) -> Outcome {
+        self.status_under(&[], kubernetes)
+    }
+
+    fn status_under(&self, wrapper: &[&str], kubernetes: &Value) -> Outcome {
+        let mut plugin = match wrapper {
+            [] => applet("msm-cni"),
+            wrapper => applet_under(wrapper, "msm-cni"),
+        };
+        plugin
+            .env("CNI_COMMAND", "STATUS")
+            .env("CNI_PATH", "/opt/cni/bin");
+        let mut configuration = json!({
+            "cniVersion": "1.1.0", "name": "k8s-pod-network", "type": "msm-cni",
+            "kubernetes": {"kubeConfig": self.kubeconfig()},
+        });
+        for (key, value) in kubernetes.as_object().unwrap() {
+            configuration["kubernetes"][key] = value.clone();
+        }
+        let outcome = run_with_input(&mut plugin, &configuration.to_string());
+        assert!(outcome.took < Duration::from_secs(1), "{outcome}");
+        assert_eq!(self.server.connections(), 0, "{outcome}");
+        outcome
+    }
+
+    /// STATUS has to name the kubeconfig, what to do about it, and all of `causes`.
+    #[track_caller]
+    fn is_unusable(&self, causes: &[&str]) {
+        self.names_the_kubeconfig(self.status(&json!({})), causes);
+    }
+
+    fn each_is_unusable(&self, kubeconfigs: &[(String, &[&str])]) {
+        for (text, causes) in kubeconfigs {
+            self.write(text);
+            self.is_unusable(causes);
+        }
+    }
+
+    #[track_caller]
+    fn names_the_kubeconfig(&self, outcome: Outcome, causes: &[&str]) {
+        let said = outcome.to_string();
+        let message = refused(outcome, UNAVAILABLE);
+        let path = self.kubeconfig();
+        let sentence = format!(
+            "the kubeconfig {} cannot be used; the installer of msm-cni writes it: ",
+            path.display()
+        );
+        assert!(message.starts_with(&sentence), "{message}\n{said}");
+        for cause in causes {
+            assert!(message.contains(cause), "{cause:?} is not in {message:?}");
+        }
+        assert!(!said.contains("sesame"), "{said}");
+    }
+}
+
+#[track_caller]
+fn is_ready(outcome: Outcome) -> Outcome {
+    let outcome = outcome.succeeded();
+    assert_eq!(outcome.stdout, "", "{outcome}");
+    outcome
+}
+
+#[test]
+fn a_node_that_can_add_pods_is_ready() {
+    if cannot_run(&["ip", "iptables-nft-restore"]) {
+        return;
+    }
+    let node = Node::new();
+    for backend in ["auto", "nftables", "iptables", ""] {
+        is_ready(node.status(&json!({"interceptName": backend})));
+    }
+    let port = node.server.address().port();
+    let client = node.authority.client("msm-cni");
+    fs::write(node.scratch.path().join("token"), "sesame\n").unwrap();
+    for kubeconfig in [
+        node.yaml(
+            &format!("https://localhost:{port}"),
+            Credentials::Token("sesame"),
+        ),
+        node.yaml("https://api.example:6443", Credentials::TokenFile("token")),
+        node.yaml("https://[::1]", Credentials::Client(&client)),
+        Kubeconfig {
+            server: "https://10.96.0.1",
+            authority: None,
+            tls_server_name: Some("kubernetes"),
+            credentials: Credentials::Token("sesame"),
+        }
+        .yaml(),
+    ] {
+        node.write(&kubeconfig);
+        is_ready(node.status(&json!({})));
+    }
+}
+
+#[test]
+fn a_kubeconfig_without_a_context_to_use_is_named() {
+    let node = Node::new();
+    let swap = |from: &str, to: &str| node.good_but(from, to);
+    node.each_is_unusable(&[
+        (String::new(), &["it is empty"]),
+        ("# nothing\n".to_owned(), &["it is empty"]),
+        ("a: [b".to_owned(), &["neither YAML nor JSON", "line 2"]),
+        ("{\"a\": ".to_owned(), &["neither YAML nor JSON"]),
+        ("\0\u{1}".to_owned(), &["neither YAML nor JSON"]),
+        ("- a\n".to_owned(), &["the kubeconfig is not a mapping"]),
+        ("x".repeat(2 << 20), &["larger than 1024 KiB"]),
+        (
+            swap("current-context", "no-context"),
+            &["no current-context", "msm-cni-context"],
+        ),
+        (
+            swap("current-context: msm-cni-context", "current-context: x"),
+            &["\"x\" in its contexts", "msm-cni-context"],
+        ),
+        (
+            swap("cluster: local", "cluster: remote"),
+            &["\"remote\" in its clusters", "local"],
+        ),
+        (
+            swap("user: msm-cni\n", "user: somebody\n"),
+            &["\"somebody\" in its users", "msm-cni"],
+        ),
+        (swap("cluster: local", ""), &["context.cluster is missing"]),
+    ]);
+    fs::write(node.kubeconfig(), [0xff, 0xfe]).unwrap();
+    node.is_unusable(&["not UTF-8"]);
+}
+
+#[test]
+fn a_kubeconfig_without_a_server_to_trust_is_named() {
+    let node = Node::new();
+    let server = format!("server: {}", node.server.url());
+    let server = |to: &str| node.good_but(&server, to);
+    let authority = STANDARD.encode(node.authority.pem());
+    let authority = format!("certificate-authority-data: \"{authority}\"");
+    let authority = |to: &str| node.good_but(&authority, to);
+    node.each_is_unusable(&[
+        (server("server: \"\""), &["cluster.server is missing"]),
+        (
+            server("server: http://127.0.0.1"),
+            &["cluster.server is not a usable URL", "https://"],
+        ),
+        (server("server: [a]"), &["cluster.server is not a text"]),
+        (
+            server("server: https://a/\n    proxy-url: http://b"),
+            &["cluster.proxy-url is not supported", "a direct connection"],
+        ),
+        (
+            authority("namespace: x"),
+            &["cluster.certificate-authority is missing"],
+        ),
+        (
+            authority("certificate-authority-data: \"!\""),
+            &["cluster.certificate-authority-data is not base64"],
+        ),
+        (
+            authority("certificate-authority-data: QUFBQQ=="),
+            &["certificate-authority holds no PEM certificate"],
+        ),
+        (
+            authority("certificate-authority: ca.crt"),
+            &["reading", "/ca.crt", "No such file"],
+        ),
+        (
+            authority("certificate-authority: /etc/passwd"),
+            &["certificate-authority holds no PEM certificate"],
+        ),
+        (
+            authority("certificate-authority-data: QUFB\n    insecure-skip-tls-verify: true"),
+            &["insecure-skip-tls-verify", "drop one of them"],
+        ),
+    ]);
+}
+
+#[test]
+fn a_kubeconfig_that_does_not_say_who_we_are_is_named() {
+    let node = Node::new();
+    let user = |to: &str| node.good_but("token: \"sesame\"", to);
+    let mixed = Identity {
+        certificate_pem: node.authority.client("a").certificate_pem,
+        key_pem: node.authority.client("b").key_pem,
+    };
+    fs::write(node.scratch.path().join("empty"), "\n").unwrap();
+    let mixed = node.yaml("https://127.0.0.1", Credentials::Client(&mixed));
+    node.each_is_unusable(&[
+        (user(""), &["neither a token nor a client certificate"]),
+        (
+            user("token: \"\""),
+            &["neither a token nor a client certificate"],
+        ),
+        (
+            user("token: \"a b\""),
+            &["its user.token holds characters that no token has"],
+        ),
+        (user("token: \" \""), &["its user.token is empty"]),
+        (
+            user("tokenFile: empty"),
+            &["its user.tokenFile /", "/empty is empty"],
+        ),
+        (user("token: [a]"), &["user.token is not a text"]),
+        (
+            user("tokenFile: nowhere"),
+            &["reading", "/nowhere", "No such file"],
+        ),
+        (
+            user("tokenFile: /dev/null"),
+            &["/dev/null is not a regular file"],
+        ),
+        (
+            user("exec: {command: aws}"),
+            &["user.exec is not supported", "use a token"],
+        ),
+        (
+            user("auth-provider: {name: oidc}"),
+            &["user.auth-provider is not supported"],
+        ),
+        (
+            user("username: a\n    password: b"),
+            &["user.username is not supported"],
+        ),
+        (
+            user("client-certificate-data: QUFB"),
+            &["user.client-key is missing"],
+        ),
+        (
+            user("client-key-data: QUFB"),
+            &["user.client-certificate is missing"],
+        ),
+        (
+            user("client-certificate-data: QUFB\n    client-key-data: QUFB"),
+            &["client-certificate holds nothing usable"],
+        ),
+        (
+            mixed,
+            &["client-certificate and client-key cannot be used together"],
+        ),
+    ]);
+}
+
+#[test]
+fn a_kubeconfig_that_is_no_readable_file_is_named() {
+    if cannot_run(&["setpriv"]) {
+        return;
+    }
+    let node = Node::new();
+    let path = node.kubeconfig();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
+    // Root reads what he may not read.
+    let wrapper = [
+        "setpriv",
+        "--bounding-set=-dac_override,-dac_read_search",
+        "--inh-caps=-dac_override,-dac_read_search",
+    ];
+    let unreadable = node.status_under(&wrapper, &json!({}));
+    node.names_the_kubeconfig(unreadable, &["reading", "Permission denied"]);
+
+    fs::remove_file(&path).unwrap();
+    node.is_unusable(&["reading", "No such file"]);
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    node.is_unusable(&["not a regular file"]);
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    node.is_unusable(&["not a regular file"]);
+}
+
+#[test]
+fn no_socket_but_netlinks_is_opened() {
+    if cannot_run(&["ip", "strace", "iptables-nft-restore"]) {
+        return;
+    }
+    let node = Node::new();
+    let port = node.server.address().port();
+    for server in [node.server.url(), format!("https://localhost:{port}")] {
+        node.write(&node.yaml(&server, Credentials::Token("sesame")));
+        for backend in ["nftables", "iptables"] {
+            let trace = ["strace", "-f", "-e", "trace=socket,connect"];
+            let outcome = is_ready(node.status_under(&trace, &json!({"interceptName": backend})));
+            assert!(outcome.stderr.contains("socket(AF_NETLINK"), "{outcome}");
+            // iptables asks the host's name service, by a socket in the file system, whether
+            // a number is a user's name.
+            let is_other = |line: &&str| match backend {
+                "nftables" => line.contains("connect(") || !line.contains("AF_NETLINK"),
+                _ => line.contains("AF_INET"),
+            };
+            let is_call = |line: &&str| line.contains("socket(") || line.contains("connect(");
+            let other = outcome.stderr.lines().filter(is_call).find(is_other);
+            assert_eq!(other, None, "{outcome}");
+        }
+    }
+}
+
+#[test]
+fn the_nodes_own_namespace_is_left_as_it_was() {
+    if cannot_run(&["ip", "nft", "iptables-nft-restore"]) {
+        return;
+    }
+    let node = Node::new();
+    let own = Namespace::new();
+    let before = own.rules();
+    for backend in ["nftables", "iptables"] {
+        is_ready(own.run(|| node.status(&json!({"interceptName": backend}))));
+        assert_eq!(own.rules(), before);
+    }
+}
+
+#[test]
+fn without_the_tools_iptables_is_unusable_and_nftables_is_not() {
+    if cannot_run(&["unshare", "mount", "sh"]) {
+        return;
+    }
+    let node = Node::new();
+    for backend in ["auto", "nftables"] {
+        is_ready(node.status_under(&WITHOUT_TOOLS, &json!({"interceptName": backend})));
+    }
+    let outcome = node.status_under(&WITHOUT_TOOLS, &json!({"interceptName": "iptables"}));
+    let message = refused(outcome, UNAVAILABLE);
+    assert!(
+        message.contains("there is no iptables-restore in /usr/sbin, ")
+            && message.contains("install iptables on the node, or use nftables"),
+        "{message}"
+    );
+}
+
+#[test]
+fn without_nf_tables_iptables_is_used_or_both_are_named() {
+    if cannot_run(&["unshare", "mount", "sh", "strace", "iptables-nft-restore"]) {
+        return;
+    }
+    let node = Node::new();
+    let outcome = is_ready(node.status_under(&WITHOUT_NF_TABLES, &json!({})));
+    assert!(outcome.stderr.contains("using iptables"), "{outcome}");
+    is_ready(node.status_under(&WITHOUT_NF_TABLES, &json!({"interceptName": "iptables"})));
+
+    let nftables = "this kernel's nftables does not support netlink; load nf_tables";
+    let iptables = "there is no iptables-restore in";
+    let outcome = node.status_under(&WITHOUT_NF_TABLES, &json!({"interceptName": "nftables"}));
+    let message = refused(outcome, UNAVAILABLE);
+    assert!(message.contains(nftables), "{message}");
+    assert!(!message.contains(iptables), "{message}");
+
+    let neither = [
+        &WITHOUT_TOOLS[..],
+        &["/usr/bin/strace"],
+        &WITHOUT_NF_TABLES[1..],
+    ]
+    .concat();
+    let message = refused(node.status_under(&neither, &json!({})), UNAVAILABLE);
+    for part in [
+        "neither nftables nor iptables can be used",
+        nftables,
+        iptables,
+    ] {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+#[test]
+fn without_privilege_no_backend_is_usable() {
+    if cannot_run(&["setpriv", "iptables-nft-restore"]) {
+        return;
+    }
+    let node = Node::new();
+    let drop = |capability: &str| {
+        let (bounding, inherited) = (
+            format!("--bounding-set=-{capability}"),
+            format!("--inh-caps=-{capability}"),
+        );
+        let wrapper = ["setpriv", &bounding, &inherited];
+        ["auto", "nftables", "iptables"].map(|backend| {
+            let outcome = node.status_under(&wrapper, &json!({"interceptName": backend}));
+            refused(outcome, UNAVAILABLE)
+        })
+    };
+    for message in drop("all").into_iter().chain(drop("sys_admin")) {
+        assert!(message.contains("CAP_SYS_ADMIN"), "{message}");
+    }
+    let [auto, nftables, iptables] = drop("net_admin");
+    for message in [auto, nftables] {
+        assert!(message.contains("CAP_NET_ADMIN"), "{message}");
+    }
+    // The tool's own words.
+    assert!(iptables.contains("you must be root"), "{iptables}");
+}
+
+#[test]
+fn a_file_beside_is_looked_for_where_the_kubeconfig_is() {
+    let node = Node::new();
+    let beside = |name: &str| -> Box<Path> { node.scratch.path().join(name).into() };
+    node.write(&node.yaml("https://127.0.0.1", Credentials::TokenFile("tokens/now")));
+    node.is_unusable(&[beside("tokens/now").to_str().unwrap()]);
+}

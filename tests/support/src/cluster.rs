@@ -1,0 +1,164 @@
+//! A node as the plugin meets it: an API server that knows one pod, a kubeconfig for it,
+//! and the plugin run on a sandbox as a runtime runs it.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::api_server::{
+    Answer, ApiServer, Authority, Behaviour, Credentials, KeyKind, Kubeconfig, Options, PodSpec,
+    Request, pod_json,
+};
+use crate::applet;
+use crate::command::{Outcome, run_with_input};
+use crate::netns::Namespace;
+use crate::scratch::Scratch;
+
+/// The pod's namespace.
+pub const K8S_NAMESPACE: &str = "media";
+/// The pod's name.
+pub const K8S_NAME: &str = "camera-7d9c5b6f4-x7k2p";
+/// The pod's UID.
+pub const K8S_UID: &str = "5f2c1d1e-8a35-4b7a-9f5d-1c2b3a4d5e6f";
+/// The label that decides.
+pub const INJECT: &str = "sidecar.mediastreamingmesh.io/inject";
+/// The labels of a pod that asks for a redirect.
+pub const LABELLED: &[(&str, &str)] = &[("app", "camera"), (INJECT, "true")];
+
+/// An API server that knows one pod, and a node's kubeconfig for it.
+pub struct Cluster {
+    pub server: ApiServer,
+    scratch: Scratch,
+    /// The pod as the API server shows it.
+    pod: Arc<Mutex<Value>>,
+}
+
+impl Cluster {
+    /// With a pod of these labels and annotations.
+    pub fn new(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Self {
+        let authority = Authority::new(KeyKind::Ecdsa);
+        let pod = Arc::new(Mutex::new(pod_of(labels, annotations)));
+        let shown = Arc::clone(&pod);
+        let path = format!("/api/v1/namespaces/{K8S_NAMESPACE}/pods/{K8S_NAME}");
+        let handler = move |request: &Request| {
+            Behaviour::Answer(if request.path == path {
+                Answer::object(&shown.lock().unwrap())
+            } else {
+                Answer::error(404, "no such pod")
+            })
+        };
+        let options = Options {
+            // Read together with the answer or before it, by chance: system calls are counted.
+            tickets: 0,
+            ..Options::new(authority.server(&["127.0.0.1"]))
+        };
+        let server = ApiServer::start(&options, handler);
+        let scratch = Scratch::new();
+        let kubeconfig = Kubeconfig {
+            server: &server.url(),
+            authority: Some(&authority.pem()),
+            tls_server_name: None,
+            credentials: Credentials::Token("sesame"),
+        };
+        kubeconfig.write(&scratch.path().join("kubeconfig"));
+        Self {
+            server,
+            scratch,
+            pod,
+        }
+    }
+
+    /// From now on the pod has these labels and annotations.
+    pub fn show(&self, labels: &[(&str, &str)], annotations: &[(&str, &str)]) {
+        *self.pod.lock().unwrap() = pod_of(labels, annotations);
+    }
+
+    /// The least that a node's configuration says, with `more` keys at its top.
+    pub fn configuration(&self, more: &Value) -> Value {
+        let mut configuration = json!({
+            "cniVersion": "1.0.0", "name": "k8s-pod-network", "type": "msm-cni",
+            "kubernetes": {
+                "kubeConfig": self.scratch.path().join("kubeconfig"),
+                "podLookupTimeoutSeconds": 5,
+            },
+            "prevResult": previous_result(),
+        });
+        merge(&mut configuration, more);
+        configuration
+    }
+
+    /// Runs a verb on a sandbox.
+    pub fn run(&self, verb: &str, sandbox: &Namespace, more: &Value) -> Outcome {
+        let mut request = request(applet("msm-cni"), verb, &sandbox.path());
+        run_with_input(&mut request, &self.configuration(more).to_string())
+    }
+
+    /// ADD that has to succeed, and to hand on what came.
+    #[track_caller]
+    pub fn added(&self, sandbox: &Namespace, more: &Value) {
+        let outcome = self.run("ADD", sandbox, more).succeeded();
+        let reply: Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
+        assert_eq!(reply, previous_result(), "{outcome}");
+    }
+}
+
+/// The message of an answer that has to be this error.
+#[track_caller]
+pub fn refused(outcome: Outcome, code: u64) -> String {
+    let outcome = outcome.exited(1);
+    let error: Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
+    assert_eq!(error["code"], code, "{outcome}");
+    let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+    format!("{}: {}", text("msg"), text("details"))
+}
+
+/// The plugin as a runtime asks it to do something to a sandbox.
+pub fn request(mut plugin: Command, verb: &str, netns: &Path) -> Command {
+    let arguments = format!(
+        "IgnoreUnknown=1;K8S_POD_NAMESPACE={K8S_NAMESPACE};K8S_POD_NAME={K8S_NAME};\
+         K8S_POD_INFRA_CONTAINER_ID=c0ffee;K8S_POD_UID={K8S_UID}"
+    );
+    plugin
+        .env("CNI_COMMAND", verb)
+        .env("CNI_CONTAINERID", "c0ffee")
+        .env("CNI_NETNS", netns)
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_PATH", "/opt/cni/bin")
+        .env("CNI_ARGS", arguments);
+    plugin
+}
+
+fn previous_result() -> Value {
+    json!({
+        "cniVersion": "1.0.0",
+        "interfaces": [{"name": "eth0", "sandbox": "/var/run/netns/x"}],
+        "ips": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 0}],
+    })
+}
+
+fn pod_of(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Value {
+    pod_json(&PodSpec {
+        namespace: K8S_NAMESPACE,
+        name: K8S_NAME,
+        uid: K8S_UID,
+        labels,
+        annotations,
+    })
+}
+
+/// Puts the members of `more` into `object`, level by level.
+fn merge(object: &mut Value, more: &Value) {
+    for (key, value) in more.as_object().unwrap() {
+        match &mut object[key] {
+            known @ Value::Object(_) => merge(known, value),
+            other => *other = value.clone(),
+        }
+    }
+}
+
+/// The configuration of that backend.
+pub fn by(backend: &str) -> Value {
+    json!({"kubernetes": {"interceptName": backend}})
+}

@@ -1,0 +1,454 @@
+//! A node as the installer's container sees it: the host's directories mounted below a root
+//! of the test's own, a service account as the kubelet mounts it, and the installer running.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::scratch::Scratch;
+use crate::{applet, executable, find_tool};
+
+/// When a condition that does not come true counts as a failure.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const NET_DIR: &str = "host/etc/cni/net.d";
+pub const BIN_DIR: &str = "host/opt/cni/bin";
+pub const KUBECONFIG: &str = "host/etc/cni/net.d/ZZZ-msm-cni-kubeconfig";
+pub const SERVICE_ACCOUNT: &str = "var/run/secrets/kubernetes.io/serviceaccount";
+/// A network's configuration, and the file that it is in.
+pub const CONF: &str = "10-calico.conflist";
+pub const CONF_PATH: &str = "host/etc/cni/net.d/10-calico.conflist";
+pub const CALICO: &str = r#"{
+  "name": "k8s-pod-network",
+  "cniVersion": "0.3.1",
+  "plugins": [
+    {"type": "calico", "mtu": 1440},
+    {"type": "portmap", "snat": true}
+  ]
+}
+"#;
+/// A certificate; nobody connects by it.
+const AUTHORITY: &str = include_str!("../../fixtures/authority.crt");
+
+/// The tree of a node.
+pub struct Node {
+    scratch: Scratch,
+    /// In whose name tokens are mounted, counted up.
+    mounts: AtomicU32,
+    /// What may be in no log.
+    secrets: Mutex<Vec<String>>,
+}
+
+/// Inode and time of the last change of every file: what was written, has others.
+pub type Stamps = BTreeMap<PathBuf, (u64, i64, i64)>;
+
+impl Node {
+    /// A node with a service account and empty directories.
+    pub fn new() -> Self {
+        Self::with_account("first.token.x", AUTHORITY)
+    }
+
+    /// The same with another service account.
+    pub fn with_account(token: &str, authority: &str) -> Self {
+        let node = Self {
+            scratch: Scratch::new(),
+            mounts: AtomicU32::new(0),
+            secrets: Mutex::default(),
+        };
+        for directory in [NET_DIR, BIN_DIR, SERVICE_ACCOUNT] {
+            fs::create_dir_all(node.path(directory)).unwrap();
+        }
+        for file in ["token", "ca.crt", "namespace"] {
+            symlink(
+                format!("..data/{file}"),
+                node.path(SERVICE_ACCOUNT).join(file),
+            )
+            .unwrap();
+        }
+        node.mount_service_account(token, authority);
+        node
+    }
+
+    /// The same with one file in the runtime's configuration directory.
+    pub fn with_conf(name: &str, content: &str) -> Self {
+        let node = Self::new();
+        node.write(&format!("{NET_DIR}/{name}"), content);
+        node
+    }
+
+    pub fn root(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.scratch.path().join(path)
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        let path = self.path(path);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
+    }
+
+    pub fn write(&self, path: &str, content: &str) {
+        let path = self.path(path);
+        fs::write(&path, content)
+            .unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
+    }
+
+    pub fn conf(&self, name: &str) -> String {
+        self.read(&format!("{NET_DIR}/{name}"))
+    }
+
+    /// As the kubelet does it: a new directory, one rename of `..data`, and the old directory
+    /// goes.
+    pub fn mount_service_account(&self, token: &str, authority: &str) {
+        self.keep_secret(token);
+        self.keep_secret(authority.lines().nth(1).unwrap_or_default());
+        let number = self.mounts.fetch_add(1, Ordering::Relaxed);
+        let account = self.path(SERVICE_ACCOUNT);
+        let version = format!("..2026_11_24.{number}");
+        fs::create_dir(account.join(&version)).unwrap();
+        for (name, content) in [
+            ("token", token),
+            ("ca.crt", authority),
+            ("namespace", "msm"),
+        ] {
+            fs::write(account.join(&version).join(name), content).unwrap();
+        }
+        let old = fs::read_link(account.join("..data"));
+        symlink(&version, account.join("..data_tmp")).unwrap();
+        fs::rename(account.join("..data_tmp"), account.join("..data")).unwrap();
+        if let Ok(old) = old {
+            fs::remove_dir_all(account.join(old)).unwrap();
+        }
+    }
+
+    /// From now on an installer that logs it fails its test.
+    pub fn keep_secret(&self, text: &str) {
+        if text.len() > 8 {
+            self.secrets.lock().unwrap().push(text.to_owned());
+        }
+    }
+
+    pub fn rotate_token(&self, token: &str) {
+        self.mount_service_account(token, AUTHORITY);
+    }
+
+    /// Every file below the root but the service account: path, kind or mode, and content
+    /// (executables by their size). What two runs of something can be compared by.
+    pub fn tree(&self) -> String {
+        let mut lines = Vec::new();
+        collect(&self.path("host"), self.root(), &mut lines);
+        lines.sort();
+        lines.concat()
+    }
+
+    /// What was written by when.
+    pub fn stamps(&self) -> Stamps {
+        let mut stamps = Stamps::new();
+        stamp(&self.path("host"), &mut stamps);
+        stamps
+    }
+
+    /// The command line of an installer that serves health on an address of its own.
+    pub fn command(&self, args: &[&str]) -> (Command, SocketAddr) {
+        let health = free_address();
+        let mut command = applet("installer");
+        command
+            .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+            .env("KUBERNETES_SERVICE_PORT", "1")
+            .env("KUBERNETES_NODE_NAME", "node-1")
+            .arg("--root")
+            .arg(self.root())
+            .arg(format!("--health-address={health}"))
+            .args(args);
+        (command, health)
+    }
+
+    /// The same command line run by a tool that makes its surroundings.
+    pub fn command_by(&self, tool: &[&str], args: &[&str]) -> (Command, SocketAddr) {
+        let (installer, health) = self.command(args);
+        let (name, tool_args) = tool.split_first().unwrap();
+        let mut command = Command::new(find_tool(name).unwrap());
+        command
+            .args(tool_args)
+            .arg(executable())
+            .arg("installer")
+            .args(installer.get_args())
+            .env_clear()
+            .envs(
+                installer
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            );
+        (command, health)
+    }
+
+    /// Starts the installer.
+    pub fn start(&self, args: &[&str]) -> Installer<'_> {
+        let (command, health) = self.command(args);
+        Installer::start(self, command, health)
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn installed(&self, args: &[&str]) -> Installer<'_> {
+        let installer = self.start(args);
+        installer.becomes_ready();
+        installer
+    }
+}
+
+/// One that no other test uses, of these or of another run on the same machine: the address
+/// is the process, the port the test.
+fn free_address() -> SocketAddr {
+    static NEXT_PORT: AtomicU16 = AtomicU16::new(8000);
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from((Ipv4Addr::new(127, a | 64, b, c), port))
+}
+
+fn stamp(path: &Path, stamps: &mut Stamps) {
+    let metadata = path.symlink_metadata().unwrap();
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            stamp(&entry.unwrap().path(), stamps);
+        }
+    } else {
+        let changed = (metadata.ino(), metadata.ctime(), metadata.ctime_nsec());
+        stamps.insert(path.to_owned(), changed);
+    }
+}
+
+fn collect(path: &Path, root: &Path, lines: &mut Vec<String>) {
+    let shown = path.strip_prefix(root).unwrap().display();
+    // The installer may be at work on it.
+    let Ok(metadata) = path.symlink_metadata() else {
+        return;
+    };
+    if metadata.is_symlink() {
+        let target = fs::read_link(path).unwrap();
+        lines.push(format!("{shown} -> {}\n", target.display()));
+    } else if metadata.is_dir() {
+        lines.push(format!("{shown}/\n"));
+        for entry in fs::read_dir(path).unwrap() {
+            collect(&entry.unwrap().path(), root, lines);
+        }
+    } else {
+        let mode = metadata.mode() & 0o7777;
+        let mut line = format!("{shown} {mode:04o}");
+        match fs::read_to_string(path) {
+            Ok(text) => write!(line, "\n{text}").unwrap(),
+            Err(_) => write!(line, " {} bytes", metadata.len()).unwrap(),
+        }
+        lines.push(line + "\n");
+    }
+}
+
+/// The installer at work; killed when dropped.
+pub struct Installer<'a> {
+    pub node: &'a Node,
+    child: Child,
+    health: SocketAddr,
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl<'a> Installer<'a> {
+    pub fn start(node: &'a Node, mut command: Command, health: SocketAddr) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let lines = Arc::clone(&log);
+        let reader = thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                *lines.lock().unwrap() += &(line + "\n");
+            }
+        });
+        Self {
+            node,
+            child,
+            health,
+            log,
+            reader: Some(reader),
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Fails the test unless `condition` comes true.
+    #[track_caller]
+    pub fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
+        self.until(what, || condition().then_some(()));
+    }
+
+    /// What `condition` comes to; fails the test unless it does.
+    #[track_caller]
+    pub fn until<T>(&self, what: &str, condition: impl Fn() -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            if let Some(value) = condition() {
+                return value;
+            }
+            assert!(
+                start.elapsed() < DEADLINE,
+                "not within {DEADLINE:?}: {what}\n--- log\n{}--- node\n{}",
+                self.log(),
+                self.node.tree()
+            );
+            thread::yield_now();
+        }
+    }
+
+    #[track_caller]
+    pub fn becomes_ready(&self) {
+        self.wait_until("ready", || self.is_ready());
+    }
+
+    /// Fails the test unless it is not ready, for a reason that holds `text`.
+    #[track_caller]
+    pub fn becomes_unready(&self, text: &str) {
+        self.wait_until(&format!("not ready because of {text:?}"), || {
+            self.ready()
+                .is_some_and(|(code, body)| code == 503 && body.contains(text))
+        });
+    }
+
+    /// Status and body of `/readyz`; `None`: nobody answers.
+    pub fn ready(&self) -> Option<(u16, String)> {
+        self.get("/readyz")
+    }
+
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        Self::get_from(self.health, path)
+    }
+
+    /// The same from another address.
+    pub fn get_from(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.get(9..12)?.parse().ok()?, body.to_owned()))
+    }
+
+    pub const fn health(&self) -> SocketAddr {
+        self.health
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// How many lines of the log hold `text`.
+    pub fn logged(&self, text: &str) -> usize {
+        self.log()
+            .lines()
+            .filter(|line| line.contains(text))
+            .count()
+    }
+
+    /// How often something of ours was mended, as `/readyz` tells.
+    pub fn mended(&self) -> u64 {
+        let (_, body) = self.ready().unwrap();
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        body["mended"].as_u64().unwrap()
+    }
+
+    /// What happens in one go as it sees it.
+    pub fn at_once(&self, work: impl FnOnce()) {
+        self.signal(Signal::SIGSTOP);
+        work();
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Ends it and returns exit code, log and how long the end took.
+    pub fn end(mut self, signal: Signal) -> (Option<i32>, String, Duration) {
+        let start = Instant::now();
+        self.signal(signal);
+        let code = self.wait();
+        (code, self.log(), start.elapsed())
+    }
+
+    /// Whether `condition` comes true before the installer ends.
+    #[track_caller]
+    pub fn lives_until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) -> bool {
+        let start = Instant::now();
+        loop {
+            if condition(self) {
+                return true;
+            }
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(
+                start.elapsed() < DEADLINE,
+                "not within {DEADLINE:?}: {what}\n--- log\n{}--- node\n{}",
+                self.log(),
+                self.node.tree()
+            );
+            thread::yield_now();
+        }
+    }
+
+    /// Ends it at once, if it has not ended.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.wait();
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready().is_some_and(|(code, _)| code == 200)
+    }
+
+    /// Waits for its own end; the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.reader.take().map(JoinHandle::join);
+                return status.code();
+            }
+            assert!(start.elapsed() < DEADLINE, "still running\n{}", self.log());
+            thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Installer<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.reader.take().map(JoinHandle::join);
+        if !thread::panicking() {
+            let log = self.log();
+            for secret in &*self.node.secrets.lock().unwrap() {
+                assert!(!log.contains(secret), "{secret:?} is in the log\n{log}");
+            }
+        }
+    }
+}
