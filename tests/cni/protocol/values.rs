@@ -38,21 +38,21 @@ fn what_every_version_refuses() {
 type Refused = &'static [(&'static str, &'static str)];
 
 const OF_ALL: Refused = &[
-    ("[]", "it is a list, not an object"),
-    ("7", "it is a number, not an object"),
-    (r#""sesame""#, "it is a text, not an object"),
-    ("true", "it is true or false, not an object"),
+    ("[]", "an array, not an object"),
+    ("7", "a number, not an object"),
+    (r#""sesame""#, "a string, not an object"),
+    ("true", "a boolean, not an object"),
     (
         r#"{"cniVersion":7}"#,
         "prevResult.cniVersion is 7, which is not a text",
     ),
     (
         r#"{"cniVersion":["sesame"]}"#,
-        "prevResult.cniVersion is a list",
+        "prevResult.cniVersion is an array",
     ),
     (
         r#"{"dns":[]}"#,
-        "prevResult.dns is a list, which is not an object",
+        "prevResult.dns is an array, which is not an object",
     ),
     (r#"{"dns":"10.0.0.1"}"#, r#"prevResult.dns is "10.0.0.1""#),
     (
@@ -73,14 +73,14 @@ const OF_ALL: Refused = &[
     ),
     (
         r#"{"dns":{"options":[[]]}}"#,
-        "prevResult.dns.options[0] is a list",
+        "prevResult.dns.options[0] is an array",
     ),
 ];
 
 const WITH_IP4_AND_IP6: Refused = &[
     (
         r#"{"ip4":[]}"#,
-        "prevResult.ip4 is a list, which is not an object",
+        "prevResult.ip4 is an array, which is not an object",
     ),
     (
         r#"{"ip6":"fd00::1/64"}"#,
@@ -144,7 +144,7 @@ const WITH_INTERFACES: Refused = &[
     ),
     (
         r#"{"interfaces":[{},{"mac":[]}]}"#,
-        "prevResult.interfaces[1].mac is a list",
+        "prevResult.interfaces[1].mac is an array",
     ),
     (
         r#"{"interfaces":[{"sandbox":{"token":"sesame"}}]}"#,
@@ -248,7 +248,7 @@ const WITH_INTERFACES: Refused = &[
     ),
     (
         r#"{"ips":[{"interface":[0]}]}"#,
-        "prevResult.ips[0].interface is a list",
+        "prevResult.ips[0].interface is an array",
     ),
     (
         r#"{"ips":[{"interface":9223372036854775808}]}"#,
@@ -284,7 +284,7 @@ const WITH_IP_VERSION: Refused = &[
     ),
     (
         r#"{"ips":[{"version":["4"]}]}"#,
-        "prevResult.ips[0].version is a list",
+        "prevResult.ips[0].version is an array",
     ),
 ];
 
@@ -319,7 +319,7 @@ const OF_1_1: Refused = &[
     ),
     (
         r#"{"routes":[{"table":[]}]}"#,
-        "prevResult.routes[0].table is a list",
+        "prevResult.routes[0].table is an array",
     ),
     (
         r#"{"routes":[{"scope":{}}]}"#,

@@ -163,7 +163,7 @@ fn another_verb_is_an_error_after_the_network() {
         );
         assert_eq!(error["cniVersion"], "0.4.0");
         assert_error(ask(verb, "{}"), 7, "name");
-        assert_error(ask(verb, "garbage"), 6, "not JSON");
+        assert_error(ask(verb, "garbage"), 6, "not valid JSON");
     }
     assert_error(
         ask(&"X".repeat(100_000), &configuration("1.0.0").to_string()),
