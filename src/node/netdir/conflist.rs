@@ -763,7 +763,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::testing::properties::always_the_same())]
+        #![proptest_config(crate::testing::properties::fixed_seed_config())]
         #[test]
         fn whatever_is_put_in_comes_out_again(
             plugins in plugins(),
