@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::{config, reply, request};
-use crate::redirect::Difference;
+use crate::redirect::{Cause, Difference};
 use crate::{decision, kube, redirect};
 
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ pub enum Error {
 impl From<redirect::NetnsError> for Error {
     fn from(source: redirect::NetnsError) -> Self {
         match source {
-            redirect::NetnsError::Gone { path } => Self::NetnsGone { path },
+            redirect::NetnsError::NotFound { path } => Self::NetnsGone { path },
             source => Self::Netns(source),
         }
     }
@@ -111,19 +111,19 @@ impl Error {
                 Some("set a newer cniVersion in the node's CNI configuration")
             }
             Self::Reply(error) => Some(reply_advice(error)),
+            Self::Netns(error) => netns_advice(error),
+            Self::Apply { source, .. } | Self::Read { source, .. } | Self::NoBackend { source } => {
+                redirect_advice(source)
+            }
             Self::NetnsGone { .. } => Some("the pod was probably deleted"),
             Self::OwnNetns { .. } => Some("set CNI_NETNS_OVERRIDE=1 to redirect it anyway"),
             Self::Annotation { .. } => Some("fix the annotation and recreate the pod"),
             Self::Differs { .. } => Some("delete the pod to have it recreated"),
             Self::Request(_)
             | Self::Stdin { .. }
-            | Self::Netns(_)
             | Self::Lookup(_)
-            | Self::Apply { .. }
-            | Self::Read { .. }
             | Self::NoKubeconfig(_)
-            | Self::NoNetns { .. }
-            | Self::NoBackend { .. } => None,
+            | Self::NoNetns { .. } => None,
         }
     }
 }
@@ -137,6 +137,32 @@ const fn reply_advice(error: &reply::Error) -> &'static str {
         reply::Error::Decode { .. } | reply::Error::Violation(_) => {
             "check the previous plugin in the chain, which made it"
         }
+    }
+}
+
+const fn redirect_advice(error: &redirect::Error) -> Option<&'static str> {
+    match error.cause() {
+        Cause::NftablesUnsupported => Some(
+            "load the kernel modules nf_tables, nft_chain_nat, nft_redir and nft_reject_inet on the node, or set interceptName to iptables",
+        ),
+        Cause::TableOwned => Some("end that process"),
+        Cause::IptablesNotInstalled => {
+            Some("install iptables on the node, or set interceptName to nftables")
+        }
+        Cause::NoBackend => Some(
+            "load the kernel modules nf_tables, nft_chain_nat, nft_redir and nft_reject_inet on the node, or install iptables there",
+        ),
+        Cause::Other => None,
+    }
+}
+
+const fn netns_advice(error: &redirect::NetnsError) -> Option<&'static str> {
+    match error {
+        redirect::NetnsError::InvalidPath { .. } => {
+            Some("give a full path such as /run/netns/NAME, without a trailing slash")
+        }
+        redirect::NetnsError::Proc { .. } => Some("check that /proc is mounted"),
+        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! `msm-iptables`: sets, checks, removes or prints a redirect manually. Executes the options
 //! that `flags` parsed and reports the outcome; the rules are made by `redirect`.
 
+mod advice;
 pub mod flags;
 
 use std::process::ExitCode;
@@ -25,9 +26,7 @@ enum Error {
         netns: String,
         source: redirect::Error,
     },
-    #[error(
-        "the redirect in {netns} does not match the options: {difference}; run the same command without --check to fix it"
-    )]
+    #[error("the redirect in {netns} does not match the options: {difference}")]
     Differs {
         netns: String,
         difference: redirect::Difference,
@@ -36,12 +35,29 @@ enum Error {
     Write(#[source] std::io::Error),
 }
 
+impl Error {
+    /// What the user can do. Appended to the message.
+    const fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Netns(source) => advice::for_netns(source),
+            Self::Redirect { source, .. } => advice::for_redirect(source),
+            Self::Differs { .. } => Some("run the same command without --check to fix it"),
+            Self::Write(_) => None,
+        }
+    }
+}
+
 pub fn run(options: &Options, process: &mut Process) -> ExitCode {
     let printed = execute(options).and_then(|text| process.print(&text).map_err(Error::Write));
     match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            process.eprint_line(&format!("{IPTABLES_APPLET}: {}", error_chain(&error)));
+            let advice = error.advice().map(|advice| format!("; {advice}"));
+            let advice = advice.unwrap_or_default();
+            process.eprint_line(&format!(
+                "{IPTABLES_APPLET}: {}{advice}",
+                error_chain(&error)
+            ));
             ExitCode::FAILURE
         }
     }
