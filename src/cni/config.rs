@@ -483,7 +483,7 @@ mod tests {
     fn invalid_url_is_not_quoted() {
         for (url, reason) in [
             ("http://10.0.0.1", "does not begin with https://"),
-            ("https://user:sesame@10.0.0.1", "holds a user name"),
+            ("https://user:sesame@10.0.0.1", "contains a user name"),
             ("https://10.0.0.1:sesame", "port is not a number"),
         ] {
             let keys = format!(r#""kubernetes":{{"kubeConfig":"/k","kubernetesAPIRoot":"{url}"}}"#);

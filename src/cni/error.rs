@@ -6,8 +6,9 @@ use std::io;
 use std::path::PathBuf;
 
 use super::{config, reply, request};
-use crate::redirect::{Cause, Difference};
-use crate::{decision, kube, redirect};
+use crate::decision;
+use crate::kube::{LookupError, LookupFailure};
+use crate::redirect::{self, Cause, Difference};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -36,7 +37,7 @@ pub enum Error {
     #[error("CNI_NETNS {path} is the plugin's own network namespace, which is the node's")]
     OwnNetns { path: String },
     #[error(transparent)]
-    Lookup(#[from] Box<kube::Error>),
+    Lookup(#[from] Box<LookupError>),
     #[error("pod {pod} has an invalid annotation")]
     Annotation {
         pod: String,
@@ -55,7 +56,7 @@ pub enum Error {
     #[error("the redirect of pod {pod} does not match the expected rules: {difference}")]
     Differs { pod: String, difference: Difference },
     #[error(transparent)]
-    NoKubeconfig(Box<kube::Error>),
+    NoKubeconfig(Box<LookupError>),
     #[error("pods cannot be redirected: no network namespace can be created and entered")]
     NoNetns { source: redirect::NetnsError },
     #[error("pods cannot be redirected: no rules can be written")]
@@ -90,7 +91,7 @@ impl Error {
             | Self::Reply(reply::Error::Missing { .. })
             | Self::Annotation { .. } => 7,
             Self::Netns(_) | Self::NetnsGone { .. } | Self::OwnNetns { .. } => 8,
-            Self::Lookup(source) => lookup_code(source),
+            Self::Lookup(error) => lookup_code(error),
             Self::NoKubeconfig(_) | Self::NoNetns { .. } | Self::NoBackend { .. } => 50,
             Self::Apply { source, .. } | Self::Read { source, .. } => redirect_code(source),
             Self::Differs { .. } => 113,
@@ -112,6 +113,7 @@ impl Error {
             }
             Self::Reply(error) => Some(reply_advice(error)),
             Self::Netns(error) => netns_advice(error),
+            Self::Lookup(error) | Self::NoKubeconfig(error) => Some(lookup_advice(error)),
             Self::Apply { source, .. } | Self::Read { source, .. } | Self::NoBackend { source } => {
                 redirect_advice(source)
             }
@@ -119,12 +121,33 @@ impl Error {
             Self::OwnNetns { .. } => Some("set CNI_NETNS_OVERRIDE=1 to redirect it anyway"),
             Self::Annotation { .. } => Some("fix the annotation and recreate the pod"),
             Self::Differs { .. } => Some("delete the pod to have it recreated"),
-            Self::Request(_)
-            | Self::Stdin { .. }
-            | Self::Lookup(_)
-            | Self::NoKubeconfig(_)
-            | Self::NoNetns { .. } => None,
+            Self::Request(_) | Self::Stdin { .. } | Self::NoNetns { .. } => None,
         }
+    }
+}
+
+const fn lookup_code(error: &LookupError) -> u32 {
+    match error {
+        LookupError::Kubeconfig { .. } => 107,
+        LookupError::Failed { failure, .. } => match failure {
+            LookupFailure::Overloaded => 11,
+            LookupFailure::Unreachable => 100,
+            LookupFailure::Untrusted => 101,
+            LookupFailure::Unauthorized => 102,
+            LookupFailure::Forbidden => 103,
+            LookupFailure::NotFound => 104,
+            LookupFailure::Replaced => 105,
+            LookupFailure::UnexpectedResponse => 106,
+        },
+    }
+}
+
+const fn redirect_code(error: &redirect::Error) -> u32 {
+    match error {
+        error if error.is_unsupported() => 111,
+        redirect::Error::Neither { .. } => 111,
+        redirect::Error::Nftables { .. } => 110,
+        redirect::Error::Iptables { .. } => 112,
     }
 }
 
@@ -166,25 +189,22 @@ const fn netns_advice(error: &redirect::NetnsError) -> Option<&'static str> {
     }
 }
 
-const fn lookup_code(error: &kube::Error) -> u32 {
+const fn lookup_advice(error: &LookupError) -> &'static str {
     match error {
-        kube::Error::Overloaded { .. } => 11,
-        kube::Error::Unreachable { .. } => 100,
-        kube::Error::Untrusted { .. } => 101,
-        kube::Error::Unauthorized { .. } => 102,
-        kube::Error::Forbidden { .. } => 103,
-        kube::Error::NotFound { .. } => 104,
-        kube::Error::Replaced { .. } => 105,
-        kube::Error::BadAnswer { .. } => 106,
-        kube::Error::Kubeconfig { .. } => 107,
-    }
-}
-
-const fn redirect_code(error: &redirect::Error) -> u32 {
-    match error {
-        error if error.is_unsupported() => 111,
-        redirect::Error::Neither { .. } => 111,
-        redirect::Error::Nftables { .. } => 110,
-        redirect::Error::Iptables { .. } => 112,
+        LookupError::Kubeconfig { .. } => "the installer of msm-cni writes this file",
+        LookupError::Failed { failure, .. } => match failure {
+            LookupFailure::Overloaded => "the next start of the pod repeats the request",
+            LookupFailure::Unreachable => "check that it is running and reachable from this node",
+            LookupFailure::Untrusted => {
+                "check its names and dates, and the kubeconfig's server and certificate-authority"
+            }
+            LookupFailure::Unauthorized => "check the token or client certificate",
+            LookupFailure::Forbidden => "grant the kubeconfig's user the verb get on pods",
+            LookupFailure::NotFound => "it was probably deleted in the meantime",
+            LookupFailure::Replaced => "this sandbox is obsolete",
+            LookupFailure::UnexpectedResponse => {
+                "check that it is the address of a Kubernetes API server"
+            }
+        },
     }
 }

@@ -20,7 +20,7 @@ use request::{Request, Verb};
 use version::Version;
 
 use crate::decision::{self, Decision, Precheck, Reason, Stub};
-use crate::kube::{self, PodRef};
+use crate::kube::{self, PodQuery, PodRef};
 use crate::logging;
 use crate::names::CNI_APPLET;
 use crate::process::{Process, Stdout, StdoutPolicy, eprint_line, exit_on_panic};
@@ -255,13 +255,13 @@ fn target(request: &Request, settings: &Settings) -> Result<Target, Error> {
         Precheck::Lookup(pod) => pod,
     };
     let netns = open_netns(request)?;
-    let lookup = kube::Lookup {
+    let query = PodQuery {
         kubeconfig: &settings.kubeconfig,
         server: settings.server.as_ref(),
         pod,
         timeout: settings.lookup_timeout,
     };
-    let facts = kube::fetch_pod(&lookup).map_err(Box::new)?;
+    let facts = kube::fetch_pod(&query).map_err(Box::new)?;
     let decision =
         decision::decide(&facts, &settings.redirect).map_err(|source| Error::Annotation {
             pod: name(pod),

@@ -14,10 +14,13 @@ use serde_json::Value;
 use super::plugin::{self, Outcome, SECRET, assert_printable};
 use crate::cni::request::Request;
 use crate::decision::{Decision, decide};
-use crate::kube::parts::{
-    Client, ClientConfig, DataOrFile, Kubeconfig, Server, TlsVerify, parse_yaml,
-};
-use crate::kube::{Pod, PodRef};
+use crate::kube::client::Client;
+use crate::kube::config::client_config::ClientConfig;
+use crate::kube::config::fields::DataOrFile;
+use crate::kube::config::kubeconfig::{Kubeconfig, TlsVerify};
+use crate::kube::config::yaml::parse as parse_yaml;
+use crate::kube::tls::PemIdentity;
+use crate::kube::{Pod, Server};
 use crate::process::Vars;
 use crate::redirect::Redirect;
 use crate::redirect::diff::{Listed, Listing};
@@ -136,21 +139,24 @@ pub fn kubeconfig(text: &[u8]) {
         Ok(&config.server),
         "its URL parses differently"
     );
-    let inline = |data| match data {
-        DataOrFile::Inline(bytes) => Some(bytes),
+    let data = |source| match source {
+        DataOrFile::Data(bytes) => Some(bytes),
         DataOrFile::File(_) => None,
     };
     let config = ClientConfig {
         server: config.server,
         tls_server_name: config.tls_server_name,
-        authorities: match config.trust {
-            TlsVerify::CaBundle(bundle) => inline(bundle),
+        ca_bundle: match config.tls_verify {
+            TlsVerify::CaBundle(bundle) => data(bundle),
             TlsVerify::Skip => None,
         },
         token: None,
-        client: config
-            .client
-            .and_then(|client| inline(client.certificate).zip(inline(client.key))),
+        identity: config.client_certificate.and_then(|client| {
+            Some(PemIdentity {
+                certificate: data(client.certificate)?,
+                key: data(client.key)?,
+            })
+        }),
     };
     if let Err(error) = Client::new(&config) {
         let error = error_chain(&error);
@@ -160,10 +166,7 @@ pub fn kubeconfig(text: &[u8]) {
 
 /// The API server's answer to a pod lookup, up to the rules of its redirect.
 pub fn pod(body: &[u8]) {
-    let Ok(wanted) = PodRef::new("media", "web", Some("1")) else {
-        return;
-    };
-    let read = || Pod::from_json(body, &wanted);
+    let read = || Pod::from_json(body);
     assert_eq!(
         format!("{:?}", read()),
         format!("{:?}", read()),
