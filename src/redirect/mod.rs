@@ -9,6 +9,7 @@ pub mod id;
 pub mod iptables;
 mod netns;
 pub mod nft;
+pub mod parameters;
 pub mod policy;
 pub mod rules;
 
@@ -16,7 +17,7 @@ use crate::text::error_chain;
 
 pub use diff::{Change, Difference};
 pub use netns::{Error as NetnsError, Netns};
-pub use policy::{Backend, Ipv6Mode, add};
+pub use policy::Backend;
 pub use rules::Redirect;
 
 /// Why a redirect cannot be written, read or removed.

@@ -28,7 +28,8 @@ use crate::redirect::nft;
 use crate::redirect::nft::compile::decompile;
 use crate::redirect::nft::list;
 use crate::redirect::nft::netlink::Socket;
-use crate::redirect::policy::{Cidr, Family, Ipv6Mode, LONGEST_LIST, Port, Uid};
+use crate::redirect::parameters::LIST_LIMIT;
+use crate::redirect::policy::{Cidr, Family, Ipv6Mode, Port, Uid};
 use crate::redirect::rules::{Chain, Redirect, Role, RuleSet, Scope};
 
 const CASES: u32 = 24;
@@ -181,7 +182,7 @@ fn survives_iptables(redirect: &Redirect, variant: Variant) -> Result<(), TestCa
 
 /// All lists have their maximum length, with the longest ranges of one family.
 fn longest(ipv6: Ipv6Mode, family: Family) -> Redirect {
-    let ports = |first: u16| (first..).take(LONGEST_LIST).filter_map(Port::new).collect();
+    let ports = |first: u16| (first..).take(LIST_LIMIT).filter_map(Port::new).collect();
     let address = |number: u128| match family {
         Family::Ipv4 => IpAddr::from(
             (0xc0a8_0001 + number * 512)
@@ -200,7 +201,7 @@ fn longest(ipv6: Ipv6Mode, family: Family) -> Redirect {
         ports: ports(60_000),
         proxy_port: Port::new(65_535).unwrap(),
         proxy_uid: Uid::new(highest_uid()).unwrap(),
-        exclude_cidrs: (0..LONGEST_LIST).filter_map(range).collect(),
+        exclude_cidrs: (0..LIST_LIMIT).filter_map(range).collect(),
         ipv6,
         inbound_ports: ports(61_000),
     }
@@ -254,12 +255,12 @@ fn redirects() -> impl Strategy<Value = Redirect> {
         Just(Ipv6Mode::Reject)
     ];
     (
-        vec(port.clone(), 1..=LONGEST_LIST),
+        vec(port.clone(), 1..=LIST_LIMIT),
         port.clone(),
         uid,
-        vec(cidrs(), 0..=LONGEST_LIST),
+        vec(cidrs(), 0..=LIST_LIMIT),
         mode,
-        vec(port, 0..=LONGEST_LIST),
+        vec(port, 0..=LIST_LIMIT),
     )
         .prop_map(
             |(ports, proxy_port, proxy_uid, exclude_cidrs, ipv6, inbound_ports)| Redirect {

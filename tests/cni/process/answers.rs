@@ -51,7 +51,7 @@ fn an_answer_is_given_or_the_exit_code_says_so() {
             let outcome = run_with_input(&mut plugin, &configuration(0).to_string());
             let outcome = outcome.exited(i32::from(answers && !taken));
             if answers && !taken && !redirections.contains("2>&-") {
-                outcome.complains_about("writing the answer to standard output");
+                outcome.complains_about("writing the reply to standard output");
             }
         }
         for verb in ["ADD", "DEL", "STATUS", "NEW"] {
@@ -188,6 +188,6 @@ fn a_pipe_that_does_not_wait_is_a_failure() {
         .unwrap();
     let (status, stderr) = end(start_add(impatient));
     assert_eq!(status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("writing the answer"), "{stderr}");
+    assert!(stderr.contains("writing the reply"), "{stderr}");
     drop(reader);
 }

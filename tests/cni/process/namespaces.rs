@@ -175,11 +175,11 @@ fn a_namespace_that_lies_behind_an_odd_path_is_one() {
 fn what_to_do_about_a_path_is_said() {
     let cluster = node();
     let full = "give a full path such as /run/netns/NAME";
-    let gone = "CNI_NETNS \\\"/run/netns/gone\\\"";
+    let gone = "\\\"/run/netns/gone\\\" in CNI_NETNS";
     for (path, plugins, by_hand) in [
         (
             "/run/netns/gone",
-            "was the pod deleted?",
+            "the pod was probably deleted",
             "give the full path of one",
         ),
         ("/run/netns/gone", gone, "/run/netns/gone"),
