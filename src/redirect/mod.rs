@@ -65,7 +65,7 @@ impl Error {
         }
     }
 
-    /// Whether the selected backend is not available, as opposed to one that failed.
+    /// Whether the selected backend is unavailable, as opposed to failing.
     pub const fn is_unsupported(&self) -> bool {
         match self {
             Self::Nftables { source } => source.is_unsupported(),

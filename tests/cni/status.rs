@@ -196,8 +196,8 @@ fn kubeconfig_without_a_usable_context_is_named() {
             &["\"remote\" in clusters", "local"],
         ),
         (
-            swap("user: msm-cni\n", "user: somebody\n"),
-            &["\"somebody\" in users", "msm-cni"],
+            swap("user: msm-cni\n", "user: other\n"),
+            &["\"other\" in users", "msm-cni"],
         ),
         (swap("cluster: local", ""), &["context.cluster is missing"]),
     ]);

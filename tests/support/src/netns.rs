@@ -53,7 +53,7 @@ impl Namespace {
         Self::with_loopback(handle, 0)
     }
 
-    /// Creates one that a new user namespace owns, whose user N is user `UID_SHIFT` + N of
+    /// Creates one that a new user namespace owns, in which user N is user `UID_SHIFT` + N of
     /// the test process, as for a pod with `hostUsers: false`. The order is that of a runtime.
     pub fn in_user_namespace() -> Self {
         let users = Placeholder::start("unshare", &["--user"]);
