@@ -242,7 +242,7 @@ impl<'de> Visitor<'de> for KnownEntriesVisitor {
     fn visit_map<M: MapAccess<'de>>(self, mut object: M) -> Result<KnownEntries, M::Error> {
         let mut known = KnownEntries::default();
         while let Some(name) = object.next_key::<String>()? {
-            if names::OF_A_POD.contains(&name.as_str()) {
+            if names::POD_METADATA_KEYS.contains(&name.as_str()) {
                 known.0.insert(name, object.next_value()?);
             } else {
                 object.next_value::<IgnoredAny>()?;

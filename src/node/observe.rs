@@ -13,9 +13,10 @@ use nix::unistd::geteuid;
 
 use crate::fs::{Disk, Owner, is_in_use, own_executable, read_file};
 use crate::kube;
-use crate::names::{EXECUTABLE, ORIGINAL_SUFFIX, TEMPORARY_PREFIX, is_network_configuration};
+use crate::names::{EXECUTABLE, ORIGINAL_SUFFIX, TEMPORARY_PREFIX};
 use crate::node::lock::{Holder, NodeLock};
 use crate::node::settings::{ServerVerification, Settings};
+use crate::text::is_network_configuration;
 
 /// More than etcd, where such files may come from, holds in one object.
 const LARGEST_FILE: u64 = 4 << 20;
