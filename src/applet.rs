@@ -53,7 +53,7 @@ const APPLETS: [Applet; 4] = [
         aliases: &[],
         about: None,
         stdout: StdoutPolicy::BestEffort,
-        run: exec::turn_into,
+        run: exec::exec_with_pdeathsig,
     },
 ];
 

@@ -1,5 +1,6 @@
-//! ADD from the bytes on stdin to where connections land: the executable as a runtime runs
-//! it, a real HTTPS API server, a real pod. How the lookup fails is not asked here.
+//! ADD from standard input to the destination of a pod's connections: the executable run as by
+//! a runtime, an HTTPS API server, a pod in its network namespace. Failing lookups are tested
+//! in `lookup`.
 
 use std::thread;
 
@@ -21,7 +22,7 @@ fn default_settings() -> Value {
 }
 
 #[track_caller]
-fn is_redirected(pod: &Pod) {
+fn assert_redirected(pod: &Pod) {
     lands(pod, RTSP, STUB);
     let of_stub = pod.connect_as(STUB_UID, RTSP);
     assert_eq!(of_stub, SERVER, "{}", pod.inside.rules());
@@ -33,7 +34,7 @@ fn is_redirected(pod: &Pod) {
 }
 
 #[test]
-fn traffic_of_a_labelled_pod_lands_in_its_stub() {
+fn labelled_pod_is_redirected_to_its_stub() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -41,7 +42,7 @@ fn traffic_of_a_labelled_pod_lands_in_its_stub() {
         let cluster = Cluster::new(&[(INJECT, value)], &[]);
         let pod = Pod::new();
         cluster.added(&pod.inside, &default_settings());
-        is_redirected(&pod);
+        assert_redirected(&pod);
         assert!(pod.inside.nft_rules().contains("table inet msm_cni {"));
     }
 }
@@ -64,12 +65,12 @@ fn every_backend_redirects() {
                 .succeeded();
         }
         cluster.added(&pod.inside, &by(backend));
-        is_redirected(&pod);
+        assert_redirected(&pod);
     }
 }
 
 #[test]
-fn adding_twice_is_adding_once() {
+fn second_add_changes_nothing() {
     if cannot_run(&["ip", "nft", "iptables-nft"]) {
         return;
     }
@@ -80,18 +81,18 @@ fn adding_twice_is_adding_once() {
         let once = pod.inside.rules();
         cluster.added(&pod.inside, &by(backend));
         assert_eq!(pod.inside.rules(), once);
-        is_redirected(&pod);
+        assert_redirected(&pod);
     }
 }
 
 #[test]
-fn adding_by_the_other_backend_leaves_nothing_of_the_first() {
+fn add_with_another_backend_removes_the_rules_of_the_first() {
     if cannot_run(&["ip", "nft", "iptables-nft"]) {
         return;
     }
     let cluster = Cluster::new(LABELLED, &[]);
     let pod = Pod::new();
-    for (backend, stays, goes) in [
+    for (backend, present, absent) in [
         ("nftables", "table inet msm_cni {", "MSM_CNI"),
         ("iptables", "MSM_CNI", "table inet msm_cni {"),
         ("nftables", "table inet msm_cni {", "MSM_CNI"),
@@ -99,15 +100,15 @@ fn adding_by_the_other_backend_leaves_nothing_of_the_first() {
         cluster.added(&pod.inside, &by(backend));
         let rules = pod.inside.rules();
         assert!(
-            rules.contains(stays) && !rules.contains(goes),
+            rules.contains(present) && !rules.contains(absent),
             "after {backend}:\n{rules}"
         );
-        is_redirected(&pod);
+        assert_redirected(&pod);
     }
 }
 
 #[test]
-fn adding_mends_damage() {
+fn add_repairs_damaged_rules() {
     if cannot_run(&["ip", "nft", "iptables-nft"]) {
         return;
     }
@@ -140,7 +141,7 @@ fn adding_mends_damage() {
 }
 
 #[test]
-fn pods_that_do_not_ask_for_it_are_untouched() {
+fn pod_without_label_or_with_label_false_is_not_redirected() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -162,7 +163,7 @@ fn pods_that_do_not_ask_for_it_are_untouched() {
 }
 
 #[test]
-fn pods_in_excluded_namespaces_are_untouched_and_not_asked_for() {
+fn pod_in_excluded_namespace_is_neither_redirected_nor_looked_up() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -178,11 +179,11 @@ fn pods_in_excluded_namespaces_are_untouched_and_not_asked_for() {
         &pod.inside,
         &json!({"kubernetes": {"excludeNamespaces": ["kube-system"]}}),
     );
-    is_redirected(&pod);
+    assert_redirected(&pod);
 }
 
 #[test]
-fn the_configuration_chooses_what_is_redirected() {
+fn configuration_selects_what_is_redirected() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -243,7 +244,7 @@ fn annotations_override_the_configuration() {
 }
 
 #[test]
-fn invalid_annotations_are_named_and_nothing_is_written() {
+fn invalid_annotation_is_named_and_no_rules_are_written() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -264,25 +265,25 @@ fn invalid_annotations_are_named_and_nothing_is_written() {
         let message = refused(outcome, INVALID_CONFIGURATION);
         assert!(
             message.contains(&annotation),
-            "{annotation} is not named: {message}"
+            "{annotation} is not named in {message}"
         );
         assert_eq!(sandbox.nft_rules(), "", "after {annotation}: {value}");
     }
 }
 
 #[test]
-fn a_pod_with_its_own_users_is_redirected() {
+fn pod_with_user_namespace_is_redirected() {
     if cannot_run(&["ip", "nft", "unshare", "nsenter"]) {
         return;
     }
     let cluster = Cluster::new(LABELLED, &[]);
     let pod = Pod::in_user_namespace();
     cluster.added(&pod.inside, &default_settings());
-    is_redirected(&pod);
+    assert_redirected(&pod);
 }
 
 #[test]
-fn fifty_pods_at_once_are_all_redirected() {
+fn fifty_concurrent_pods_are_redirected() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }

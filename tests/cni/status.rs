@@ -123,7 +123,7 @@ impl Node {
         let message = refused(outcome, UNAVAILABLE);
         let path = self.kubeconfig();
         let sentence = format!(
-            "the kubeconfig {} cannot be used; the installer of msm-cni writes it: ",
+            "the kubeconfig {} cannot be used; the installer of msm-cni writes this file: ",
             path.display()
         );
         assert!(message.starts_with(&sentence), "{message}\n{said}");
@@ -178,28 +178,28 @@ fn a_kubeconfig_without_a_context_to_use_is_named() {
     let node = Node::new();
     let swap = |from: &str, to: &str| node.good_but(from, to);
     node.each_is_unusable(&[
-        (String::new(), &["it is empty"]),
-        ("# nothing\n".to_owned(), &["it is empty"]),
+        (String::new(), &["file is empty"]),
+        ("# nothing\n".to_owned(), &["file is empty"]),
         ("a: [b".to_owned(), &["neither YAML nor JSON", "line 2"]),
         ("{\"a\": ".to_owned(), &["neither YAML nor JSON"]),
         ("\0\u{1}".to_owned(), &["neither YAML nor JSON"]),
-        ("- a\n".to_owned(), &["the kubeconfig is not a mapping"]),
-        ("x".repeat(2 << 20), &["larger than 1024 KiB"]),
+        ("- a\n".to_owned(), &["kubeconfig is not an object"]),
+        ("x".repeat(2 << 20), &["larger than 1048576 bytes"]),
         (
             swap("current-context", "no-context"),
             &["no current-context", "msm-cni-context"],
         ),
         (
             swap("current-context: msm-cni-context", "current-context: x"),
-            &["\"x\" in its contexts", "msm-cni-context"],
+            &["\"x\" in contexts", "msm-cni-context"],
         ),
         (
             swap("cluster: local", "cluster: remote"),
-            &["\"remote\" in its clusters", "local"],
+            &["\"remote\" in clusters", "local"],
         ),
         (
             swap("user: msm-cni\n", "user: somebody\n"),
-            &["\"somebody\" in its users", "msm-cni"],
+            &["\"somebody\" in users", "msm-cni"],
         ),
         (swap("cluster: local", ""), &["context.cluster is missing"]),
     ]);
@@ -219,12 +219,12 @@ fn a_kubeconfig_without_a_server_to_trust_is_named() {
         (server("server: \"\""), &["cluster.server is missing"]),
         (
             server("server: http://127.0.0.1"),
-            &["cluster.server is not a usable URL", "https://"],
+            &["cluster.server is invalid", "https://"],
         ),
-        (server("server: [a]"), &["cluster.server is not a text"]),
+        (server("server: [a]"), &["cluster.server is not a string"]),
         (
             server("server: https://a/\n    proxy-url: http://b"),
-            &["cluster.proxy-url is not supported", "a direct connection"],
+            &["cluster.proxy-url is not supported", "direct connection"],
         ),
         (
             authority("namespace: x"),
@@ -236,7 +236,7 @@ fn a_kubeconfig_without_a_server_to_trust_is_named() {
         ),
         (
             authority("certificate-authority-data: QUFBQQ=="),
-            &["certificate-authority holds no PEM certificate"],
+            &["CA bundle contains no PEM certificate"],
         ),
         (
             authority("certificate-authority: ca.crt"),
@@ -244,11 +244,11 @@ fn a_kubeconfig_without_a_server_to_trust_is_named() {
         ),
         (
             authority("certificate-authority: /etc/passwd"),
-            &["certificate-authority holds no PEM certificate"],
+            &["CA bundle contains no PEM certificate"],
         ),
         (
             authority("certificate-authority-data: QUFB\n    insecure-skip-tls-verify: true"),
-            &["insecure-skip-tls-verify", "drop one of them"],
+            &["certificate-authority and insecure-skip-tls-verify are both set"],
         ),
     ]);
 }
@@ -271,25 +271,28 @@ fn a_kubeconfig_that_does_not_say_who_we_are_is_named() {
         ),
         (
             user("token: \"a b\""),
-            &["its user.token holds characters that no token has"],
+            &["invalid user.token: token contains characters other than printable ASCII"],
         ),
-        (user("token: \" \""), &["its user.token is empty"]),
+        (
+            user("token: \" \""),
+            &["invalid user.token: token is empty"],
+        ),
         (
             user("tokenFile: empty"),
-            &["its user.tokenFile /", "/empty is empty"],
+            &["invalid user.tokenFile /", "/empty: token is empty"],
         ),
-        (user("token: [a]"), &["user.token is not a text"]),
+        (user("token: [a]"), &["user.token is not a string"]),
         (
             user("tokenFile: nowhere"),
             &["reading", "/nowhere", "No such file"],
         ),
         (
             user("tokenFile: /dev/null"),
-            &["/dev/null is not a regular file"],
+            &["reading /dev/null", "not a regular file"],
         ),
         (
             user("exec: {command: aws}"),
-            &["user.exec is not supported", "use a token"],
+            &["user.exec is not supported", "supported: token"],
         ),
         (
             user("auth-provider: {name: oidc}"),
@@ -309,7 +312,7 @@ fn a_kubeconfig_that_does_not_say_who_we_are_is_named() {
         ),
         (
             user("client-certificate-data: QUFB\n    client-key-data: QUFB"),
-            &["client-certificate holds nothing usable"],
+            &["client-certificate contains no usable PEM certificate"],
         ),
         (
             mixed,

@@ -70,8 +70,8 @@ impl Sandbox {
         let said = format!("{outcome}\n{}", self.inside.rules());
         let message = refused(outcome, DIFFERS);
         let sentence = format!(
-            "the redirect of pod media/camera-7d9c5b6f4-x7k2p is not as it should be: \
-             {difference}; delete the pod, so that it is made anew: "
+            "the redirect of pod media/camera-7d9c5b6f4-x7k2p does not match the expected rules: \
+             {difference}; delete the pod to have it recreated: "
         );
         assert_eq!(message, sentence, "{said}");
     }

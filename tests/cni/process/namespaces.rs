@@ -169,11 +169,11 @@ fn symlink_with_an_unusual_name_is_followed() {
 fn error_says_how_to_fix_the_path() {
     let cluster = node();
     let full = "give a full path such as /run/netns/NAME";
-    let quoted = "CNI_NETNS \\\"/run/netns/gone\\\"";
+    let quoted = "\\\"/run/netns/gone\\\" in CNI_NETNS";
     for (path, plugin_text, iptables_text) in [
         (
             "/run/netns/gone",
-            "was the pod deleted?",
+            "the pod was probably deleted",
             "give the full path of one",
         ),
         ("/run/netns/gone", quoted, "/run/netns/gone"),

@@ -1,7 +1,7 @@
-//! An HTTPS server that speaks as a Kubernetes API server, or as badly as it is told to:
-//! real sockets, real TLS, certificates of its own making. It binds in the thread (and so
-//! in the network namespace) that starts it, records what it is asked, and stops when
-//! dropped. It knows nothing of the executable under test.
+//! A fake Kubernetes API server: real sockets, real TLS, generated certificates, and a handler
+//! that decides how each request is answered, including every way to misbehave. It binds in
+//! the network namespace of the thread that starts it, records all requests, and stops when
+//! dropped. It knows nothing about the executable under test.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +26,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-/// What certificates are signed with.
+/// The type of a certificate's key.
 #[derive(Debug, Clone, Copy)]
 pub enum KeyKind {
     Ecdsa,
@@ -42,7 +42,7 @@ impl KeyKind {
     }
 }
 
-/// ring, which signs here, makes no RSA keys.
+/// By openssl, because ring cannot generate RSA keys.
 fn rsa_key() -> KeyPair {
     let output = Command::new("openssl")
         .args([
@@ -54,7 +54,7 @@ fn rsa_key() -> KeyPair {
             "rsa_keygen_bits:2048",
         ])
         .output()
-        .expect("openssl makes an RSA key");
+        .expect("openssl is installed");
     assert!(output.status.success(), "openssl genpkey: {output:?}");
     let pem = String::from_utf8(output.stdout).unwrap();
     KeyPair::from_pkcs8_pem_and_sign_algo(&pem, &PKCS_RSA_SHA256).unwrap()
@@ -66,7 +66,7 @@ pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// A certificate and its key.
+/// A certificate and its key, both PEM.
 pub struct Identity {
     pub certificate_pem: String,
     pub key_pem: String,
@@ -91,12 +91,12 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// A server's certificate for `names`, which are addresses or DNS names.
+    /// A server certificate for `names`: IP addresses or DNS names.
     pub fn server(&self, names: &[&str]) -> Identity {
         self.sign(&server_params(names))
     }
 
-    /// One that was good until 2001.
+    /// A server certificate that expired in 2001.
     pub fn expired_server(&self, names: &[&str]) -> Identity {
         let mut params = server_params(names);
         params.not_before = date_time_ymd(2000, 1, 1);
@@ -122,7 +122,7 @@ impl Authority {
 }
 
 impl Identity {
-    /// A server's certificate that nobody vouches for.
+    /// A server certificate that is not signed by a certificate authority.
     pub fn self_signed(names: &[&str]) -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate = server_params(names).self_signed(&key).unwrap();
@@ -143,7 +143,7 @@ fn server_params(names: &[&str]) -> CertificateParams {
     params
 }
 
-/// Which versions the server offers.
+/// The TLS versions that the server offers.
 #[derive(Debug, Clone, Copy)]
 pub enum Tls {
     Both,
@@ -151,34 +151,33 @@ pub enum Tls {
     Only13,
 }
 
-/// What a new connection meets.
+/// How a new connection is treated.
 #[derive(Debug, Clone, Copy)]
 pub enum Greeting {
-    /// TLS.
     Handshake,
-    /// Nothing, ever.
+    /// Stays open, but nothing is sent.
     Silence,
     /// Bytes that are not TLS.
     Garbage,
-    /// Its end, the first time; then TLS.
+    /// The first connection is closed, the others get TLS.
     CloseOnce,
 }
 
-/// How the server listens.
+/// The settings of a server.
 pub struct Options {
-    /// Port 0 chooses one.
+    /// With port 0 the kernel chooses a free one.
     pub address: SocketAddr,
     pub identity: Identity,
     pub tls: Tls,
     pub greeting: Greeting,
-    /// PEM of the authority whose client certificates are demanded.
+    /// PEM. If set, clients need a certificate that this certificate authority has signed.
     pub client_authority: Option<String>,
-    /// How many session tickets a TLS 1.3 client gets.
+    /// The number of session tickets that a TLS 1.3 client gets.
     pub tickets: usize,
 }
 
 impl Options {
-    /// On a free port of 127.0.0.1, behaving well.
+    /// A free port of 127.0.0.1, all TLS versions, no client certificate.
     pub fn new(identity: Identity) -> Self {
         Self {
             address: ([127, 0, 0, 1], 0).into(),
@@ -190,7 +189,6 @@ impl Options {
         }
     }
 
-    /// What a server of these options speaks.
     pub fn tls_config(&self) -> ServerConfig {
         let versions: &[_] = match self.tls {
             Tls::Both => rustls::ALL_VERSIONS,
@@ -222,7 +220,7 @@ impl Options {
     }
 }
 
-/// One request as it came.
+/// A received request.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: String,
@@ -230,21 +228,21 @@ pub struct Request {
     pub query: String,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// Which connection it came over, counted from 1.
+    /// The number of its connection, counted from 1.
     pub connection: usize,
 }
 
-/// What follows a request.
+/// How a request is answered.
 #[derive(Debug, Clone)]
 pub enum Behaviour {
     Answer(Answer),
-    /// Nothing, while the connection stays open.
+    /// No response, but the connection stays open.
     Silence,
-    /// The answer's head, then its body one byte a second.
+    /// The head of the answer, then its body at one byte per second.
     Drip(Answer),
-    /// A body that never ends.
+    /// A response with an infinite body.
     Endless,
-    /// The answer, cut off in the middle of its body.
+    /// The connection is closed after half of the answer's body.
     CutOff(Answer),
     /// Bytes that are not HTTP.
     Garbage,
@@ -260,7 +258,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// 200 and an object.
+    /// Status 200 with an object in JSON.
     pub fn object(object: &Value) -> Self {
         Self {
             status: 200,
@@ -269,7 +267,7 @@ impl Answer {
         }
     }
 
-    /// An error as an API server words it.
+    /// An error with a Kubernetes Status object.
     pub fn error(code: u16, message: &str) -> Self {
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
@@ -302,7 +300,7 @@ impl Answer {
     }
 }
 
-/// A handler that goes through `steps` and then repeats the last one.
+/// A handler that answers each request with the next one of `steps`, and repeats the last one.
 pub fn script(steps: Vec<Behaviour>) -> impl Fn(&Request) -> Behaviour + Send + Sync + 'static {
     let next = AtomicUsize::new(0);
     move |_| {
@@ -330,7 +328,7 @@ struct Shared {
 }
 
 impl ApiServer {
-    /// Binds in the calling thread's network namespace, then serves from threads.
+    /// Binds in the network namespace of the calling thread.
     pub fn start(
         options: &Options,
         handler: impl Fn(&Request) -> Behaviour + Send + Sync + 'static,
@@ -360,12 +358,12 @@ impl ApiServer {
         format!("https://{}", self.address)
     }
 
-    /// What came so far.
+    /// All requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.requests.lock().unwrap().clone()
     }
 
-    /// How many connections came so far, with or without a request.
+    /// The number of connections so far, with or without a request.
     pub fn connections(&self) -> usize {
         self.shared.connections.lock().unwrap().len()
     }
@@ -375,7 +373,7 @@ impl Drop for ApiServer {
     fn drop(&mut self) {
         *self.shared.stopped.lock().unwrap() = true;
         self.shared.stopping.notify_all();
-        // Wakes accept(2), without a connection that would need the right namespace.
+        // Ends accept(2). Connecting to the listener would require its network namespace.
         let _ =
             nix::sys::socket::shutdown(self.listener.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         let _ = self.acceptor.take().map(JoinHandle::join);
@@ -398,7 +396,7 @@ fn accept(
         };
         let (shared, tls, handler) = (shared.clone(), tls.clone(), handler.clone());
         workers.push(thread::spawn(move || {
-            // The peer's leaving is no error of ours.
+            // A client may close the connection at any time.
             let _ = greet(stream, number, greeting, &shared, tls, &*handler);
         }));
     }
@@ -432,8 +430,8 @@ fn greet(
             serve(&mut secured, number, shared, handler)
         }
     };
-    // The clone among the connections would keep it open. What the peer still sends is
-    // read: left unread it would turn the end into a reset, and a TLS alert got lost.
+    // The clone in `connections` keeps the socket open, so it is shut down. Unread bytes would
+    // turn that into a reset, and the client might lose a TLS alert.
     let _ = stream.shutdown(Shutdown::Write);
     let _ = io::copy(&mut stream, &mut io::sink());
     result
@@ -479,7 +477,7 @@ fn serve(
 }
 
 impl Shared {
-    /// Until the server is stopped, at most for `limit`.
+    /// Waits until the server is stopped, for `limit` at most.
     fn wait(&self, limit: Duration) {
         let stopped = self.stopped.lock().unwrap();
         let limit = limit.min(Duration::from_secs(600));
@@ -517,24 +515,25 @@ fn read_request(stream: &mut impl Read, connection: usize) -> io::Result<Option<
     }))
 }
 
-/// Who a kubeconfig's user is.
+/// The credentials in a kubeconfig.
+#[derive(Clone, Copy)]
 pub enum Credentials<'a> {
     Token(&'a str),
     TokenFile(&'a str),
     Client(&'a Identity),
 }
 
-/// What a kubeconfig says.
+/// The content of a kubeconfig.
 pub struct Kubeconfig<'a> {
     pub server: &'a str,
-    /// PEM; without one the server's certificate is not verified.
+    /// PEM. Without one the server's certificate is not verified.
     pub authority: Option<&'a str>,
     pub tls_server_name: Option<&'a str>,
     pub credentials: Credentials<'a>,
 }
 
 impl Kubeconfig<'_> {
-    /// As YAML, in the shape that the installers write.
+    /// YAML in the form that the earlier Go installer writes.
     pub fn yaml(&self) -> String {
         let base64 = |pem: &str| STANDARD.encode(pem);
         let trust = match self.authority {
@@ -564,7 +563,7 @@ impl Kubeconfig<'_> {
         )
     }
 
-    /// By way of a temporary name, so that nobody reads half of it.
+    /// Writes atomically, because the plugin may be reading the file.
     pub fn write(&self, path: &Path) {
         let temporary = path.with_extension("new");
         fs::write(&temporary, self.yaml()).unwrap();
@@ -572,7 +571,7 @@ impl Kubeconfig<'_> {
     }
 }
 
-/// What a pod is asked about.
+/// The fields of a pod that tests choose.
 #[derive(Debug, Clone)]
 pub struct PodSpec<'a> {
     pub namespace: &'a str,
@@ -582,8 +581,8 @@ pub struct PodSpec<'a> {
     pub annotations: &'a [(&'a str, &'a str)],
 }
 
-/// A pod as an API server shows it between its scheduling and its start: an application,
-/// the stub beside it, and all that admission and the scheduler add. About 8 kB.
+/// A pod as an API server returns it between scheduling and start: an application, the stub,
+/// and all fields that admission and the scheduler add. About 8 kB.
 pub fn pod_json(pod: &PodSpec) -> Value {
     let map = |pairs: &[(&str, &str)]| -> Value {
         pairs

@@ -101,7 +101,7 @@ pub fn newer_installer<'a>(
     });
     let (code, log, removed) = old;
     report.is("SIGTERM to the old installer", "exit code 0", code);
-    let reason = "is there to stay";
+    let reason = "DaemonSet msm-system/msm-cni exists";
     let stays = log.contains("everything stays as it is") && log.contains(reason);
     report.is(
         "what it says of the DaemonSet",
