@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use msm_testkit::api_server::KeyKind;
+use msm_testkit::certificates::KeyKind;
 use msm_testkit::find_tool;
 use msm_testkit::libc::Libc;
 use msm_testkit::netns::Namespace;

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use msm_testkit::api_server::{Credentials, KeyKind, Kubeconfig, PodSpec, pod_json};
+use msm_testkit::certificates::KeyKind;
 use msm_testkit::cluster::{INJECT, K8S_NAMESPACE, K8S_UID, request};
+use msm_testkit::kubeconfig::{Credentials, Kubeconfig};
 use msm_testkit::netns::Namespace;
+use msm_testkit::pod_json::{PodSpec, pod_json};
 use msm_testkit::scratch::Scratch;
 use serde_json::{Value, json};
 
@@ -92,7 +94,7 @@ impl Cluster {
             let server = cluster.server(key);
             let kubeconfig = Kubeconfig {
                 server: &server.url(),
-                authority: Some(server.authority()),
+                ca_pem: Some(server.authority()),
                 tls_server_name: None,
                 credentials: Credentials::Token("sesame"),
             };

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use msm_testkit::api_server::KeyKind;
+use msm_testkit::certificates::KeyKind;
 use msm_testkit::find_tool;
 use msm_testkit::libc::Libc;
 use msm_testkit::netns::Namespace;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use msm_testkit::api_server::{Authority, KeyKind, Options};
+use msm_testkit::api_server::Options;
+use msm_testkit::certificates::{CertificateAuthority, KeyKind};
 use nix::sys::socket::{Shutdown, shutdown};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{
@@ -75,7 +76,7 @@ impl Traffic {
 
 impl Server {
     pub fn start(kind: KeyKind, objects: &Arc<Objects>) -> Self {
-        let authority = Authority::new(kind);
+        let authority = CertificateAuthority::new(kind);
         let options = Options::new(authority.server(&["127.0.0.1"]));
         let listener = Arc::new(TcpListener::bind(options.address).expect("listen on 127.0.0.1"));
         let tls = Arc::new(options.tls_config());

@@ -92,7 +92,7 @@ impl Case {
             "interceptName": "nftables", "excludeNamespaces": self.excluded,
         }});
         if self.before == Before::Add {
-            cluster.added(&sandbox, &settings);
+            cluster.add_succeeds(&sandbox, &settings);
         }
         let before = traffic(&cluster);
         let plugin = applet_under(wrapper, "msm-cni");

@@ -5,7 +5,7 @@
 use std::thread;
 
 use msm_testkit::cannot_run;
-use msm_testkit::cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, by, refused};
+use msm_testkit::cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, error_text, intercept_name};
 use msm_testkit::endpoints::{
     APP, APP_FROM_OUTSIDE, FAR6, HTTP, HTTP_SERVER, NEAR, POD6, RTSP, RTSP_ALT, RTSP_LOCAL,
     RTSP_NEAR, RTSP_POD, RTSP6, SERVER, SERVER_ALT, SERVER6, STUB, STUB_ALT, STUB_ALT_FROM_OUTSIDE,
@@ -41,7 +41,7 @@ fn labelled_pod_is_redirected_to_its_stub() {
     for value in ["true", "yes", ""] {
         let cluster = Cluster::new(&[(INJECT, value)], &[]);
         let pod = Pod::new();
-        cluster.added(&pod.inside, &default_settings());
+        cluster.add_succeeds(&pod.inside, &default_settings());
         assert_redirected(&pod);
         assert!(pod.inside.nft_rules().contains("table inet msm_cni {"));
     }
@@ -64,7 +64,7 @@ fn every_backend_redirects() {
                 .tool(variant, &["-t", "nat", "-n", "-L"], "")
                 .succeeded();
         }
-        cluster.added(&pod.inside, &by(backend));
+        cluster.add_succeeds(&pod.inside, &intercept_name(backend));
         assert_redirected(&pod);
     }
 }
@@ -77,9 +77,9 @@ fn second_add_changes_nothing() {
     let cluster = Cluster::new(LABELLED, &[]);
     for backend in ["nftables", "iptables"] {
         let pod = Pod::new();
-        cluster.added(&pod.inside, &by(backend));
+        cluster.add_succeeds(&pod.inside, &intercept_name(backend));
         let once = pod.inside.rules();
-        cluster.added(&pod.inside, &by(backend));
+        cluster.add_succeeds(&pod.inside, &intercept_name(backend));
         assert_eq!(pod.inside.rules(), once);
         assert_redirected(&pod);
     }
@@ -97,7 +97,7 @@ fn add_with_another_backend_removes_the_rules_of_the_first() {
         ("iptables", "MSM_CNI", "table inet msm_cni {"),
         ("nftables", "table inet msm_cni {", "MSM_CNI"),
     ] {
-        cluster.added(&pod.inside, &by(backend));
+        cluster.add_succeeds(&pod.inside, &intercept_name(backend));
         let rules = pod.inside.rules();
         assert!(
             rules.contains(present) && !rules.contains(absent),
@@ -114,7 +114,7 @@ fn add_repairs_damaged_rules() {
     }
     let cluster = Cluster::new(LABELLED, &[]);
     let pod = Pod::new();
-    cluster.added(&pod.inside, &by("nftables"));
+    cluster.add_succeeds(&pod.inside, &intercept_name("nftables"));
     let whole = pod.inside.rules();
     for damage in [
         "flush chain inet msm_cni output",
@@ -124,18 +124,18 @@ fn add_repairs_damaged_rules() {
     ] {
         pod.inside.load(damage);
         assert_ne!(pod.inside.rules(), whole);
-        cluster.added(&pod.inside, &by("nftables"));
+        cluster.add_succeeds(&pod.inside, &intercept_name("nftables"));
         assert_eq!(pod.inside.rules(), whole, "after {damage}");
     }
 
     let pod = Pod::new();
-    cluster.added(&pod.inside, &by("iptables"));
+    cluster.add_succeeds(&pod.inside, &intercept_name("iptables"));
     let whole = pod.inside.rules();
     for damage in ["-F OUTPUT", "-F MSM_CNI_OUTPUT", "-D MSM_CNI_OUTPUT 2"] {
         let args: Vec<_> = ["-t", "nat"].into_iter().chain(damage.split(' ')).collect();
         pod.inside.tool("iptables-nft", &args, "").succeeded();
         assert_ne!(pod.inside.rules(), whole);
-        cluster.added(&pod.inside, &by("iptables"));
+        cluster.add_succeeds(&pod.inside, &intercept_name("iptables"));
         assert_eq!(pod.inside.rules(), whole, "after {damage}");
     }
 }
@@ -156,7 +156,7 @@ fn pod_without_label_or_with_label_false_is_not_redirected() {
         let cluster = Cluster::new(labels, &[]);
         let pod = Pod::new();
         let before = pod.inside.rules();
-        cluster.added(&pod.inside, &default_settings());
+        cluster.add_succeeds(&pod.inside, &default_settings());
         assert_eq!(pod.inside.rules(), before, "{labels:?}");
         lands(&pod, RTSP, SERVER);
     }
@@ -171,11 +171,11 @@ fn pod_in_excluded_namespace_is_neither_redirected_nor_looked_up() {
     let pod = Pod::new();
     let before = pod.inside.rules();
     let excluded = json!({"kubernetes": {"excludeNamespaces": ["kube-system", K8S_NAMESPACE]}});
-    cluster.added(&pod.inside, &excluded);
+    cluster.add_succeeds(&pod.inside, &excluded);
     assert_eq!(pod.inside.rules(), before);
     assert_eq!(cluster.server.connections(), 0);
 
-    cluster.added(
+    cluster.add_succeeds(
         &pod.inside,
         &json!({"kubernetes": {"excludeNamespaces": ["kube-system"]}}),
     );
@@ -193,7 +193,7 @@ fn configuration_selects_what_is_redirected() {
         "ports": [1554], "proxyPort": 9554, "proxyUID": 1234, "excludeCIDRs": ["10.1.0.0/24"],
         "ipv6": "redirect", "inboundPorts": [554],
     }});
-    cluster.added(&pod.inside, &settings);
+    cluster.add_succeeds(&pod.inside, &settings);
     lands(&pod, RTSP_ALT, STUB_ALT);
     lands(
         &pod,
@@ -228,7 +228,7 @@ fn annotations_override_the_configuration() {
         ],
     );
     let pod = Pod::new();
-    cluster.added(
+    cluster.add_succeeds(
         &pod.inside,
         &json!({"redirect": {"ports": [80], "ipv6": "redirect"}}),
     );
@@ -260,9 +260,9 @@ fn invalid_annotation_is_named_and_no_rules_are_written() {
         ("inbound-ports", "65536"),
     ] {
         let annotation = format!("sidecar.mediastreamingmesh.io/{name}");
-        cluster.show(LABELLED, &[(&annotation, value)]);
+        cluster.set_pod(LABELLED, &[(&annotation, value)]);
         let outcome = cluster.run("ADD", &sandbox, &default_settings());
-        let message = refused(outcome, INVALID_CONFIGURATION);
+        let message = error_text(outcome, INVALID_CONFIGURATION);
         assert!(
             message.contains(&annotation),
             "{annotation} is not named in {message}"
@@ -278,7 +278,7 @@ fn pod_with_user_namespace_is_redirected() {
     }
     let cluster = Cluster::new(LABELLED, &[]);
     let pod = Pod::in_user_namespace();
-    cluster.added(&pod.inside, &default_settings());
+    cluster.add_succeeds(&pod.inside, &default_settings());
     assert_redirected(&pod);
 }
 
@@ -291,7 +291,7 @@ fn fifty_concurrent_pods_are_redirected() {
     let sandboxes: Vec<Namespace> = (0..50).map(|_| Namespace::new()).collect();
     thread::scope(|scope| {
         for sandbox in &sandboxes {
-            scope.spawn(|| cluster.added(sandbox, &default_settings()));
+            scope.spawn(|| cluster.add_succeeds(sandbox, &default_settings()));
         }
     });
     let expected = sandboxes[0].nft_rules();

@@ -10,12 +10,14 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use msm_testkit::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Credentials, Greeting, Identity, KeyKind, Kubeconfig,
-    Options, PodSpec, Request, Tls, pod_json, script,
+    Answer, ApiServer, Behaviour, Greeting, Options, Request, Tls, script,
 };
+use msm_testkit::certificates::{CertificateAuthority, Identity, KeyKind};
 use msm_testkit::cluster::{K8S_NAME, K8S_NAMESPACE, K8S_UID};
 use msm_testkit::command;
+use msm_testkit::kubeconfig::{Credentials, Kubeconfig};
 use msm_testkit::netns::Namespace;
+use msm_testkit::pod_json::{PodSpec, pod_json};
 use msm_testkit::scratch::Scratch;
 use nix::sys::socket::{Backlog, listen};
 use serde_json::{Value, json};
@@ -66,7 +68,7 @@ fn all_key_types_and_tls_versions_are_supported() {
     for kind in [KeyKind::Ecdsa, KeyKind::Rsa] {
         let cluster = Cluster::new(kind);
         for tls in [Tls::Both, Tls::Only12, Tls::Only13] {
-            let mut options = Options::new(cluster.authority.server(&["127.0.0.1"]));
+            let mut options = Options::new(cluster.ca.server(&["127.0.0.1"]));
             options.tls = tls;
             let server = ApiServer::start(&options, script(vec![pod()]));
             let outcome = cluster.node(&server.url()).add();
@@ -85,7 +87,7 @@ fn server_is_an_ip_address_or_a_host_name() {
         ("127.0.0.1:0", "127.0.0.1", "https://127.0.0.1:PORT/"),
     ];
     for (address, name, url) in table {
-        let mut options = Options::new(cluster.authority.server(&[name]));
+        let mut options = Options::new(cluster.ca.server(&[name]));
         options.address = address.parse().unwrap();
         let server = ApiServer::start(&options, script(vec![pod()]));
         let url = url.replace("PORT", &server.address().port().to_string());
@@ -107,11 +109,11 @@ fn path_prefix_of_the_server_is_kept() {
 #[test]
 fn certificate_is_checked_for_tls_server_name() {
     let cluster = Cluster::new(KeyKind::Ecdsa);
-    let identity = cluster.authority.server(&["kubernetes.default.svc"]);
+    let identity = cluster.ca.server(&["kubernetes.default.svc"]);
     let server = ApiServer::start(&Options::new(identity), script(vec![pod()]));
     let node = Node::new(&Kubeconfig {
         tls_server_name: Some("kubernetes.default.svc"),
-        ..kubeconfig(&server.url(), &cluster.authority.pem())
+        ..kubeconfig(&server.url(), &cluster.ca.pem())
     });
     node.add().passes_the_previous_result_on();
     assert_eq!(
@@ -124,12 +126,12 @@ fn certificate_is_checked_for_tls_server_name() {
 fn client_certificate_is_presented() {
     for kind in [KeyKind::Ecdsa, KeyKind::Rsa] {
         let cluster = Cluster::new(kind);
-        let mut options = Options::new(cluster.authority.server(&["127.0.0.1"]));
-        options.client_authority = Some(cluster.authority.pem());
+        let mut options = Options::new(cluster.ca.server(&["127.0.0.1"]));
+        options.client_ca = Some(cluster.ca.pem());
         let server = ApiServer::start(&options, script(vec![pod()]));
         let node = Node::new(&Kubeconfig {
-            credentials: Credentials::Client(&cluster.authority.client("system:msm-cni")),
-            ..kubeconfig(&server.url(), &cluster.authority.pem())
+            credentials: Credentials::Client(&cluster.ca.client("system:msm-cni")),
+            ..kubeconfig(&server.url(), &cluster.ca.pem())
         });
         node.add().passes_the_previous_result_on();
         assert!(!server.requests()[0].headers.contains_key("authorization"));
@@ -142,7 +144,7 @@ fn kubeconfig_in_json_names_files_relative_to_itself() {
     let server = cluster.serve(vec![pod()]);
     let node = cluster.node(&server.url());
     fs::write(node.scratch.path().join("token"), format!("{TOKEN}\n")).unwrap();
-    fs::write(node.scratch.path().join("ca.crt"), cluster.authority.pem()).unwrap();
+    fs::write(node.scratch.path().join("ca.crt"), cluster.ca.pem()).unwrap();
     let config = json!({
         "clusters": [{"name": "c", "cluster": {"server": server.url(), "certificate-authority": "ca.crt"}}],
         "users": [{"name": "u", "user": {"tokenFile": "token", "token": "old"}}],
@@ -162,7 +164,7 @@ fn insecure_skip_tls_verify_accepts_any_certificate() {
     let identity = Identity::self_signed(&["elsewhere.example"]);
     let server = ApiServer::start(&Options::new(identity), script(vec![pod()]));
     let node = Node::new(&Kubeconfig {
-        authority: None,
+        ca_pem: None,
         ..kubeconfig(&server.url(), "")
     });
     node.add().passes_the_previous_result_on();
@@ -264,17 +266,17 @@ fn untrusted_certificates_are_error_101_without_retry() {
     let names = ["127.0.0.1"];
     let table = [
         (
-            Authority::new(KeyKind::Ecdsa).server(&names),
+            CertificateAuthority::new(KeyKind::Ecdsa).server(&names),
             "invalid peer certificate",
         ),
         (
-            Authority::new(KeyKind::Rsa).server(&names),
+            CertificateAuthority::new(KeyKind::Rsa).server(&names),
             "invalid peer certificate",
         ),
         (Identity::self_signed(&names), "invalid peer certificate"),
-        (cluster.authority.expired_server(&names), "expired"),
+        (cluster.ca.expired_server(&names), "expired"),
         (
-            cluster.authority.server(&["127.0.0.2", "api.example"]),
+            cluster.ca.server(&["127.0.0.2", "api.example"]),
             "not valid for name",
         ),
     ];
@@ -303,7 +305,7 @@ fn certificate_without_tls_server_name_is_error_101() {
     let server = cluster.serve(vec![pod()]);
     let node = Node::new(&Kubeconfig {
         tls_server_name: Some("api.example"),
-        ..kubeconfig(&server.url(), &cluster.authority.pem())
+        ..kubeconfig(&server.url(), &cluster.ca.pem())
     });
     node.add().fails(101, "certificate").mentions("api.example");
 }
@@ -326,7 +328,7 @@ fn refused_connection_is_error_100_at_the_deadline() {
 #[test]
 fn unresponsive_server_is_error_100_at_the_deadline() {
     let cluster = Cluster::new(KeyKind::Ecdsa);
-    let identity = || cluster.authority.server(&["127.0.0.1"]);
+    let identity = || cluster.ca.server(&["127.0.0.1"]);
     let no_handshake = Options {
         greeting: Greeting::Silence,
         ..Options::new(identity())
@@ -410,7 +412,7 @@ fn server_without_tls_is_error_106_without_retry() {
     let cluster = Cluster::new(KeyKind::Ecdsa);
     let options = Options {
         greeting: Greeting::Garbage,
-        ..Options::new(cluster.authority.server(&["127.0.0.1"]))
+        ..Options::new(cluster.ca.server(&["127.0.0.1"]))
     };
     let server = ApiServer::start(&options, script(vec![pod()]));
     let outcome = cluster.node(&server.url()).add();
@@ -453,7 +455,7 @@ fn interrupted_responses_are_retried() {
     }
     let options = Options {
         greeting: Greeting::CloseOnce,
-        ..Options::new(cluster.authority.server(&["127.0.0.1"]))
+        ..Options::new(cluster.ca.server(&["127.0.0.1"]))
     };
     let server = ApiServer::start(&options, script(vec![pod()]));
     cluster
@@ -468,7 +470,7 @@ fn interrupted_responses_are_retried() {
 #[test]
 fn rotated_token_is_used_after_401() {
     let cluster = Cluster::new(KeyKind::Ecdsa);
-    let identity = cluster.authority.server(&["127.0.0.1"]);
+    let identity = cluster.ca.server(&["127.0.0.1"]);
     let scratch = Scratch::new();
     let path = scratch.path().join("token");
     fs::write(scratch.path().join("token"), "old").unwrap();
@@ -482,7 +484,7 @@ fn rotated_token_is_used_after_401() {
     let token_path = scratch.path().join("token");
     let node = Node::new(&Kubeconfig {
         credentials: Credentials::TokenFile(token_path.to_str().unwrap()),
-        ..kubeconfig(&server.url(), &cluster.authority.pem())
+        ..kubeconfig(&server.url(), &cluster.ca.pem())
     });
     let outcome = node.add();
     outcome.passes_the_previous_result_on();
@@ -502,10 +504,10 @@ fn rejected_token_is_error_102_at_the_deadline() {
 #[test]
 fn rejected_client_certificate_is_error_102_at_the_deadline() {
     let cluster = Cluster::new(KeyKind::Ecdsa);
-    let other_ca = Authority::new(KeyKind::Ecdsa).client("system:msm-cni");
+    let other_ca = CertificateAuthority::new(KeyKind::Ecdsa).client("system:msm-cni");
     let servers = [Tls::Only12, Tls::Only13].map(|tls| {
-        let mut options = Options::new(cluster.authority.server(&["127.0.0.1"]));
-        options.client_authority = Some(cluster.authority.pem());
+        let mut options = Options::new(cluster.ca.server(&["127.0.0.1"]));
+        options.client_ca = Some(cluster.ca.pem());
         options.tls = tls;
         ApiServer::start(&options, script(vec![pod()]))
     });
@@ -519,7 +521,7 @@ fn rejected_client_certificate_is_error_102_at_the_deadline() {
     let outcomes = in_parallel(&cases, |(url, credentials)| {
         let mut node = Node::new(&Kubeconfig {
             credentials: *credentials,
-            ..kubeconfig(url, &cluster.authority.pem())
+            ..kubeconfig(url, &cluster.ca.pem())
         });
         node.add_until_deadline(102, 2)
     });
@@ -597,7 +599,7 @@ fn server_errors_are_error_11_at_the_deadline() {
 #[test]
 fn unusable_kubeconfig_is_error_107() {
     let cluster = Cluster::new(KeyKind::Ecdsa);
-    let good = kubeconfig("https://127.0.0.1:1", &cluster.authority.pem()).yaml();
+    let good = kubeconfig("https://127.0.0.1:1", &cluster.ca.pem()).yaml();
     let swap = |from: &str, to: &str| {
         assert!(good.contains(from), "{good}");
         good.replace(from, to)
@@ -647,12 +649,12 @@ fn unusable_kubeconfig_is_error_107() {
 fn key_of_another_certificate_is_error_107() {
     let cluster = Cluster::new(KeyKind::Ecdsa);
     let identity = Identity {
-        certificate_pem: cluster.authority.client("a").certificate_pem,
-        key_pem: cluster.authority.client("b").key_pem,
+        certificate_pem: cluster.ca.client("a").certificate_pem,
+        key_pem: cluster.ca.client("b").key_pem,
     };
     let node = Node::new(&Kubeconfig {
         credentials: Credentials::Client(&identity),
-        ..kubeconfig("https://127.0.0.1:1", &cluster.authority.pem())
+        ..kubeconfig("https://127.0.0.1:1", &cluster.ca.pem())
     });
     node.add()
         .fails(107, "kubeconfig")
@@ -663,30 +665,30 @@ fn key_of_another_certificate_is_error_107() {
 
 /// A certificate authority, and servers and nodes that use it.
 struct Cluster {
-    authority: Authority,
+    ca: CertificateAuthority,
 }
 
 impl Cluster {
     fn new(kind: KeyKind) -> Self {
         Self {
-            authority: Authority::new(kind),
+            ca: CertificateAuthority::new(kind),
         }
     }
 
     fn serve(&self, steps: Vec<Behaviour>) -> ApiServer {
-        let identity = self.authority.server(&["127.0.0.1"]);
+        let identity = self.ca.server(&["127.0.0.1"]);
         ApiServer::start(&Options::new(identity), script(steps))
     }
 
     fn node(&self, server: &str) -> Node {
-        Node::new(&kubeconfig(server, &self.authority.pem()))
+        Node::new(&kubeconfig(server, &self.ca.pem()))
     }
 }
 
-fn kubeconfig<'a>(server: &'a str, authority: &'a str) -> Kubeconfig<'a> {
+fn kubeconfig<'a>(server: &'a str, ca_pem: &'a str) -> Kubeconfig<'a> {
     Kubeconfig {
         server,
-        authority: Some(authority),
+        ca_pem: Some(ca_pem),
         tls_server_name: None,
         credentials: Credentials::Token(TOKEN),
     }

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use msm_testkit::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Credentials, Identity, KeyKind, Kubeconfig, Options,
-};
-use msm_testkit::cluster::refused;
+use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Options};
+use msm_testkit::certificates::{CertificateAuthority, Identity, KeyKind};
+use msm_testkit::cluster::error_text;
 use msm_testkit::command::{Outcome, run_with_input};
+use msm_testkit::kubeconfig::{Credentials, Kubeconfig};
 use msm_testkit::netns::Namespace;
 use msm_testkit::scratch::Scratch;
 use msm_testkit::{WITHOUT_NF_TABLES, WITHOUT_TOOLS, applet, applet_under, cannot_run};
@@ -24,7 +24,7 @@ const UNAVAILABLE: u64 = 50;
 
 /// A node with a kubeconfig.
 struct Node {
-    authority: Authority,
+    authority: CertificateAuthority,
     /// Counts connections.
     server: ApiServer,
     scratch: Scratch,
@@ -33,7 +33,7 @@ struct Node {
 impl Node {
     /// A node with a valid kubeconfig.
     fn new() -> Self {
-        let authority = Authority::new(KeyKind::Ecdsa);
+        let authority = CertificateAuthority::new(KeyKind::Ecdsa);
         let options = Options::new(authority.server(&["127.0.0.1", "localhost"]));
         let server = ApiServer::start(&options, |_| {
             Behaviour::Answer(Answer::error(500, "unexpected request"))
@@ -55,7 +55,7 @@ impl Node {
         let authority = self.authority.pem();
         let kubeconfig = Kubeconfig {
             server,
-            authority: Some(&authority),
+            ca_pem: Some(&authority),
             tls_server_name: None,
             credentials,
         };
@@ -118,7 +118,7 @@ impl Node {
     #[track_caller]
     fn assert_kubeconfig_named(&self, outcome: Outcome, causes: &[&str]) {
         let output = outcome.to_string();
-        let message = refused(outcome, UNAVAILABLE);
+        let message = error_text(outcome, UNAVAILABLE);
         let path = self.kubeconfig();
         let sentence = format!(
             "the kubeconfig {} cannot be used; the installer of msm-cni writes this file: ",
@@ -160,7 +160,7 @@ fn node_that_can_add_pods_is_ready() {
         node.yaml("https://[::1]", Credentials::Client(&client)),
         Kubeconfig {
             server: "https://10.96.0.1",
-            authority: None,
+            ca_pem: None,
             tls_server_name: Some("kubernetes"),
             credentials: Credentials::Token("sesame"),
         }
@@ -396,7 +396,7 @@ fn nftables_is_usable_without_tools_and_iptables_is_not() {
         assert_ready(node.status_under(&WITHOUT_TOOLS, &json!({"interceptName": backend})));
     }
     let outcome = node.status_under(&WITHOUT_TOOLS, &json!({"interceptName": "iptables"}));
-    let message = refused(outcome, UNAVAILABLE);
+    let message = error_text(outcome, UNAVAILABLE);
     assert!(
         message.contains("iptables-restore not found in /usr/sbin, ")
             && message.contains("install iptables on the node, or set interceptName to nftables"),
@@ -418,7 +418,7 @@ fn without_nf_tables_iptables_is_used_or_both_are_named() {
     let advice = "load the kernel modules nf_tables, ";
     let iptables = "iptables-restore not found in";
     let outcome = node.status_under(&WITHOUT_NF_TABLES, &json!({"interceptName": "nftables"}));
-    let message = refused(outcome, UNAVAILABLE);
+    let message = error_text(outcome, UNAVAILABLE);
     assert!(message.contains(nftables), "{message}");
     assert!(message.contains(advice), "{message}");
     assert!(!message.contains(iptables), "{message}");
@@ -429,7 +429,7 @@ fn without_nf_tables_iptables_is_used_or_both_are_named() {
         &WITHOUT_NF_TABLES[1..],
     ]
     .concat();
-    let message = refused(node.status_under(&neither, &json!({})), UNAVAILABLE);
+    let message = error_text(node.status_under(&neither, &json!({})), UNAVAILABLE);
     for part in [
         "neither nftables nor iptables can be used",
         nftables,
@@ -455,7 +455,7 @@ fn missing_capability_is_named() {
         let wrapper = ["setpriv", &bounding, &inherited];
         ["auto", "nftables", "iptables"].map(|backend| {
             let outcome = node.status_under(&wrapper, &json!({"interceptName": backend}));
-            refused(outcome, UNAVAILABLE)
+            error_text(outcome, UNAVAILABLE)
         })
     };
     for message in drop("all").into_iter().chain(drop("sys_admin")) {

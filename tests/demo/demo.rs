@@ -14,14 +14,14 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use msm_testkit::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Credentials, KeyKind, Kubeconfig, Options, PodSpec,
-    Request, pod_json,
-};
+use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Options, Request};
+use msm_testkit::certificates::{CertificateAuthority, KeyKind};
 use msm_testkit::cluster::INJECT;
 use msm_testkit::command::run_with_input;
+use msm_testkit::kubeconfig::{Credentials, Kubeconfig};
 use msm_testkit::netns::{self, Namespace};
 use msm_testkit::pod::{APP_UID, STUB_UID};
+use msm_testkit::pod_json::{PodSpec, pod_json};
 use msm_testkit::scratch::Scratch;
 use serde_json::json;
 
@@ -215,7 +215,7 @@ struct Cluster {
 
 impl Cluster {
     fn new(pods: &[Pod]) -> Self {
-        let authority = Authority::new(KeyKind::Ecdsa);
+        let authority = CertificateAuthority::new(KeyKind::Ecdsa);
         let objects: Vec<(String, serde_json::Value)> = pods.iter().map(object).collect();
         let respond = move |request: &Request| {
             let pod = objects.iter().find(|(path, _)| *path == request.path);
@@ -228,7 +228,7 @@ impl Cluster {
         let scratch = Scratch::new();
         let kubeconfig = Kubeconfig {
             server: &server.url(),
-            authority: Some(&authority.pem()),
+            ca_pem: Some(&authority.pem()),
             tls_server_name: None,
             credentials: Credentials::Token("demo"),
         };

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use msm_testkit::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Greeting, Identity, KeyKind, Options, Request,
-};
+use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Greeting, Options, Request};
 use msm_testkit::cannot_run;
+use msm_testkit::certificates::{CertificateAuthority, Identity, KeyKind};
 use msm_testkit::node::{BIN_DIR, CALICO, CONF, CONF_PATH, Installer, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -71,7 +70,7 @@ impl Cluster {
         greeting: Greeting,
         answer: impl Fn(&Request) -> Behaviour + Send + Sync + 'static,
     ) -> Self {
-        let authority = Authority::new(KeyKind::Ecdsa);
+        let authority = CertificateAuthority::new(KeyKind::Ecdsa);
         let options = Options {
             greeting,
             ..Options::new(authority.server(&["127.0.0.1"]))
@@ -301,7 +300,10 @@ fn nobody_there_or_a_stranger_changes_nothing() {
         ),
         (refused, "Connection refused"),
     ] {
-        let node = Node::with_account(&bound_token(), &Authority::new(KeyKind::Ecdsa).pem());
+        let node = Node::with_account(
+            &bound_token(),
+            &CertificateAuthority::new(KeyKind::Ecdsa).pem(),
+        );
         node.write(CONF_PATH, CALICO);
         let (mut command, health) = node.command(&[]);
         command.env("KUBERNETES_SERVICE_PORT", &port);

@@ -2,7 +2,7 @@
 //! than the configured one.
 
 use msm_testkit::backend::Backend;
-use msm_testkit::cluster::by;
+use msm_testkit::cluster::intercept_name;
 use msm_testkit::command::run;
 use msm_testkit::netns::Namespace;
 use msm_testkit::on_every_backend;
@@ -144,5 +144,5 @@ fn redirect_by_another_backend_is_missing(backend: Backend) {
         Backend::IptablesNft | Backend::IptablesLegacy => ("nftables", Backend::Nftables),
     };
     let missing = format!("{} is missing", first_of(missing));
-    sandbox.differs_by(&by(other), &missing);
+    sandbox.differs_by(&intercept_name(other), &missing);
 }

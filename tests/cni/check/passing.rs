@@ -2,7 +2,9 @@
 //! a redirect. And the codes of failed checks.
 
 use msm_testkit::backend::Backend;
-use msm_testkit::cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, by, refused, request};
+use msm_testkit::cluster::{
+    Cluster, INJECT, K8S_NAMESPACE, LABELLED, error_text, intercept_name, request,
+};
 use msm_testkit::command::run_with_input;
 use msm_testkit::endpoints::{RTSP, STUB};
 use msm_testkit::netns::Namespace;
@@ -93,12 +95,12 @@ fn rules_of_add_pass_in_every_mode(backend: Backend) {
     let annotations = annotations
         .each_ref()
         .map(|(name, value)| (name.as_str(), *value));
-    sandbox.cluster.show(LABELLED, &annotations);
+    sandbox.cluster.set_pod(LABELLED, &annotations);
     sandbox.add();
     sandbox.passes();
-    sandbox.cluster.show(LABELLED, &annotations[1..]);
+    sandbox.cluster.set_pod(LABELLED, &annotations[1..]);
     let outcome = sandbox.check(&sandbox.settings);
-    assert!(refused(outcome, 113).contains("80"));
+    assert!(error_text(outcome, 113).contains("80"));
 }
 
 fn rules_of_repeated_add_pass(backend: Backend) {
@@ -119,8 +121,8 @@ fn counters_are_ignored(backend: Backend) {
     let pod = Pod::new();
     backend.prepare(&pod.inside);
     let cluster = Cluster::new(LABELLED, &[]);
-    let settings = by(backend.name());
-    cluster.added(&pod.inside, &settings);
+    let settings = intercept_name(backend.name());
+    cluster.add_succeeds(&pod.inside, &settings);
     lands(&pod, RTSP, STUB);
     let counters = backend.counters(&pod.inside);
     let one = match backend {
@@ -191,7 +193,7 @@ fn pod_without_the_label_passes_with_any_rules() {
         (LABELLED, excluded),
     ] {
         let sandbox = Sandbox::new(settings);
-        sandbox.cluster.show(labels, &[]);
+        sandbox.cluster.set_pod(labels, &[]);
         sandbox.add();
         sandbox.passes();
         sandbox
@@ -251,7 +253,7 @@ fn invalid_namespace_is_error_8() {
         let mut request = request(applet("msm-cni"), "CHECK", path.as_ref());
         let configuration = cluster.configuration(&json!({})).to_string();
         let outcome = run_with_input(&mut request, &configuration);
-        assert!(refused(outcome, 8).contains(path), "{path}");
+        assert!(error_text(outcome, 8).contains(path), "{path}");
     }
     assert_eq!(cluster.server.connections(), 0);
 }
@@ -267,9 +269,9 @@ fn unreachable_api_server_is_error_100() {
         json!({"kubernetes": {"kubernetesAPIRoot": server, "podLookupTimeoutSeconds": timeout}})
     };
     let outcome = sandbox.check(&settings("https://127.0.0.1:1", 1));
-    assert!(refused(outcome, 100).contains("https://127.0.0.1:1"));
+    assert!(error_text(outcome, 100).contains("https://127.0.0.1:1"));
     let another = Cluster::new(LABELLED, &[]);
     // Its certificate is not trusted, which ends the lookup before the timeout.
     let outcome = sandbox.check(&settings(&another.server.url(), 60));
-    refused(outcome, 101);
+    error_text(outcome, 101);
 }

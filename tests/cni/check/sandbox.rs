@@ -4,7 +4,7 @@
 use std::fs;
 
 use msm_testkit::backend::Backend;
-use msm_testkit::cluster::{Cluster, LABELLED, refused};
+use msm_testkit::cluster::{Cluster, LABELLED, error_text};
 use msm_testkit::command::Outcome;
 use msm_testkit::netns::Namespace;
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ impl Sandbox {
     /// Runs ADD.
     #[track_caller]
     pub fn add(&self) {
-        self.cluster.added(&self.inside, &self.settings);
+        self.cluster.add_succeeds(&self.inside, &self.settings);
     }
 
     /// Fails the test unless CHECK succeeds.
@@ -68,7 +68,7 @@ impl Sandbox {
     pub fn differs_by(&self, settings: &Value, difference: &str) {
         let outcome = self.check(settings);
         let output = format!("{outcome}\n{}", self.inside.rules());
-        let message = refused(outcome, DIFFERS);
+        let message = error_text(outcome, DIFFERS);
         let sentence = format!(
             "the redirect of pod media/camera-7d9c5b6f4-x7k2p does not match the expected rules: \
              {difference}; delete the pod to have it recreated: "

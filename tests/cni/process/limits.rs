@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use msm_testkit::cluster::{Cluster, LABELLED, by, request};
+use msm_testkit::cluster::{Cluster, LABELLED, intercept_name, request};
 use msm_testkit::command::{Outcome, run, run_with_input};
 use msm_testkit::netns::Namespace;
 use msm_testkit::scratch::Scratch;
@@ -155,7 +155,7 @@ fn succeeds_or_fails_cleanly(wrapper: &[&str]) -> bool {
     });
 
     let sandbox = Namespace::new();
-    let redirected = cluster.configuration(&by("iptables"));
+    let redirected = cluster.configuration(&intercept_name("iptables"));
     let mut plugin = request(under(wrapper, "msm-cni"), "ADD", &sandbox.path());
     let outcome = run_with_input(&mut plugin, &redirected.to_string());
     let is_redirected = || sandbox.iptables_rules().contains("-A MSM_CNI_OUTPUT");

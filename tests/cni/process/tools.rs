@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio, id};
 use std::thread;
 
-use msm_testkit::cluster::{Cluster, LABELLED, by, request};
+use msm_testkit::cluster::{Cluster, LABELLED, intercept_name, request};
 use msm_testkit::command::{Outcome, run};
 use msm_testkit::netns::Namespace;
 use msm_testkit::scratch::Scratch;
@@ -196,7 +196,7 @@ fn tool_ends_when_plugin_is_ended() {
         let (mut tools, sandbox) = (BlockedTools::new(), Namespace::new());
         let cluster = Cluster::new(LABELLED, &[]);
         let input = tools.host.path("configuration");
-        let mut configuration = cluster.configuration(&by("iptables"));
+        let mut configuration = cluster.configuration(&intercept_name("iptables"));
         configuration["redirect"] = serde_json::json!({"ipv6": "redirect"});
         fs::write(&input, configuration.to_string()).unwrap();
         let mut plugin = request(tools.host.command("msm-cni"), "ADD", &sandbox.path());

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Credentials, KeyKind, Kubeconfig, Options, PodSpec,
-    Request, pod_json,
-};
+use crate::api_server::{Answer, ApiServer, Behaviour, Options, Request};
 use crate::applet;
+use crate::certificates::{CertificateAuthority, KeyKind};
 use crate::command::{Outcome, run_with_input};
+use crate::kubeconfig::{Credentials, Kubeconfig};
 use crate::netns::Namespace;
+use crate::pod_json::{PodSpec, pod_json};
 use crate::scratch::Scratch;
 
 /// The Kubernetes namespace of the pod.
@@ -36,7 +36,7 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster whose pod has these labels and annotations.
     pub fn new(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Self {
-        let authority = Authority::new(KeyKind::Ecdsa);
+        let ca = CertificateAuthority::new(KeyKind::Ecdsa);
         let pod = Arc::new(Mutex::new(pod_of(labels, annotations)));
         let current = Arc::clone(&pod);
         let path = format!("/api/v1/namespaces/{K8S_NAMESPACE}/pods/{K8S_NAME}");
@@ -51,13 +51,13 @@ impl Cluster {
             // Without session tickets: whether they take another read(2) depends on timing, and
             // tests count system calls.
             tickets: 0,
-            ..Options::new(authority.server(&["127.0.0.1"]))
+            ..Options::new(ca.server(&["127.0.0.1"]))
         };
         let server = ApiServer::start(&options, handler);
         let scratch = Scratch::new();
         let kubeconfig = Kubeconfig {
             server: &server.url(),
-            authority: Some(&authority.pem()),
+            ca_pem: Some(&ca.pem()),
             tls_server_name: None,
             credentials: Credentials::Token("sesame"),
         };
@@ -70,7 +70,7 @@ impl Cluster {
     }
 
     /// Replaces the pod's labels and annotations.
-    pub fn show(&self, labels: &[(&str, &str)], annotations: &[(&str, &str)]) {
+    pub fn set_pod(&self, labels: &[(&str, &str)], annotations: &[(&str, &str)]) {
         *self.pod.lock().unwrap() = pod_of(labels, annotations);
     }
 
@@ -97,7 +97,7 @@ impl Cluster {
 
     /// Asserts that ADD succeeds and returns the previous result.
     #[track_caller]
-    pub fn added(&self, sandbox: &Namespace, more: &Value) {
+    pub fn add_succeeds(&self, sandbox: &Namespace, more: &Value) {
         let outcome = self.run("ADD", sandbox, more).succeeded();
         let reply: Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
         assert_eq!(reply, previous_result(), "{outcome}");
@@ -106,7 +106,7 @@ impl Cluster {
 
 /// Asserts that the plugin returned the error `code`. Returns its message and details.
 #[track_caller]
-pub fn refused(outcome: Outcome, code: u64) -> String {
+pub fn error_text(outcome: Outcome, code: u64) -> String {
     let outcome = outcome.exited(1);
     let error: Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
     assert_eq!(error["code"], code, "{outcome}");
@@ -159,6 +159,6 @@ fn merge(object: &mut Value, more: &Value) {
 }
 
 /// The configuration that selects a backend.
-pub fn by(backend: &str) -> Value {
+pub fn intercept_name(backend: &str) -> Value {
     json!({"kubernetes": {"interceptName": backend}})
 }

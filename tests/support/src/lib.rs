@@ -16,13 +16,16 @@
 
 pub mod api_server;
 pub mod backend;
+pub mod certificates;
 pub mod cluster;
 pub mod command;
 pub mod endpoints;
+pub mod kubeconfig;
 pub mod libc;
 pub mod netns;
 pub mod node;
 pub mod pod;
+pub mod pod_json;
 pub mod runtime;
 pub mod scratch;
 pub mod traffic;
