@@ -7,7 +7,7 @@ use super::netlink;
 /// Why rules cannot be programmed or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("nftables: this kernel does not support {what}")]
+    #[error("this kernel's nftables does not support {what}")]
     Unsupported {
         what: String,
         source: netlink::Error,
@@ -36,7 +36,7 @@ impl Error {
     pub(super) fn opening(source: netlink::Error) -> Self {
         match &source {
             netlink::Error::Socket { source: cause } if is_unknown_protocol(cause) => {
-                let what = "netfilter's netlink sockets".to_owned();
+                let what = "netlink sockets".to_owned();
                 Self::Unsupported { what, source }
             }
             _ => Self::Netlink { source },

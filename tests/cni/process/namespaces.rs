@@ -174,7 +174,7 @@ fn error_says_how_to_fix_the_path() {
         (
             "/run/netns/gone",
             "the pod was probably deleted",
-            "give the full path of one",
+            "give the full path of a network namespace",
         ),
         ("/run/netns/gone", quoted, "/run/netns/gone"),
         ("h1", full, full),
@@ -272,7 +272,7 @@ fn without_proc_no_path_is_accepted() {
     let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
     let own = Path::new("/proc/self/ns/net");
     for (path, text) in [
-        (file.as_path(), "is /proc mounted?"),
+        (file.as_path(), "check that /proc is mounted"),
         (&sandbox.path(), "does not exist"),
         (own, "does not exist"),
     ] {
