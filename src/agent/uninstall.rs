@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use super::Error;
 use super::events::{Events, Wake};
 use crate::event::task::{Progress, Task};
-use crate::kube::{self, Credentials, DaemonSetState, OwnPod};
+use crate::kube::{self, Credentials, DaemonSetState, PodRef};
 use crate::node::Reconciler;
 use crate::node::lock::Holder;
 use crate::node::observe;
@@ -122,13 +122,13 @@ fn query(settings: &Settings) -> Result<Task<DaemonSetState>, String> {
     let server = settings.api_server.clone();
     let named = settings.own_pod.as_ref();
     let pod = named
-        .and_then(|(namespace, name)| OwnPod::new(namespace, name, None).ok())
-        .or_else(|| OwnPod::of_token(&token))
+        .and_then(|(namespace, name)| PodRef::new(namespace, name, None).ok())
+        .or_else(|| kube::pod_of_token(&token))
         .ok_or("neither POD_NAMESPACE and POD_NAME nor the service account token name this pod")?;
     let task = Task::spawn(move || {
         let credentials = Credentials {
             server: &server,
-            authority: ca_bundle.as_deref(),
+            ca_bundle: ca_bundle.as_deref(),
             token: &token,
         };
         kube::daemonset_state(&credentials, &pod, QUERY_TIMEOUT)

@@ -30,6 +30,8 @@ impl<T: Send + 'static> Task<T> {
         thread::Builder::new().spawn(move || {
             // Fails if the task was dropped.
             let _ = sender.send(work());
+            // Before the descriptor becomes readable, so that the next poll never says "running".
+            drop(sender);
             drop(running);
         })?;
         Ok(Self { result, finished })

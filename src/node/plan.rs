@@ -10,8 +10,10 @@ use super::settings::Settings;
 use super::step::{Action, Cause, Plan, metadata_drift};
 use super::values::{BinaryCleanup, Placement, Replacement};
 use crate::kube::{self, Credentials};
-use crate::names::{EXECUTABLE, STAND_ALONE_FILE};
+use crate::names::{CNI_APPLET, EXECUTABLE, STAND_ALONE_FILE};
 use crate::text::error_chain;
+
+const KUBECONFIG_COMMENT: &str = "Managed by the installer of msm-cni: changes are overwritten.";
 
 /// Steps to the installed state.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -168,11 +170,12 @@ fn install_kubeconfig(plan: &mut Plan, settings: &Settings, observed: &Observed)
             return;
         }
     };
-    let content = kube::render_kubeconfig(&Credentials {
+    let credentials = Credentials {
         server: &settings.api_server,
-        authority: ca_bundle.as_deref(),
+        ca_bundle: ca_bundle.as_deref(),
         token,
-    });
+    };
+    let content = kube::render_kubeconfig(&credentials, CNI_APPLET, KUBECONFIG_COMMENT);
     let Some((cause, reason)) = kubeconfig_drift(settings, observed, content.as_bytes()) else {
         return;
     };

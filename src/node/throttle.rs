@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::step::{Cause, Step};
 use crate::event::backoff::Backoff;
-use crate::names;
+use crate::text::is_network_configuration;
 
 /// Repairs of a file in short order before they are delayed.
 const BURST: u32 = 5;
@@ -129,7 +129,7 @@ impl Throttle {
 
 fn flapping(path: &Path, reason: &str) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let remedy = if names::is_network_configuration(&name) {
+    let remedy = if is_network_configuration(&name) {
         "another network plugin may claim the file; if it is Cilium, set cni.exclusive=false"
     } else {
         "find the process that changes it, perhaps a second installer on this node"

@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 use std::path::Path;
 
 use crate::kube::{InvalidServer, Server};
-use crate::names::{self, CNI_APPLET, IPTABLES_APPLET};
+use crate::names::{CNI_APPLET, IPTABLES_APPLET};
+use crate::text::is_network_configuration;
 
 /// Where the plugin's configuration is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +61,7 @@ fn file_name(text: &str) -> Result<String, String> {
 
 pub fn conf_name(text: &str) -> Result<String, String> {
     let name = file_name(text)?;
-    if names::is_network_configuration(&name) {
+    if is_network_configuration(&name) {
         Ok(name)
     } else {
         Err("runtimes read .conf, .conflist and .json files only".into())
@@ -69,7 +70,7 @@ pub fn conf_name(text: &str) -> Result<String, String> {
 
 pub fn kubeconfig_name(text: &str) -> Result<String, String> {
     let name = file_name(text)?;
-    if names::is_network_configuration(&name) {
+    if is_network_configuration(&name) {
         return Err("the runtime would load it as a network configuration".into());
     }
     Ok(name)

@@ -182,17 +182,17 @@ const DAMAGES: [Damage; 9] = [
     (
         "token empty",
         |it| replace(&it.join("token"), b"\n"),
-        "is empty or not printable ASCII",
+        "token is empty",
     ),
     (
         "token not text",
         |it| replace(&it.join("token"), b"\xff\x00"),
-        "is empty or not printable ASCII",
+        "characters other than printable ASCII",
     ),
     (
         "token of two lines",
         |it| replace(&it.join("token"), b"a\nb"),
-        "is empty or not printable ASCII",
+        "characters other than printable ASCII",
     ),
     (
         "token a directory",

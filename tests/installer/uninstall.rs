@@ -8,10 +8,9 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use msm_testkit::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Greeting, Identity, KeyKind, Options, Request,
-};
+use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Greeting, Options, Request};
 use msm_testkit::cannot_run;
+use msm_testkit::certificates::{CertificateAuthority, Identity, KeyKind};
 use msm_testkit::node::{
     BIN_DIR, CALICO, CONF, CONF_PATH, DEADLINE, Installer, KUBECONFIG, NET_DIR, Node,
 };
@@ -69,7 +68,7 @@ impl Cluster {
         greeting: Greeting,
         answer: impl Fn(&Request) -> Behaviour + Send + Sync + 'static,
     ) -> Self {
-        let authority = Authority::new(KeyKind::Ecdsa);
+        let authority = CertificateAuthority::new(KeyKind::Ecdsa);
         let options = Options {
             greeting,
             ..Options::new(authority.server(&["127.0.0.1"]))
@@ -146,7 +145,7 @@ fn assert_allowed_requests(server: &ApiServer) {
 fn uninstalls_when_daemonset_is_gone_or_credentials_are_refused() {
     let deleting = set(&json!({"name": "msm-cni", "deletionTimestamp": "2026-01-05T09:30:00Z"}));
     let cases: Vec<(&str, Cluster)> = vec![
-        ("is gone", Cluster::new(daemonset_is(error(404)))),
+        ("does not exist", Cluster::new(daemonset_is(error(404)))),
         (
             "is being deleted",
             Cluster::new(daemonset_is(Behaviour::Answer(deleting))),
@@ -200,23 +199,23 @@ fn installation_is_kept_when_daemonset_exists_or_is_unknown() {
     let leaky = Answer::object(&json!({"metadata": bound_token()}));
     let redirect = Answer::error(302, "there").header("Location", "https://127.0.0.1:1/");
     let drip = || Behaviour::Drip(pod());
-    let exists = "is there to stay";
+    let exists = "DaemonSet msm/msm-cni exists";
     let cases: Vec<(&str, Cluster)> = vec![
         (exists, Cluster::new(daemonset_exists)),
         (
-            "there is no pod msm/msm-cni-x7k2p",
+            "pod msm/msm-cni-x7k2p does not exist",
             Cluster::new(always(error(404))),
         ),
         (
-            "belongs to no DaemonSet",
+            "does not belong to a DaemonSet",
             Cluster::new(always(Behaviour::Answer(other_owner))),
         ),
         (
-            "has no name",
+            "DaemonSet with an invalid name",
             Cluster::new(always(Behaviour::Answer(invalid_owner))),
         ),
         (
-            "no object in JSON",
+            "not a Kubernetes object",
             Cluster::new(always(Behaviour::Answer(leaky))),
         ),
         ("status 500", Cluster::new(always(error(500)))),
@@ -226,27 +225,30 @@ fn installation_is_kept_when_daemonset_exists_or_is_unknown() {
             "status 302",
             Cluster::new(daemonset_is(Behaviour::Answer(redirect))),
         ),
-        ("speak HTTP", Cluster::new(daemonset_is(Behaviour::Garbage))),
         (
-            "no complete answer",
+            "HTTP protocol error",
+            Cluster::new(daemonset_is(Behaviour::Garbage)),
+        ),
+        (
+            "no complete response",
             Cluster::new(daemonset_is(Behaviour::Close)),
         ),
         (
-            "no object in JSON",
+            "not a Kubernetes object",
             Cluster::new(daemonset_is(Behaviour::Answer(Answer {
                 body: b"[]".to_vec(),
                 ..pod()
             }))),
         ),
         (
-            "no object in JSON",
+            "not a Kubernetes object",
             Cluster::new(daemonset_is(Behaviour::Answer(Answer {
                 body: b"<html>".to_vec(),
                 ..pod()
             }))),
         ),
         (
-            "no complete answer",
+            "no complete response",
             Cluster::new(daemonset_is(Behaviour::CutOff(pod()))),
         ),
         (
@@ -262,11 +264,11 @@ fn installation_is_kept_when_daemonset_exists_or_is_unknown() {
             Cluster::greeting(Greeting::Silence, daemonset_exists),
         ),
         (
-            "does not speak TLS",
+            "TLS protocol error",
             Cluster::greeting(Greeting::Garbage, daemonset_exists),
         ),
         (
-            "no complete answer",
+            "no complete response",
             Cluster::greeting(Greeting::CloseOnce, daemonset_exists),
         ),
     ];
@@ -296,11 +298,14 @@ fn installation_is_kept_when_server_is_unreachable_or_untrusted() {
     for (port, reason) in [
         (
             untrusted.address().port().to_string(),
-            "its certificate was refused",
+            "server certificate was rejected",
         ),
         (refused, "Connection refused"),
     ] {
-        let node = Node::with_account(&bound_token(), &Authority::new(KeyKind::Ecdsa).pem());
+        let node = Node::with_account(
+            &bound_token(),
+            &CertificateAuthority::new(KeyKind::Ecdsa).pem(),
+        );
         node.write(CONF_PATH, CALICO);
         let (mut command, health) = node.command(&[]);
         command.env("KUBERNETES_SERVICE_PORT", &port);

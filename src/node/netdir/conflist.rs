@@ -813,7 +813,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::testing::properties::always_the_same())]
+        #![proptest_config(crate::testing::properties::fixed_seed_config())]
         #[test]
         fn added_entry_is_removed_without_a_trace(
             plugins in plugins(),

@@ -35,11 +35,12 @@ pub use stand_alone::insert_stand_alone;
 
 use self::conflist::{List, NetworkConfig, Single};
 use self::template::Secrecy;
-use crate::names::{ORIGINAL_SUFFIX, is_network_configuration};
+use crate::names::ORIGINAL_SUFFIX;
 use crate::node::observe::{FileSnapshot, NetFile, Observed, Unreadable};
 use crate::node::settings::Settings;
 use crate::node::step::{Action, Cause};
 use crate::text::error_chain;
+use crate::text::is_network_configuration;
 
 /// The permissions of everyone but the owner.
 const OTHERS_PERMISSIONS: u32 = 0o077;

@@ -18,14 +18,12 @@ pub fn token(path: &Path) -> Result<String, String> {
             path.display()
         )
     })?;
-    let text = String::from_utf8(bytes).unwrap_or_default();
-    let token = text.trim();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!(
-            "the service account token {} is empty or not printable ASCII",
+    let token = kube::parse_token(&bytes).map_err(|error| {
+        format!(
+            "the service account token {} cannot be used: {error}",
             path.display()
-        ));
-    }
+        )
+    })?;
     Ok(token.to_owned())
 }
 

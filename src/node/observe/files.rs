@@ -9,7 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::fs::{Owner, is_in_use, read_file};
-use crate::names::{ORIGINAL_SUFFIX, TEMPORARY_PREFIX, is_network_configuration};
+use crate::names::{ORIGINAL_SUFFIX, TEMPORARY_PREFIX};
+use crate::text::is_network_configuration;
 
 pub const PERMISSIONS: u32 = 0o7777;
 /// In bytes; more than etcd, which such files may come from, stores in one object.

@@ -8,7 +8,7 @@ use msm_testkit::runtime::{Network, Runtime};
 
 use super::{backup_name, list_name};
 use crate::fs::Owner;
-use crate::names::{ORIGINAL_SUFFIX, is_network_configuration};
+use crate::names::ORIGINAL_SUFFIX;
 use crate::node::flags;
 use crate::node::inputs::Inputs;
 use crate::node::lock::Holder;
@@ -17,6 +17,7 @@ use crate::node::plan::{self, RemovalPlan};
 use crate::node::settings::Settings;
 use crate::node::step::{Action, Cause, Plan};
 use crate::process::Vars;
+use crate::text::is_network_configuration;
 
 mod cases;
 mod properties;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
-use crate::testing::properties::always_the_same;
+use crate::testing::properties::fixed_seed_config;
 
 const NAMES: [&str; 8] = [
     "05-a.conflist",
@@ -231,7 +231,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..always_the_same() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..fixed_seed_config() })]
     #[test]
     fn network_is_always_the_one_without_msm_cni(events in vec(event(), 1..10)) {
         let mut model = Model {
