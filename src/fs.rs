@@ -274,7 +274,7 @@ impl NewFile<'_> {
     }
 }
 
-/// Fails if the file has another content than the one that was observed.
+/// Fails unless the file still has the observed content.
 fn check(path: &Path, expected: &[u8]) -> Result<(), Error> {
     let actual = u64::try_from(expected.len())
         .map_err(io::Error::other)
@@ -301,22 +301,22 @@ fn rename_over(temporary: &Path, path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use msm_testkit::scratch::Scratch;
+
     use super::*;
 
-    /// A directory with one file, removed when dropped.
-    struct Scratch(PathBuf);
+    /// A directory with one file.
+    struct Directory(Scratch);
 
-    impl Scratch {
+    impl Directory {
         fn with(content: &str) -> Self {
-            let number = RandomState::new().hash_one(content);
-            let path = std::env::temp_dir().join(format!("msm-cni.disk.{number:016x}"));
-            fs::create_dir(&path).unwrap();
-            fs::write(path.join("x"), content).unwrap();
-            Self(path)
+            let directory = Self(Scratch::new());
+            fs::write(directory.path("x"), content).unwrap();
+            directory
         }
 
         fn path(&self, name: &str) -> PathBuf {
-            self.0.join(name)
+            self.0.path().join(name)
         }
 
         fn read(&self, name: &str) -> Option<String> {
@@ -324,21 +324,15 @@ mod tests {
         }
 
         fn count(&self) -> usize {
-            fs::read_dir(&self.0).unwrap().count()
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
+            fs::read_dir(self.0.path()).unwrap().count()
         }
     }
 
     #[test]
     fn write_keeps_a_file_that_was_changed_meanwhile() {
         for expected in ["before", "now and more", "", "noW"] {
-            let scratch = Scratch::with("now");
-            let path = scratch.path("x");
+            let directory = Directory::with("now");
+            let path = directory.path("x");
             let new = NewFile {
                 path: &path,
                 mode: 0o600,
@@ -348,36 +342,36 @@ mod tests {
             let mut disk = Disk::default();
             let error = disk.write(new, b"ours").unwrap_err();
             assert!(matches!(error, Error::Outdated { .. }), "{error}");
-            disk.back_up(&path, &scratch.path("y"), expected.as_bytes())
+            disk.back_up(&path, &directory.path("y"), expected.as_bytes())
                 .unwrap_err();
-            assert_eq!(scratch.read("x").as_deref(), Some("now"));
-            assert_eq!(scratch.count(), 1);
+            assert_eq!(directory.read("x").as_deref(), Some("now"));
+            assert_eq!(directory.count(), 1);
 
             let instead_of = Some(&b"now"[..]);
             disk.write(NewFile { instead_of, ..new }, b"ours").unwrap();
-            assert_eq!(scratch.read("x").as_deref(), Some("ours"));
+            assert_eq!(directory.read("x").as_deref(), Some("ours"));
         }
     }
 
     #[test]
     fn backup_is_restored_and_replaces_nothing() {
-        let scratch = Scratch::with("now");
-        let (path, backup) = (scratch.path("x"), scratch.path("y"));
+        let directory = Directory::with("now");
+        let (path, backup) = (directory.path("x"), directory.path("y"));
         fs::write(&backup, "old").unwrap();
         let mut disk = Disk::default();
         disk.back_up(&path, &backup, b"now").unwrap();
-        assert_eq!((scratch.read("x"), scratch.count()), (None, 1));
+        assert_eq!((directory.read("x"), directory.count()), (None, 1));
         disk.restore(&path, &backup).unwrap();
-        assert_eq!(scratch.read("x").as_deref(), Some("now"));
-        assert_eq!(scratch.count(), 1);
+        assert_eq!(directory.read("x").as_deref(), Some("now"));
+        assert_eq!(directory.count(), 1);
 
         fs::write(&backup, "old").unwrap();
         disk.restore(&path, &backup).unwrap_err();
-        assert_eq!(scratch.read("x").as_deref(), Some("now"));
-        assert_eq!(scratch.read("y").as_deref(), Some("old"));
+        assert_eq!(directory.read("x").as_deref(), Some("now"));
+        assert_eq!(directory.read("y").as_deref(), Some("old"));
         // A symlink is restored as a symlink.
         fs::remove_file(&path).unwrap();
-        fs::rename(&backup, scratch.path("z")).unwrap();
+        fs::rename(&backup, directory.path("z")).unwrap();
         symlink("z", &backup).unwrap();
         disk.restore(&path, &backup).unwrap();
         assert_eq!(fs::read_link(&path).unwrap(), Path::new("z"));

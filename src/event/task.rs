@@ -1,5 +1,5 @@
-//! One unit of blocking work on a thread of its own. Its end makes a descriptor readable, so
-//! that a poll loop can wait for it together with other events.
+//! One unit of blocking work on a separate thread. Its end makes a descriptor readable, so that
+//! a poll loop can wait for it together with other events.
 
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd};

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use super::lock::NodeLock;
 use super::plan::InstallPlan;
-use super::settings::Settings;
 use super::step::{Action, Cause};
 use super::throttle::Throttle;
 use crate::fs::{self, Disk, NewFile};
@@ -31,16 +30,16 @@ pub struct Applied {
 }
 
 impl Executor {
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(kubeconfig: PathBuf) -> Self {
         Self {
-            kubeconfig: settings.kubeconfig(),
+            kubeconfig,
             disk: Disk::default(),
             lock: NodeLock::default(),
         }
     }
 
     /// Takes, in order, the steps that the throttle allows now. A delayed or failed step holds
-    /// up the following ones in its directory, and those that need all before them.
+    /// up the later steps in its directory, and all steps that are not independent.
     pub fn apply(&mut self, plan: InstallPlan, throttle: &mut Throttle, now: Instant) -> Applied {
         let mut applied = Applied::default();
         let mut held_up: Vec<PathBuf> = Vec::new();
@@ -115,5 +114,85 @@ impl Executor {
             Action::Remove { path } => self.disk.remove(path),
             Action::Sync { .. } => self.disk.sync(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use msm_testkit::scratch::Scratch;
+
+    use super::*;
+    use crate::node::step::{Plan, Step};
+
+    fn write(path: PathBuf, instead_of: Option<&str>) -> Step {
+        Step {
+            action: Action::Write {
+                path,
+                content: b"new".to_vec(),
+                mode: 0o600,
+                owner: None,
+                instead_of: instead_of.map(|text| text.as_bytes().to_vec()),
+            },
+            reason: "it was missing".into(),
+            cause: Cause::Repair,
+        }
+    }
+
+    fn install(steps: Vec<Step>, independent: usize) -> InstallPlan {
+        InstallPlan {
+            plan: Plan {
+                steps,
+                waiting: Vec::new(),
+            },
+            independent,
+        }
+    }
+
+    #[test]
+    fn failed_step_holds_up_its_directory_and_the_steps_that_need_all() {
+        let scratch = Scratch::new();
+        let path = |name: &str| scratch.path().join(name);
+        fs::create_dir(path("other")).unwrap();
+        let plan = || {
+            let steps = ["missing/a", "missing/b", "other/c", "d"];
+            install(steps.map(|it| write(path(it), None)).into(), 3)
+        };
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        let mut executor = Executor::new(path("kubeconfig"));
+        let applied = executor.apply(plan(), &mut throttle, now);
+        assert_eq!(
+            (applied.steps, applied.repairs, applied.failures),
+            (1, 1, 1)
+        );
+        assert!(path("other/c").exists() && !path("d").exists());
+        let [reason] = throttle.reasons(now).try_into().unwrap();
+        assert!(reason.contains("missing/a"), "{reason}");
+
+        // The failed step is delayed now, with the same effect.
+        fs::create_dir(path("missing")).unwrap();
+        let applied = executor.apply(plan(), &mut throttle, now);
+        assert_eq!((applied.steps, applied.failures), (1, 0));
+        let later = throttle.next().unwrap();
+        let applied = executor.apply(plan(), &mut throttle, later);
+        assert_eq!((applied.steps, applied.failures), (4, 0));
+        assert!(path("missing/b").exists() && path("d").exists());
+    }
+
+    #[test]
+    fn outdated_plan_is_not_continued() {
+        let scratch = Scratch::new();
+        let path = |name: &str| scratch.path().join(name);
+        fs::write(path("a"), "changed").unwrap();
+        let steps = vec![write(path("a"), Some("observed")), write(path("b"), None)];
+        let mut throttle = Throttle::default();
+        let mut executor = Executor::new(path("kubeconfig"));
+        let applied = executor.apply(install(steps, 2), &mut throttle, Instant::now());
+        assert_eq!((applied.steps, applied.failures), (0, 0));
+        assert!(applied.outdated.unwrap().contains("another process"));
+        assert_eq!(fs::read(path("a")).unwrap(), b"changed");
+        assert!(!path("b").exists());
+        assert_eq!(throttle.reasons(Instant::now()), Vec::<String>::new());
     }
 }

@@ -69,7 +69,7 @@ impl Reconciler {
         read_template(&mut settings)?;
         Ok(Self {
             observer: Observer::default(),
-            executor: Executor::new(&settings),
+            executor: Executor::new(settings.kubeconfig()),
             throttle: Throttle::default(),
             schedule: Schedule::new(now),
             linked_dirs: BTreeSet::new(),
@@ -197,4 +197,159 @@ fn read_template(settings: &mut Settings) -> Result<(), Error> {
         })?;
     }
     plan::check_template(settings).map_err(|source| Error::Template { setting, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use msm_testkit::scratch::Scratch;
+
+    use super::super::flags;
+    use super::super::inputs::Inputs;
+    use super::super::schedule::{POLL, RESYNC};
+    use super::*;
+
+    const TOKEN: &str = "var/run/secrets/kubernetes.io/serviceaccount/token";
+    const CONF: &str = "host/etc/cni/net.d/10-x.conflist";
+    const NETWORK: &str = r#"{"name": "n", "plugins": [{"type": "bridge"}]}"#;
+
+    /// A node on a clock that only the test advances.
+    struct Node {
+        scratch: Scratch,
+        now: Instant,
+    }
+
+    impl Node {
+        fn new() -> Self {
+            let node = Self {
+                scratch: Scratch::new(),
+                now: Instant::now(),
+            };
+            for file in ["host/opt/cni/bin/x", TOKEN, CONF] {
+                fs::create_dir_all(node.path(file).parent().unwrap()).unwrap();
+            }
+            fs::write(node.path(TOKEN), "first.token.x").unwrap();
+            fs::write(node.path(CONF), NETWORK).unwrap();
+            node
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.scratch.path().join(name)
+        }
+
+        fn reconciler(&self) -> Reconciler {
+            let root = format!("--root={}", self.scratch.path().display());
+            let args = [
+                "installer",
+                &root,
+                "--skip-tls-verify",
+                "--skip-cni-binaries=msm-cni,msm-iptables",
+            ];
+            let matches = flags::command().try_get_matches_from(args).unwrap();
+            let vars = [
+                ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+                ("KUBERNETES_SERVICE_PORT", "443"),
+            ];
+            let inputs = Inputs {
+                flags: flags::given(&matches),
+                vars: &vars.into_iter().collect(),
+            };
+            Reconciler::new(Settings::new(&inputs, "node-1").unwrap(), self.now).unwrap()
+        }
+
+        /// Takes steps until one changes nothing.
+        fn settle(&self, reconciler: &mut Reconciler) -> Status {
+            for _ in 0..10 {
+                let status = reconciler.step(self.now);
+                if status.next > self.now {
+                    return status;
+                }
+            }
+            panic!("no convergence");
+        }
+
+        fn has_entry(&self) -> bool {
+            let conf = fs::read_to_string(self.path(CONF)).unwrap();
+            conf.contains("\"msm-cni\"")
+        }
+    }
+
+    #[test]
+    fn first_install_converges_and_counts_no_repair() {
+        let node = Node::new();
+        let status = node.settle(&mut node.reconciler());
+        assert_eq!(status.reasons, Some(Vec::new()));
+        assert_eq!((status.repairs, status.next), (0, node.now + RESYNC));
+        assert!(node.has_entry());
+    }
+
+    #[test]
+    fn missing_token_is_reported_after_the_grace_period() {
+        let mut node = Node::new();
+        let mut reconciler = node.reconciler();
+        node.settle(&mut reconciler);
+        fs::rename(node.path(TOKEN), node.path("token")).unwrap();
+        let status = node.settle(&mut reconciler);
+        assert_eq!(status.reasons, None);
+        node.now = status.next;
+        let status = node.settle(&mut reconciler);
+        assert_eq!(status.next, node.now + POLL);
+        let [reason] = status.reasons.unwrap().try_into().unwrap();
+        assert!(reason.contains("service account token"), "{reason}");
+        fs::rename(node.path("token"), node.path(TOKEN)).unwrap();
+        assert_eq!(node.settle(&mut reconciler).reasons, Some(Vec::new()));
+    }
+
+    #[test]
+    fn overwritten_entry_is_restored_at_once_and_then_with_delays() {
+        let mut node = Node::new();
+        let mut reconciler = node.reconciler();
+        node.settle(&mut reconciler);
+        // The first install counts as a repair of the file for a while.
+        node.now += Duration::from_secs(60);
+        let mut delays = Vec::new();
+        for _ in 0..9 {
+            fs::write(node.path(CONF), NETWORK).unwrap();
+            let overwritten = node.now;
+            let mut status = node.settle(&mut reconciler);
+            while !node.has_entry() {
+                let [reason] = status.reasons.unwrap().try_into().unwrap();
+                assert!(reason.contains("keeps being overwritten"), "{reason}");
+                node.now = status.next;
+                status = node.settle(&mut reconciler);
+            }
+            delays.push((node.now - overwritten).as_secs());
+        }
+        assert_eq!(delays, [0, 0, 0, 0, 0, 0, 1, 2, 4]);
+        node.now += Duration::from_secs(60);
+        let status = node.settle(&mut reconciler);
+        assert_eq!((status.reasons, status.repairs), (Some(Vec::new()), 9));
+    }
+
+    #[test]
+    fn retry_ends_the_delays() {
+        let node = Node::new();
+        let mut reconciler = node.reconciler();
+        node.settle(&mut reconciler);
+        while node.has_entry() {
+            fs::write(node.path(CONF), NETWORK).unwrap();
+            node.settle(&mut reconciler);
+        }
+        reconciler.retry(node.now);
+        node.settle(&mut reconciler);
+        assert!(node.has_entry());
+    }
+
+    #[test]
+    fn uninstall_restores_the_network_configuration() {
+        let node = Node::new();
+        let mut reconciler = node.reconciler();
+        node.settle(&mut reconciler);
+        let attempt = reconciler.uninstall();
+        attempt.outcome.unwrap();
+        assert!(!attempt.may_change && attempt.notes.is_empty());
+        assert_eq!(fs::read_to_string(node.path(CONF)).unwrap(), NETWORK);
+    }
 }

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::observe::FileSnapshot;
 use crate::fs::Owner;
-use crate::node::observe::FileSnapshot;
 
 /// Steps to take in order, and what they cannot bring about. The disk is in the desired state
 /// if both are empty.

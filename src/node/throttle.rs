@@ -1,4 +1,4 @@
-//! Paces the steps: one that failed, or that another process keeps undoing, is delayed. Also
+//! Paces the steps: a step that failed, or that another process keeps undoing, is delayed. Also
 //! the reasons for not being ready that follow from this. Pure: the time is passed in.
 
 use std::collections::HashMap;

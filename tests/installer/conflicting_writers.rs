@@ -126,7 +126,7 @@ fn repeated_overwrites_are_repaired_with_delays_and_reported_until_they_stop() {
                 let node = Node::with_conf(CONF, CALICO);
                 let installer = node.installed(&[]);
                 outlast(&installer, |node, stop| {
-                    keep_overwriting(node, method, stop)
+                    keep_overwriting(node, method, stop);
                 });
                 assert_eq!(installer.logged(FLAPPING), 1, "{}", installer.log());
                 assert!(installer.ready().unwrap().1.contains("\"reasons\":[]"));

@@ -264,7 +264,7 @@ fn orphaned_temporary_files_are_removed_and_nothing_else() {
     symlink("msm", node.path(BIN_DIR).join(".msm-cni-temporary-link")).unwrap();
     // Nothing of ours, whatever its name.
     fs::create_dir(node.path(&left("directory"))).unwrap();
-    // Somebody is still writing it.
+    // Another installer is still writing it.
     node.write(&left("used"), "");
     let used = fs::File::open(node.path(&left("used"))).unwrap();
     used.lock().unwrap();

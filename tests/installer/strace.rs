@@ -81,8 +81,8 @@ impl<'a> Traced<'a> {
         Self::start(node, args, &expressions)
     }
 
-    /// Whether an injected SIGSTOP has stopped the installer. /proc does not tell this stop from
-    /// those that strace makes at every call.
+    /// Whether an injected SIGSTOP has stopped the installer. In /proc this looks like the stops
+    /// that strace itself causes.
     pub fn is_stopped(&self) -> bool {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         log.contains("stopped by SIGSTOP")

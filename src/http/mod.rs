@@ -2,20 +2,18 @@
 //! never blocks, so that an answer proves that the loop is running. One request a connection;
 //! the caller passes in the routes. No TLS, no request bodies.
 
+mod address;
+
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use httparse::EMPTY_HEADER;
-use nix::errno::Errno;
 use nix::poll::PollFd;
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
-    sockopt,
-};
+
+pub use address::Address;
 
 use crate::event::poll;
 
@@ -34,16 +32,6 @@ const ACCEPT_BATCH: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes per read of a request, and twice that of what follows it.
 const READ_SIZE: usize = 1024;
-
-/// Where a server listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Address {
-    /// All IPv6 and IPv4 addresses, or all IPv4 addresses on a node without IPv6.
-    Any {
-        port: u16,
-    },
-    At(SocketAddr),
-}
 
 /// A GET or HEAD request.
 #[derive(Debug, Clone, Copy)]
@@ -95,45 +83,6 @@ enum Progress {
     Finished,
 }
 
-impl Address {
-    /// Parses `PORT`, `:PORT`, `IPV4:PORT` or `[IPV6]:PORT`. The error is a reason to show.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let port = |text: &str| text.parse().ok().filter(|port| *port > 0);
-        if let Some(port) = port(text.strip_prefix(':').unwrap_or(text)) {
-            return Ok(Self::Any { port });
-        }
-        let address: Option<SocketAddr> = text.parse().ok();
-        match address.filter(|address| address.port() > 0) {
-            Some(address) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
-                let port = address.port();
-                Ok(Self::Any { port })
-            }
-            Some(address) => Ok(Self::At(address)),
-            None => Err("expected PORT, :PORT, IPV4:PORT or [IPV6]:PORT".into()),
-        }
-    }
-
-    /// The addresses to try, in order. The first one that the node has is used.
-    fn candidates(self) -> Vec<SocketAddr> {
-        match self {
-            Self::Any { port } => vec![
-                (Ipv6Addr::UNSPECIFIED, port).into(),
-                (Ipv4Addr::UNSPECIFIED, port).into(),
-            ],
-            Self::At(address) => vec![address],
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Any { port } => write!(f, "port {port} on all addresses"),
-            Self::At(address) => address.fmt(f),
-        }
-    }
-}
-
 impl Response {
     pub fn json(status: &'static str, body: impl Into<String>) -> Self {
         Self {
@@ -158,15 +107,8 @@ impl Response {
 
 impl Server {
     pub fn bind(address: Address) -> io::Result<Self> {
-        let mut outcome = Err(io::Error::from(ErrorKind::AddrNotAvailable));
-        for candidate in address.candidates() {
-            outcome = listener(candidate);
-            if !outcome.as_ref().is_err_and(is_missing_family) {
-                break;
-            }
-        }
         Ok(Self {
-            listener: outcome?,
+            listener: address.listen()?,
             clients: VecDeque::new(),
             paused_until: None,
             accept_error: None,
@@ -349,37 +291,10 @@ fn respond(request: &[u8], routes: &mut Routes) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Whether the node has no addresses of that family, as opposed to a port in use.
-fn is_missing_family(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
-}
-
-/// An IPv6 socket accepts IPv4 too, whatever the node's default (`net.ipv6.bindv6only`) is.
-fn listener(address: SocketAddr) -> io::Result<TcpListener> {
-    let family = if address.is_ipv6() {
-        AddressFamily::Inet6
-    } else {
-        AddressFamily::Inet
-    };
-    let fd = socket(
-        family,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    )?;
-    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    if address.is_ipv6() {
-        setsockopt(&fd, sockopt::Ipv6V6Only, &false)?;
-    }
-    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
-    // Limited by `net.core.somaxconn`.
-    listen(&fd, Backlog::MAXALLOWABLE)?;
-    Ok(fd.into())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     /// For a read that should succeed at once.
