@@ -1,31 +1,63 @@
-//! Which applet a process is: by argv[0], as a symlink names it, or by the first argument
-//! of `msm`. A name that is none of them is a usage error, never a default.
+//! The table of applets and the choice among them: argv[0] selects the applet (a symlink
+//! with its name), or the first argument of `msm` does. An unknown name is a usage error.
 
 use std::ffi::OsString;
-use std::io::{Write, stderr, stdin};
+use std::io::{stderr, stdin};
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::names::{CNI_APPLET, EXECUTABLE, INSTALLER_ALIAS, INSTALLER_APPLET, IPTABLES_APPLET};
 use crate::node::settings::Settings;
-use crate::process::{Process, Reader, Stdout, end_at_panics};
+use crate::process::{Process, Stdout, StdoutPolicy, eprint_line, exit_on_panic};
 use crate::redirect::iptables::exec;
 use crate::text::error_chain;
 use crate::{agent, cmd, cni, flags, node};
 
 const USAGE_ERROR: u8 = 2;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Applet {
-    Cni,
-    Iptables,
-    Installer,
-    /// What a child of ours is until it becomes a tool of the host.
-    Tool,
+struct Applet {
+    name: &'static str,
+    aliases: &'static [&'static str],
+    /// Its line in `msm --help`; `None` hides it.
+    about: Option<&'static str>,
+    stdout: StdoutPolicy,
+    run: fn(Vec<OsString>, &mut Process) -> ExitCode,
 }
 
+const APPLETS: [Applet; 4] = [
+    Applet {
+        name: CNI_APPLET,
+        aliases: &[],
+        about: Some("CNI plugin, run by the container runtime"),
+        // A runtime takes an exit code of 0 without a result for success.
+        stdout: StdoutPolicy::Required,
+        run: |_, process| cni::run(process),
+    },
+    Applet {
+        name: IPTABLES_APPLET,
+        aliases: &[],
+        about: Some("Set, check, print or remove the redirect of a network namespace"),
+        stdout: StdoutPolicy::BestEffort,
+        run: run_iptables,
+    },
+    Applet {
+        name: INSTALLER_APPLET,
+        aliases: &[INSTALLER_ALIAS],
+        about: Some("Install the CNI plugin on a node and keep it installed"),
+        stdout: StdoutPolicy::BestEffort,
+        run: run_installer,
+    },
+    // Replaces itself by an iptables tool.
+    Applet {
+        name: exec::APPLET,
+        aliases: &[],
+        about: None,
+        stdout: StdoutPolicy::BestEffort,
+        run: exec::exec_with_pdeathsig,
+    },
+];
+
 /// What argv asks for.
-#[derive(Debug, PartialEq, Eq)]
 enum Call {
     Applet {
         applet: Applet,
@@ -33,59 +65,49 @@ enum Call {
     },
     Help,
     Version,
-    /// No applet is named.
+    /// `msm` without arguments.
     Missing,
     Unknown {
         name: String,
     },
 }
 
-/// Runs this process as the applet that its arguments name.
+/// Runs the applet that this process's arguments select.
 #[must_use]
 pub fn run() -> ExitCode {
-    end_at_panics(tell_panic);
+    exit_on_panic(report_panic);
     let call = Call::from_args(std::env::args_os());
-    let reader = match call {
-        // An answer that the runtime does not get must not pass for success.
-        Call::Applet {
-            applet: Applet::Cni,
-            ..
-        } => Reader::Needed,
-        _ => Reader::Optional,
+    let policy = match &call {
+        Call::Applet { applet, .. } => applet.stdout,
+        _ => StdoutPolicy::BestEffort,
     };
     let mut process = Process {
         vars: std::env::vars_os().collect(),
         stdin: &mut stdin(),
-        stdout: &mut Stdout::new(reader),
+        stdout: &mut Stdout::new(policy),
         stderr: &mut stderr(),
     };
     match call {
-        Call::Applet { applet, args } => applet.run(args, &mut process),
-        Call::Help => say(&mut process, &help()),
-        Call::Version => say(
-            &mut process,
+        Call::Applet { applet, args } => (applet.run)(args, &mut process),
+        Call::Help => print(&help(), &mut process),
+        Call::Version => print(
             concat!("msm ", env!("CARGO_PKG_VERSION"), "\n"),
+            &mut process,
         ),
         Call::Missing => {
-            let text = format!("{EXECUTABLE}: say which applet is wanted\n\n{}", help());
-            refuse(&mut process, &text)
+            let text = format!("{EXECUTABLE}: no applet given\n\n{}", help());
+            usage_error(&text, &mut process)
         }
         Call::Unknown { name } => {
-            let text = format!(
-                "{EXECUTABLE}: {name:?} is no applet of this program\n\n{}",
-                help()
-            );
-            refuse(&mut process, &text)
+            let text = format!("{EXECUTABLE}: unknown applet {name:?}\n\n{}", help());
+            usage_error(&text, &mut process)
         }
     }
 }
 
-fn tell_panic(place: &str) {
-    // Nobody is left to tell it to when this fails; the exit code remains.
-    let _ = writeln!(
-        stderr(),
-        "{EXECUTABLE}: this is a mistake in {EXECUTABLE}; please report it: panic at {place}"
-    );
+fn report_panic(place: &str) {
+    let text = format!("{EXECUTABLE}: internal error, please report it: panic at {place}");
+    eprint_line(&mut stderr(), &text);
 }
 
 fn run_iptables(args: Vec<OsString>, process: &mut Process) -> ExitCode {
@@ -104,111 +126,91 @@ fn run_installer(args: Vec<OsString>, process: &mut Process) -> ExitCode {
     match Settings::new(&matches, &process.vars, &host_name.to_string_lossy()) {
         Ok(settings) => agent::run(settings),
         Err(error) => {
-            let text = format!("{INSTALLER_APPLET}: {}\n", error_chain(&error));
-            refuse(process, &text)
+            let text = format!("{INSTALLER_APPLET}: {}", error_chain(&error));
+            usage_error(&text, process)
         }
     }
 }
 
-/// clap's way to say that there is nothing to run: a usage error, or a text that was asked for.
+/// clap returns a usage error, the help and the version all as an error.
 fn stopped(stop: &clap::Error, process: &mut Process) -> ExitCode {
     let text = stop.render().to_string();
     if stop.use_stderr() {
-        refuse(process, &text)
+        usage_error(&text, process)
     } else {
-        say(process, &text)
+        print(&text, process)
     }
 }
 
-/// Writes what was asked for; a text that nobody takes is no success.
-fn say(process: &mut Process, text: &str) -> ExitCode {
-    let said = process
-        .stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| process.stdout.flush());
-    match said {
+/// Prints what the caller asked for. A failed write fails the applet.
+fn print(text: &str, process: &mut Process) -> ExitCode {
+    match process.print(text) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is left to tell it to when this fails too; the exit code remains.
-            let _ = writeln!(
-                process.stderr,
+            process.eprint_line(&format!(
                 "{EXECUTABLE}: writing to standard output: {error}"
-            );
+            ));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Says what is wrong with the arguments.
-fn refuse(process: &mut Process, text: &str) -> ExitCode {
-    // Nobody is left to tell it to when this fails; the exit code remains.
-    let _ = process.stderr.write_all(text.as_bytes());
+fn usage_error(text: &str, process: &mut Process) -> ExitCode {
+    process.eprint_line(text.trim_end());
     USAGE_ERROR.into()
 }
 
 fn help() -> String {
+    let applets: String = APPLETS.iter().filter_map(Applet::help).collect();
     format!(
-        "Media Streaming Mesh on a node: one executable, by the name it is called.\n\n\
-         Usage: {EXECUTABLE} APPLET [ARGUMENTS], or a symlink of the applet's name\n\n\
-         Applets:\n  \
-         {CNI_APPLET:<14}chained CNI plugin, run by the container runtime\n  \
-         {IPTABLES_APPLET:<14}sets, checks, prints or removes a redirect by hand\n  \
-         {INSTALLER_APPLET:<14}puts the plugin on the node and keeps it there (also {INSTALLER_ALIAS})\n\n\
-         Options:\n  -h, --help     print this\n  -V, --version  print the version\n"
+        "Redirects the RTSP traffic of Media Streaming Mesh pods to their sidecar.\n\n         Usage: {EXECUTABLE} APPLET [ARGUMENTS]\n       \
+         APPLET [ARGUMENTS]  (a symlink to {EXECUTABLE} with the applet's name)\n\n         Applets:\n{applets}\n         Options:\n  -h, --help     Print help\n  -V, --version  Print version\n"
     )
 }
 
 impl Applet {
-    fn from_name(name: &str) -> Option<Self> {
-        match name {
-            CNI_APPLET => Some(Self::Cni),
-            IPTABLES_APPLET => Some(Self::Iptables),
-            INSTALLER_APPLET | INSTALLER_ALIAS => Some(Self::Installer),
-            exec::APPLET => Some(Self::Tool),
-            _ => None,
-        }
+    fn find(name: &str) -> Option<Self> {
+        APPLETS
+            .into_iter()
+            .find(|applet| applet.name == name || applet.aliases.contains(&name))
     }
 
-    fn run(self, args: Vec<OsString>, process: &mut Process) -> ExitCode {
-        match self {
-            Self::Cni => cni::run(process),
-            Self::Iptables => run_iptables(args, process),
-            Self::Installer => run_installer(args, process),
-            Self::Tool => exec::turn_into(args, process),
-        }
+    fn help(&self) -> Option<String> {
+        let (name, about) = (self.name, self.about?);
+        let aliases = match self.aliases {
+            [] => String::new(),
+            aliases => format!(" [alias: {}]", aliases.join(", ")),
+        };
+        Some(format!("  {name:<14}{about}{aliases}\n"))
     }
 }
 
 impl Call {
     fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
         let mut args = args.into_iter();
-        let called = args.next().unwrap_or_default();
-        let name = Path::new(&called)
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if let Some(applet) = Applet::from_name(&name) {
-            return Self::Applet {
-                applet,
-                args: args.collect(),
-            };
-        }
+        let path = args.next().unwrap_or_default();
+        let name = Path::new(&path).file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
         if name != EXECUTABLE {
-            return Self::Unknown { name };
+            return Self::applet(name, args);
         }
         let Some(name) = args.next() else {
             return Self::Missing;
         };
-        let name = name.to_string_lossy().into_owned();
-        match (Applet::from_name(&name), name.as_str()) {
-            (Some(applet), _) => Self::Applet {
+        match name.to_string_lossy().into_owned() {
+            name if matches!(&*name, "-h" | "--help" | "help") => Self::Help,
+            name if matches!(&*name, "-V" | "--version") => Self::Version,
+            name => Self::applet(name, args),
+        }
+    }
+
+    fn applet(name: String, args: impl Iterator<Item = OsString>) -> Self {
+        match Applet::find(&name) {
+            Some(applet) => Self::Applet {
                 applet,
                 args: args.collect(),
             },
-            (None, "-h" | "--help" | "help") => Self::Help,
-            (None, "-V" | "--version") => Self::Version,
-            (None, _) => Self::Unknown { name },
+            None => Self::Unknown { name },
         }
     }
 }
@@ -223,37 +225,39 @@ mod tests {
     }
 
     #[test]
-    fn the_name_chooses_the_applet() {
-        for (args, applet) in [
-            (&["msm-cni"][..], Applet::Cni),
-            (&["/opt/cni/bin/msm-cni"], Applet::Cni),
-            (&["msm", "msm-cni"], Applet::Cni),
-            (&["./msm-iptables"], Applet::Iptables),
-            (&["installer"], Applet::Installer),
-            (&["install-cni"], Applet::Installer),
-            (&["/usr/local/bin/msm", "install-cni"], Applet::Installer),
+    fn name_or_first_argument_selects_the_applet() {
+        for (args, expected, rest) in [
+            (&["msm-cni"][..], CNI_APPLET, &[][..]),
+            (&["/opt/cni/bin/msm-cni"], CNI_APPLET, &[]),
+            (&["msm", "msm-cni"], CNI_APPLET, &[]),
+            (&["./msm-iptables"], IPTABLES_APPLET, &[]),
+            (
+                &["msm", "msm-iptables", "--check"],
+                IPTABLES_APPLET,
+                &["--check"],
+            ),
+            (&["installer"], INSTALLER_APPLET, &[]),
+            (&["install-cni"], INSTALLER_APPLET, &[]),
+            (
+                &["/usr/local/bin/msm", "install-cni"],
+                INSTALLER_APPLET,
+                &[],
+            ),
         ] {
-            assert_eq!(
-                call(args),
-                Call::Applet {
-                    applet,
-                    args: Vec::new()
-                },
-                "{args:?}"
-            );
+            let Call::Applet {
+                applet,
+                args: found,
+            } = call(args)
+            else {
+                panic!("{args:?}: no applet");
+            };
+            assert_eq!(applet.name, expected, "{args:?}");
+            assert_eq!(found, rest, "{args:?}");
         }
-        let args = vec!["--check".into()];
-        assert_eq!(
-            call(&["msm", "msm-iptables", "--check"]),
-            Call::Applet {
-                applet: Applet::Iptables,
-                args
-            }
-        );
     }
 
     #[test]
-    fn another_name_is_unknown_and_no_default() {
+    fn unknown_name_selects_no_applet() {
         for args in [
             &[][..],
             &[""],
@@ -266,13 +270,23 @@ mod tests {
         ] {
             assert!(matches!(call(args), Call::Unknown { .. }), "{args:?}");
         }
-        assert_eq!(call(&["/opt/cni/bin/msm"]), Call::Missing);
+        assert!(matches!(call(&["/opt/cni/bin/msm"]), Call::Missing));
     }
 
     #[test]
-    fn a_panic_of_any_applet_is_told_on_standard_error() {
+    fn help_lists_every_applet_but_the_hidden_one() {
+        let text = help();
+        for name in [CNI_APPLET, IPTABLES_APPLET, INSTALLER_APPLET] {
+            assert!(text.contains(&format!("\n  {name} ")), "{text}");
+        }
+        assert!(text.contains("[alias: install-cni]"), "{text}");
+        assert!(!text.contains(exec::APPLET), "{text}");
+    }
+
+    #[test]
+    fn panic_of_an_applet_is_reported_on_stderr() {
         let output = in_own_process(
-            "applet::tests::a_panic_of_any_applet_is_told_on_standard_error",
+            "applet::tests::panic_of_an_applet_is_reported_on_stderr",
             "",
             |_| {
                 let code = run();
@@ -282,14 +296,14 @@ mod tests {
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(
-            text.contains("a mistake in msm; please report it: panic at src/applet.rs:"),
+            text.contains("internal error, please report it: panic at src/applet.rs:"),
             "{text}"
         );
         assert!(!text.contains("sesame"), "{text}");
     }
 
     #[test]
-    fn the_flags_are_consistent() {
+    fn flag_tables_are_consistent() {
         cmd::iptables::flags::command().debug_assert();
         node::flags::command().debug_assert();
     }

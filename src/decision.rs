@@ -1,34 +1,33 @@
-//! Who is redirected, and how: the label, then the annotations. Pure; it returns its
-//! reason, logging is for others.
+//! Decides whether a pod is redirected, and with which options: first its label, then its
+//! annotations. Returns the reason; the caller logs it. Pure.
 
 use std::fmt;
-use std::str::FromStr;
 
 use crate::kube::{Pod, PodRef};
 use crate::names;
-use crate::redirect::{self, Ipv6Mode, Redirect};
-use crate::text::excerpt;
+use crate::redirect::Redirect;
+use crate::redirect::parameters::PARAMETERS;
+use crate::redirect::policy::ParseError;
 
-/// What follows from the request alone.
+/// Outcome of the checks that do not need the pod.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Precheck<'a> {
     PassThrough(Reason),
-    /// The pod's labels decide.
-    Ask(&'a PodRef),
+    /// The pod's label has to be looked up.
+    Lookup(&'a PodRef),
 }
 
-/// What follows from the pod.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
     PassThrough(Reason),
     Redirect { redirect: Redirect, stub: Stub },
 }
 
-/// Whether one of the pod's containers looks like the stub.
+/// Whether a container of the pod looks like the stub, by its port or its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stub {
-    Seen,
-    NotSeen,
+    Found,
+    NotFound,
 }
 
 /// Why a pod is passed through.
@@ -40,27 +39,25 @@ pub enum Reason {
     LabelFalse,
 }
 
-/// An annotation that says nothing we can do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("annotation {annotation} is {value:?}, which is not valid: {reason}")]
+#[error("annotation {annotation}")]
 pub struct InvalidAnnotation {
     annotation: &'static str,
-    value: String,
-    reason: String,
+    source: ParseError,
 }
 
-/// Decides without asking anybody.
+/// Checks the request alone, so that containers outside MSM cost no pod lookup.
 pub fn precheck<'a>(pod: Option<&'a PodRef>, exclude_namespaces: &[String]) -> Precheck<'a> {
     match pod {
         None => Precheck::PassThrough(Reason::NotAPod),
         Some(pod) if exclude_namespaces.contains(&pod.namespace) => {
             Precheck::PassThrough(Reason::ExcludedNamespace)
         }
-        Some(pod) => Precheck::Ask(pod),
+        Some(pod) => Precheck::Lookup(pod),
     }
 }
 
-/// Decides by the pod; `configured` is the redirect of pods without annotations.
+/// Decides by the pod's label. The pod's annotations override `configured`.
 pub fn decide(pod: &Pod, configured: &Redirect) -> Result<Decision, InvalidAnnotation> {
     match pod.labels.get(names::INJECT_LABEL) {
         None => return Ok(Decision::PassThrough(Reason::NoLabel)),
@@ -69,108 +66,35 @@ pub fn decide(pod: &Pod, configured: &Redirect) -> Result<Decision, InvalidAnnot
         }
         Some(_) => {}
     }
-    let redirect = annotated(pod, configured)?;
-    let port = redirect.proxy_port.get();
-    let uid = redirect.proxy_uid.get();
-    let seen = pod.ports.contains(&port) || pod.users.contains(&uid);
+    let redirect = with_annotations(pod, configured)?;
+    let found = pod.ports.contains(&redirect.proxy_port.get())
+        || pod.users.contains(&redirect.proxy_uid.get());
     Ok(Decision::Redirect {
         redirect,
-        stub: if seen { Stub::Seen } else { Stub::NotSeen },
+        stub: if found { Stub::Found } else { Stub::NotFound },
     })
 }
 
-fn annotated(pod: &Pod, configured: &Redirect) -> Result<Redirect, InvalidAnnotation> {
-    let annotations = Annotations(pod);
-    let ports = annotations
-        .list(names::PORTS_ANNOTATION)?
-        .unwrap_or_else(|| configured.ports.clone());
-    if ports.is_empty() {
-        return Err(annotations.invalid(
-            names::PORTS_ANNOTATION,
-            "a redirect needs at least one port".into(),
-        ));
-    }
-    Ok(Redirect {
-        ports,
-        proxy_port: annotations
-            .value(names::PROXY_PORT_ANNOTATION)?
-            .unwrap_or(configured.proxy_port),
-        proxy_uid: annotations
-            .value(names::PROXY_UID_ANNOTATION)?
-            .unwrap_or(configured.proxy_uid),
-        exclude_cidrs: annotations
-            .list(names::EXCLUDE_CIDRS_ANNOTATION)?
-            .unwrap_or_else(|| configured.exclude_cidrs.clone()),
-        ipv6: annotations
-            .value::<Ipv6Mode>(names::IPV6_ANNOTATION)?
-            .unwrap_or(configured.ipv6),
-        inbound_ports: annotations
-            .list(names::INBOUND_PORTS_ANNOTATION)?
-            .unwrap_or_else(|| configured.inbound_ports.clone()),
-    })
-}
-
-struct Annotations<'a>(&'a Pod);
-
-impl Annotations<'_> {
-    fn text(&self, annotation: &str) -> Option<&str> {
-        self.0.annotations.get(annotation).map(String::as_str)
-    }
-
-    fn invalid(&self, annotation: &'static str, reason: String) -> InvalidAnnotation {
-        let value = excerpt(self.text(annotation).unwrap_or_default());
-        InvalidAnnotation {
-            annotation,
-            value,
-            reason,
+fn with_annotations(pod: &Pod, configured: &Redirect) -> Result<Redirect, InvalidAnnotation> {
+    let mut redirect = configured.clone();
+    for parameter in &PARAMETERS {
+        let annotation = parameter.annotation;
+        if let Some(text) = pod.annotations.get(annotation) {
+            parameter
+                .set(&mut redirect, text)
+                .map_err(|source| InvalidAnnotation { annotation, source })?;
         }
     }
-
-    fn value<T: FromStr<Err: ToString>>(
-        &self,
-        annotation: &'static str,
-    ) -> Result<Option<T>, InvalidAnnotation> {
-        let parsed = self
-            .text(annotation)
-            .map(|text| text.trim().parse())
-            .transpose();
-        parsed.map_err(|reason: T::Err| self.invalid(annotation, reason.to_string()))
-    }
-
-    /// Comma-separated; an empty text is an empty list.
-    fn list<T: FromStr<Err: ToString> + PartialEq>(
-        &self,
-        annotation: &'static str,
-    ) -> Result<Option<Vec<T>>, InvalidAnnotation> {
-        let Some(text) = self.text(annotation) else {
-            return Ok(None);
-        };
-        let mut list = Vec::new();
-        for item in text
-            .split(',')
-            .map(str::trim)
-            .filter(|_| !text.trim().is_empty())
-        {
-            let item = item
-                .parse()
-                .map_err(|reason: T::Err| self.invalid(annotation, reason.to_string()))?;
-            redirect::add(&mut list, item)
-                .map_err(|reason| self.invalid(annotation, reason.to_string()))?;
-        }
-        Ok(Some(list))
-    }
+    Ok(redirect)
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Self::NotAPod => write!(
-                f,
-                "CNI_ARGS does not name a Kubernetes pod and its namespace"
-            ),
-            Self::ExcludedNamespace => write!(f, "its namespace is excluded"),
-            Self::NoLabel => write!(f, "it has no label {}", names::INJECT_LABEL),
-            Self::LabelFalse => write!(f, "its label {} is false", names::INJECT_LABEL),
+            Self::NotAPod => f.write_str("CNI_ARGS does not name a pod and its namespace"),
+            Self::ExcludedNamespace => f.write_str("namespace excluded by excludeNamespaces"),
+            Self::NoLabel => write!(f, "no label {}", names::INJECT_LABEL),
+            Self::LabelFalse => write!(f, "label {} is false", names::INJECT_LABEL),
         }
     }
 }
@@ -178,6 +102,7 @@ impl fmt::Display for Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redirect::policy::Ipv6Mode;
 
     fn pod(label: Option<&str>, annotations: &[(&str, &str)]) -> Pod {
         let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
@@ -199,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_label_decides() {
+    fn label_decides() {
         for (label, reason) in [
             (None, Some(Reason::NoLabel)),
             (Some("false"), Some(Reason::LabelFalse)),
@@ -212,8 +137,8 @@ mod tests {
         ] {
             let decision = decide(&pod(label, &[]), &Redirect::default()).unwrap();
             match (decision, reason) {
-                (Decision::PassThrough(found), Some(reason)) => {
-                    assert_eq!(found, reason, "{label:?}");
+                (Decision::PassThrough(actual), Some(reason)) => {
+                    assert_eq!(actual, reason, "{label:?}");
                 }
                 (Decision::Redirect { .. }, None) => {}
                 (decision, _) => panic!("{label:?}: {decision:?}"),
@@ -248,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_annotation_is_an_error_that_names_it() {
+    fn invalid_annotation_is_named_in_the_error() {
         for (annotation, value) in [
             (names::PORTS_ANNOTATION, ""),
             (names::PORTS_ANNOTATION, "554,"),
@@ -267,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_of_a_pod_that_is_passed_through_are_not_read() {
+    fn annotations_are_ignored_if_the_label_is_false() {
         let pod = pod(Some("false"), &[(names::PORTS_ANNOTATION, "x")]);
         assert_eq!(
             decide(&pod, &Redirect::default()),
@@ -276,12 +201,12 @@ mod tests {
     }
 
     #[test]
-    fn the_stub_is_known_by_its_port_or_its_user() {
-        for (ports, users, seen) in [
-            (&[][..], &[][..], Stub::NotSeen),
-            (&[80, 8554], &[], Stub::Seen),
-            (&[], &[0, 1337], Stub::Seen),
-            (&[554], &[0], Stub::NotSeen),
+    fn stub_is_recognised_by_its_port_or_its_user() {
+        for (ports, users, expected) in [
+            (&[][..], &[][..], Stub::NotFound),
+            (&[80, 8554], &[], Stub::Found),
+            (&[], &[0, 1337], Stub::Found),
+            (&[554], &[0], Stub::NotFound),
         ] {
             let pod = Pod {
                 ports: ports.iter().copied().collect(),
@@ -291,12 +216,12 @@ mod tests {
             let Ok(Decision::Redirect { stub, .. }) = decide(&pod, &Redirect::default()) else {
                 panic!("{pod:?}")
             };
-            assert_eq!(stub, seen, "{pod:?}");
+            assert_eq!(stub, expected, "{pod:?}");
         }
     }
 
     #[test]
-    fn excluded_namespaces_and_others_than_pods_are_not_asked_about() {
+    fn excluded_namespaces_and_non_pods_are_not_looked_up() {
         let pod = PodRef::new("kube-system", "dns", None).unwrap();
         let excluded = ["kube-system".to_owned()];
         assert_eq!(
@@ -307,6 +232,6 @@ mod tests {
             precheck(Some(&pod), &excluded),
             Precheck::PassThrough(Reason::ExcludedNamespace)
         );
-        assert_eq!(precheck(Some(&pod), &[]), Precheck::Ask(&pod));
+        assert_eq!(precheck(Some(&pod), &[]), Precheck::Lookup(&pod));
     }
 }

@@ -1,5 +1,6 @@
-//! JSON as it was written: order, spellings and values untouched, nothing copied that is
-//! not looked for. Pure. Bounds: nesting, and the members of an object that is kept.
+//! JSON objects and arrays as raw text: the order, spelling and value of each member are
+//! preserved, and only keys are copied. Nesting and the number of stored members are bounded.
+//! Pure.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,50 +10,51 @@ use std::ops::Range;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Deeper nesting than any configuration has, and shallow enough for every reader behind us.
+/// Deeper than any configuration, and shallow enough for every program that reads it later.
 const DEPTH_LIMIT: usize = 128;
-/// More members than any object of a configuration has.
+/// More than any object of a configuration has.
 const MEMBER_LIMIT: usize = 1024;
-/// Longer than any key that is looked for.
+/// In bytes; longer than every key that callers look up.
 const LONGEST_KEY: usize = 64;
 
-/// Members in order; where a key is repeated, the last one counts.
+/// The members of an object, in order. The last of repeated keys counts.
 #[derive(Debug, Clone)]
 pub struct Object<'a>(Vec<(String, &'a RawValue)>);
 
-/// What a value is.
+/// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Null,
     Boolean,
     Number,
-    Text,
-    List,
+    String,
+    Array,
     Object,
 }
 
-/// Why bytes are not a JSON object.
+/// Why bytes are not a JSON object. The texts name no subject: they follow the file or key
+/// that was parsed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("it is empty")]
+    #[error("empty")]
     Empty,
-    #[error("it is {encoding}; it has to be UTF-8 without a byte order mark")]
+    #[error("{encoding}, expected UTF-8 without a byte order mark")]
     Encoding { encoding: &'static str },
-    #[error("it is not UTF-8")]
+    #[error("not UTF-8")]
     NotUtf8 { source: std::str::Utf8Error },
-    #[error("it is nested deeper than {DEPTH_LIMIT} levels")]
+    #[error("nested deeper than {DEPTH_LIMIT} levels")]
     TooDeep,
-    #[error("it has more than {MEMBER_LIMIT} members")]
+    #[error("more than {MEMBER_LIMIT} members")]
     TooManyMembers,
-    #[error("it is {}, not an object", .found.name())]
+    #[error("{}, not an object", .found.name())]
     NotAnObject { found: Kind },
-    #[error("it is not JSON")]
+    #[error("not valid JSON")]
     Syntax { source: serde_json::Error },
 }
 
 impl<'a> Object<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
-        Self::from_text(text(bytes)?)
+        Self::from_text(checked_text(bytes)?)
     }
 
     pub fn from_raw(raw: &'a RawValue) -> Result<Self, Error> {
@@ -61,7 +63,7 @@ impl<'a> Object<'a> {
 
     fn from_text(text: &'a str) -> Result<Self, Error> {
         let (mut kept, mut count) = (Vec::new(), 0);
-        members(text, &mut |key, value| {
+        members(text, |key, value| {
             count += 1;
             if count <= MEMBER_LIMIT {
                 kept.push((key.to_owned(), value));
@@ -73,17 +75,17 @@ impl<'a> Object<'a> {
         Ok(Self(kept))
     }
 
-    /// The value of exactly this key; `null` counts as absent.
+    /// The value of `key`. `null` counts as absent.
     pub fn get(&self, key: &str) -> Option<&'a RawValue> {
         self.written(key).filter(|value| !is_null(value))
     }
 
-    /// The same, `null` included.
+    /// The value of `key`, which may be `null`.
     pub fn written(&self, key: &str) -> Option<&'a RawValue> {
         self.last(|name| name == key)
     }
 
-    /// The same without regard to case, as Go's decoder has always matched our keys.
+    /// Like `get`, but ignores case, as Go's decoder does for the keys of a configuration.
     pub fn get_any_case(&self, key: &str) -> Option<&'a RawValue> {
         self.last(|name| name.eq_ignore_ascii_case(key))
             .filter(|value| !is_null(value))
@@ -99,8 +101,8 @@ impl Kind {
     pub fn of(raw: &RawValue) -> Self {
         match raw.get().as_bytes().first() {
             Some(b'{') => Self::Object,
-            Some(b'[') => Self::List,
-            Some(b'"') => Self::Text,
+            Some(b'[') => Self::Array,
+            Some(b'"') => Self::String,
             Some(b't' | b'f') => Self::Boolean,
             Some(b'n') | None => Self::Null,
             Some(_) => Self::Number,
@@ -110,17 +112,17 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Null => "null",
-            Self::Boolean => "true or false",
+            Self::Boolean => "a boolean",
             Self::Number => "a number",
-            Self::Text => "a text",
-            Self::List => "a list",
+            Self::String => "a string",
+            Self::Array => "an array",
             Self::Object => "an object",
         }
     }
 }
 
-/// The text of JSON's bytes, if it may be read.
-fn text(bytes: &[u8]) -> Result<&str, Error> {
+/// Checks everything that is checked before parsing: encoding, emptiness and nesting.
+fn checked_text(bytes: &[u8]) -> Result<&str, Error> {
     let encoding = match bytes {
         [0xef, 0xbb, 0xbf, ..] => Some("UTF-8 with a byte order mark"),
         [0xfe, 0xff, ..] | [0xff, 0xfe, ..] | [0, _, ..] | [_, 0, ..] => Some("UTF-16"),
@@ -138,7 +140,8 @@ fn text(bytes: &[u8]) -> Result<&str, Error> {
     str::from_utf8(bytes).map_err(|source| Error::NotUtf8 { source })
 }
 
-/// What a JSON string says; `None` when it is no string, or holds half a surrogate pair.
+/// The decoded value of a JSON string. `None` if `raw` is not a string or contains an
+/// unpaired surrogate.
 pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
@@ -152,9 +155,9 @@ fn is_null(value: &RawValue) -> bool {
     Kind::of(value) == Kind::Null
 }
 
-/// Whether two JSON texts say the same: members in any order, the last of repeated keys,
-/// white space and escapes as they like. Numbers are compared by their spelling, so that
-/// none is too large.
+/// Whether two JSON texts have the same value. The order of members, white space and escapes
+/// do not matter, and the last of repeated keys counts. Numbers are compared as text, so
+/// that no number is too large.
 pub fn same(one: &str, other: &str) -> bool {
     type Members<'a> = BTreeMap<String, &'a RawValue>;
 
@@ -164,43 +167,47 @@ pub fn same(one: &str, other: &str) -> bool {
     }
     let kinds = [one, other].map(|text| text.bytes().next());
     match kinds {
-        [Some(b'{'), Some(b'{')] => both::<Members>(one, other).is_some_and(|(one, other)| {
-            one.len() == other.len()
-                && one.iter().zip(&other).all(|((key, value), (name, held))| {
-                    key == name && same(value.get(), held.get())
-                })
-        }),
-        [Some(b'['), Some(b'[')] => {
-            both::<Vec<&RawValue>>(one, other).is_some_and(|(one, other)| {
+        [Some(b'{'), Some(b'{')] => {
+            parse_both::<Members>(one, other).is_some_and(|(one, other)| {
                 one.len() == other.len()
                     && one
                         .iter()
                         .zip(&other)
-                        .all(|(item, held)| same(item.get(), held.get()))
+                        .all(|(one, other)| one.0 == other.0 && same(one.1.get(), other.1.get()))
+            })
+        }
+        [Some(b'['), Some(b'[')] => {
+            parse_both::<Vec<&RawValue>>(one, other).is_some_and(|(one, other)| {
+                one.len() == other.len()
+                    && one
+                        .iter()
+                        .zip(&other)
+                        .all(|(one, other)| same(one.get(), other.get()))
             })
         }
         [Some(b'"'), Some(b'"')] => {
-            both::<String>(one, other).is_some_and(|(one, other)| one == other)
+            parse_both::<String>(one, other).is_some_and(|(one, other)| one == other)
         }
         _ => false,
     }
 }
 
-fn both<'a, T: Deserialize<'a>>(one: &'a str, other: &'a str) -> Option<(T, T)> {
+fn parse_both<'a, T: Deserialize<'a>>(one: &'a str, other: &'a str) -> Option<(T, T)> {
     serde_json::from_str(one)
         .ok()
         .zip(serde_json::from_str(other).ok())
 }
 
-/// Where `inner`, a part of `outer`, stands in it.
+/// The byte range of `inner` within `outer`. `inner` must be a slice of `outer`.
 pub fn span(outer: &str, inner: &str) -> Range<usize> {
     let start = inner.as_ptr().addr().saturating_sub(outer.as_ptr().addr());
     start..start + inner.len()
 }
 
-/// Shows each member of the object `text` in order, up to the end or the first mistake. A
-/// key that nobody looks for, by its length or half a surrogate pair, is shown as empty.
-pub fn members<'a>(text: &'a str, show: &mut dyn FnMut(&str, &'a RawValue)) -> Result<(), Error> {
+/// Calls `visit` for each member of the object `text`, in order, up to the first syntax error.
+/// A key that is longer than any known one, or that has an unpaired surrogate, is passed as
+/// an empty string.
+pub fn members<'a>(text: &'a str, visit: impl FnMut(&str, &'a RawValue)) -> Result<(), Error> {
     if !text.trim_ascii_start().starts_with('{') {
         return Err(match serde_json::from_str::<&RawValue>(text) {
             Ok(raw) => Error::NotAnObject {
@@ -211,15 +218,15 @@ pub fn members<'a>(text: &'a str, show: &mut dyn FnMut(&str, &'a RawValue)) -> R
     }
     let mut reader = serde_json::Deserializer::from_str(text);
     reader
-        .deserialize_map(Members(show))
+        .deserialize_map(Members(visit))
         .and_then(|()| reader.end())
         .map_err(|source| Error::Syntax { source })
 }
 
-/// Shows each item of the list `raw` in order; `None` when it is no list.
-pub fn items<'a>(raw: &'a RawValue, show: impl FnMut(&'a RawValue)) -> Option<()> {
+/// Calls `visit` for each item of the array `raw`, in order. `None` if `raw` is not an array.
+pub fn items<'a>(raw: &'a RawValue, visit: impl FnMut(&'a RawValue)) -> Option<()> {
     let mut reader = serde_json::Deserializer::from_str(raw.get());
-    reader.deserialize_seq(Items(show)).ok()
+    reader.deserialize_seq(Items(visit)).ok()
 }
 
 struct Members<F>(F);
@@ -240,7 +247,7 @@ impl<'de, F: FnMut(&str, &'de RawValue)> Visitor<'de> for Members<F> {
     }
 }
 
-/// As bytes: in a text, half a surrogate pair would be an error.
+/// Read as bytes: `serde_json` rejects an unpaired surrogate in a string.
 struct Key<'k>(&'k mut String);
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
@@ -273,7 +280,7 @@ impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for Items<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a list")
+        f.write_str("an array")
     }
 
     fn visit_seq<S: SeqAccess<'de>>(mut self, mut items: S) -> Result<(), S::Error> {
@@ -284,7 +291,7 @@ impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for Items<F> {
     }
 }
 
-/// How deep arrays and objects are nested; brackets in strings are text.
+/// The deepest nesting of arrays and objects. Brackets in strings do not count.
 fn depth(bytes: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
     for byte in bytes {
@@ -308,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_of_repeated_keys_counts() {
+    fn last_of_repeated_keys_counts() {
         let object = Object::parse(br#"{"a":1,"A":2,"a":3,"n":null}"#).unwrap();
         assert_eq!(object.get("a").unwrap().get(), "3");
         assert_eq!(object.get("A").unwrap().get(), "2");
@@ -318,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_compared_by_what_it_says() {
+    fn json_is_compared_by_value() {
         for (one, other, expected) in [
             (
                 r#"{"a": 1, "b": [true, null]}"#,
@@ -347,13 +354,13 @@ mod tests {
     }
 
     #[test]
-    fn members_are_shown_as_they_were_written() {
+    fn members_are_visited_as_written() {
         let text =
             r#" { "a" : 1.50e3, "\u0062":[ 12345678901234567890 ],"\ud800":"\ud800", "":{ } } "#;
-        let mut shown = Vec::new();
-        members(text, &mut |key, value| {
+        let mut visited = Vec::new();
+        members(text, |key, value| {
             assert_eq!(&text[span(text, value.get())], value.get());
-            shown.push((key.to_owned(), value.get()));
+            visited.push((key.to_owned(), value.get()));
         })
         .unwrap();
         let expected = [
@@ -362,13 +369,16 @@ mod tests {
             ("", r#""\ud800""#),
             ("", "{ }"),
         ];
-        assert_eq!(shown, expected.map(|(key, value)| (key.to_owned(), value)));
+        assert_eq!(
+            visited,
+            expected.map(|(key, value)| (key.to_owned(), value))
+        );
     }
 
     #[test]
-    fn what_stands_before_a_mistake_is_shown() {
+    fn members_before_a_syntax_error_are_visited() {
         let mut keys = Vec::new();
-        let result = members(r#"{"a":1,"b":[],"c":tru"#, &mut |key, _| {
+        let result = members(r#"{"a":1,"b":[],"c":tru"#, |key, _| {
             keys.push(key.to_owned());
         });
         assert!(matches!(result, Err(Error::Syntax { .. })));
@@ -376,31 +386,34 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_told_in_words() {
-        for (bytes, sentence) in [
-            (&b""[..], "it is empty"),
-            (b" \n", "it is empty"),
-            (b"\xef\xbb\xbf{}", "it is UTF-8 with a byte order mark"),
-            (b"\xff\xfe{\0}\0", "it is UTF-16"),
-            (b"\xfe\xff\0{\0}", "it is UTF-16"),
-            (b"{\0}\0", "it is UTF-16"),
-            (b"\0{\0}", "it is UTF-16"),
-            (b"{\"a\":\"\xff\"}", "it is not UTF-8"),
-            (b" [{}]", "it is a list, not an object"),
-            (b"null", "it is null, not an object"),
-            (b"\"sesame\"", "it is a text, not an object"),
-            (b"true", "it is true or false, not an object"),
-            (b"-1", "it is a number, not an object"),
-            (b"nothing", "it is not JSON"),
-            (b"{", "it is not JSON"),
-            (b"{} {}", "it is not JSON"),
-            (b"{\"a\":01}", "it is not JSON"),
-            (b"{\"a\":1,}", "it is not JSON"),
-            (b"{\"a\":\"\t\"}", "it is not JSON"),
-            (b"{a:1}", "it is not JSON"),
+    fn error_says_what_was_found_instead_of_an_object() {
+        for (bytes, text) in [
+            (&b""[..], "empty"),
+            (b" \n", "empty"),
+            (
+                b"\xef\xbb\xbf{}",
+                "UTF-8 with a byte order mark, expected UTF-8",
+            ),
+            (b"\xff\xfe{\0}\0", "UTF-16, expected UTF-8"),
+            (b"\xfe\xff\0{\0}", "UTF-16, expected UTF-8"),
+            (b"{\0}\0", "UTF-16, expected UTF-8"),
+            (b"\0{\0}", "UTF-16, expected UTF-8"),
+            (b"{\"a\":\"\xff\"}", "not UTF-8"),
+            (b" [{}]", "an array, not an object"),
+            (b"null", "null, not an object"),
+            (b"\"sesame\"", "a string, not an object"),
+            (b"true", "a boolean, not an object"),
+            (b"-1", "a number, not an object"),
+            (b"nothing", "not valid JSON"),
+            (b"{", "not valid JSON"),
+            (b"{} {}", "not valid JSON"),
+            (b"{\"a\":01}", "not valid JSON"),
+            (b"{\"a\":1,}", "not valid JSON"),
+            (b"{\"a\":\"\t\"}", "not valid JSON"),
+            (b"{a:1}", "not valid JSON"),
         ] {
             let error = Object::parse(bytes).unwrap_err().to_string();
-            assert!(error.starts_with(sentence), "{bytes:?}: {error}");
+            assert!(error.starts_with(text), "{bytes:?}: {error}");
         }
     }
 
@@ -431,14 +444,17 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_read_with_their_escapes() {
-        let read = |json: &str| {
+    fn string_escapes_are_decoded() {
+        let decode = |json: &str| {
             let raw: &RawValue = serde_json::from_str(json).unwrap();
             string(raw).map(Cow::into_owned)
         };
-        assert_eq!(read(r#""plain ä""#).as_deref(), Some("plain ä"));
-        assert_eq!(read(r#""\u0061\n\ud83d\ude00""#).as_deref(), Some("a\n😀"));
-        assert_eq!(read(r#""\ud83d""#), None);
-        assert_eq!(read("7"), None);
+        assert_eq!(decode(r#""plain ä""#).as_deref(), Some("plain ä"));
+        assert_eq!(
+            decode(r#""\u0061\n\ud83d\ude00""#).as_deref(),
+            Some("a\n😀")
+        );
+        assert_eq!(decode(r#""\ud83d""#), None);
+        assert_eq!(decode("7"), None);
     }
 }

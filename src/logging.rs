@@ -1,5 +1,5 @@
-//! Logs on standard error, in one place for all applets. Standard output belongs to the
-//! CNI protocol.
+//! Sets up the logger of all applets, on standard error: standard output belongs to the CNI
+//! protocol.
 
 use std::borrow::Cow;
 use std::io::{self, Write as _};
@@ -8,22 +8,21 @@ use env_logger::fmt::Formatter;
 use log::{LevelFilter, Record};
 use serde_json::json;
 
-/// How a record is written.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// `level: text`.
     Text,
-    /// One JSON object a line.
+    /// `{"level": …, "message": …}`.
     Json,
 }
 
 impl Format {
-    /// The format of that name.
     pub fn from_name(name: &str) -> Result<Self, String> {
         match name {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            _ => Err("it is neither text nor json".into()),
+            _ => Err("expected text or json".into()),
         }
     }
 
@@ -42,25 +41,22 @@ impl Format {
     }
 }
 
-/// Control characters, as names of files may have them, must not begin a line of their own.
+/// Replaces control characters: a file name with a newline must not forge a log line.
 fn one_line(message: &str) -> Cow<'_, str> {
-    if message.contains(breaks_lines) {
-        message.replace(breaks_lines, "\u{fffd}").into()
+    let is_unsafe = |letter: char| letter.is_control() && letter != '\t';
+    if message.contains(is_unsafe) {
+        message.replace(is_unsafe, "\u{fffd}").into()
     } else {
         message.into()
     }
 }
 
-fn breaks_lines(character: char) -> bool {
-    character.is_control() && character != '\t'
-}
-
-/// Starts logging our own records from `level` on; only the first call counts.
+/// Logs this crate's records from `level` on, as text. A later call changes only the level.
 pub fn start(level: LevelFilter) {
     start_as(level, Format::Text);
 }
 
-/// The same in a format of choice.
+/// Like `start`, with a choice of format.
 pub fn start_as(level: LevelFilter, format: Format) {
     let started = env_logger::Builder::new()
         .filter_module(env!("CARGO_CRATE_NAME"), level)
@@ -71,7 +67,8 @@ pub fn start_as(level: LevelFilter, format: Format) {
     }
 }
 
-/// The level of that name, by the names that the earlier implementation's logger took.
+/// Parses a level. `warning`, `fatal` and `panic` are levels of logrus, the logger of the
+/// earlier implementation.
 pub fn level(name: &str) -> Result<LevelFilter, String> {
     match name.to_ascii_lowercase().as_str() {
         "trace" => Ok(LevelFilter::Trace),
@@ -79,6 +76,6 @@ pub fn level(name: &str) -> Result<LevelFilter, String> {
         "info" => Ok(LevelFilter::Info),
         "warn" | "warning" => Ok(LevelFilter::Warn),
         "error" | "fatal" | "panic" => Ok(LevelFilter::Error),
-        _ => Err("it is none of trace, debug, info, warn, error".into()),
+        _ => Err("expected trace, debug, info, warn or error".into()),
     }
 }

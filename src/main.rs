@@ -1,10 +1,10 @@
-//! The executable: hands the real process to the applet and returns its exit code.
-//! Decides nothing itself; this is the only place a process ends.
+//! Entry point of the executable: the global allocator, and the exit code of the applet that
+//! the library runs.
 
 use std::process::ExitCode;
 
-/// Musl's own asks the kernel for every few pages and gives them back: half of all system
-/// calls of a pod's start.
+/// musl's allocator requests and returns memory a few pages at a time, which made up half of
+/// the system calls of a pod's start.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;

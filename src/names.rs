@@ -1,53 +1,44 @@
-//! Every name that the outside world knows us by, once: applets, label, annotations,
-//! default ports and UID, table and chain names. No logic.
+//! Names and numbers that other programs see: applets, files, pod labels and annotations,
+//! default ports and UID, the nftables table. Constants only.
 
-/// The applet that the container runtime runs.
+/// The CNI plugin, run by the container runtime.
 pub const CNI_APPLET: &str = "msm-cni";
-/// The applet that a person runs.
+/// The command line tool for redirects.
 pub const IPTABLES_APPLET: &str = "msm-iptables";
-/// The applet that the `DaemonSet` runs.
+/// The installer, run by the `DaemonSet`.
 pub const INSTALLER_APPLET: &str = "installer";
 /// The installer's name in older manifests.
 pub const INSTALLER_ALIAS: &str = "install-cni";
 
 /// The executable that all applets are symlinks to.
 pub const EXECUTABLE: &str = "msm";
-/// The plugin's kubeconfig: sorted last, and no name that a runtime loads.
+/// The plugin's kubeconfig. The name sorts last and has no extension that a runtime loads.
 pub const KUBECONFIG_FILE: &str = "ZZZ-msm-cni-kubeconfig";
-/// The plugin's configuration where it stands in a file of its own.
+/// The plugin's configuration, if it is not chained.
 pub const STAND_ALONE_FILE: &str = "YYY-msm-cni.conf";
-/// Behind the name of a `.conf` that has become a `.conflist`.
+/// Appended to the name of a `.conf` while the `.conflist` converted from it is in use.
 pub const ORIGINAL_SUFFIX: &str = ".msm-cni-original";
-/// Before the name of a file that is still being written.
+/// Prepended to the name of a file while it is being written.
 pub const TEMPORARY_PREFIX: &str = ".msm-cni-temporary-";
-/// What runtimes take for a network configuration.
-const NETWORK_CONFIGURATIONS: [&str; 3] = [".conf", ".conflist", ".json"];
 
-/// Whether a runtime would load a file of this name.
-pub fn is_network_configuration(file_name: &str) -> bool {
-    NETWORK_CONFIGURATIONS
-        .iter()
-        .any(|extension| file_name.ends_with(extension))
-}
-
-/// Pod label: present and not `false` means MSM-enabled.
+/// Pod label that enables the redirect, unless its value is `false`.
 pub const INJECT_LABEL: &str = "sidecar.mediastreamingmesh.io/inject";
-/// Pod annotation overriding `redirect.ports`.
+/// Pod annotation that overrides `redirect.ports`.
 pub const PORTS_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/redirect-ports";
-/// Pod annotation overriding `redirect.proxyPort`.
+/// Pod annotation that overrides `redirect.proxyPort`.
 pub const PROXY_PORT_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/proxy-port";
-/// Pod annotation overriding `redirect.proxyUID`.
+/// Pod annotation that overrides `redirect.proxyUID`.
 pub const PROXY_UID_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/proxy-uid";
-/// Pod annotation overriding `redirect.excludeCIDRs`.
+/// Pod annotation that overrides `redirect.excludeCIDRs`.
 pub const EXCLUDE_CIDRS_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/exclude-outbound-cidrs";
-/// Pod annotation overriding `redirect.ipv6`.
+/// Pod annotation that overrides `redirect.ipv6`.
 pub const IPV6_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/ipv6";
-/// Pod annotation overriding `redirect.inboundPorts`.
+/// Pod annotation that overrides `redirect.inboundPorts`.
 pub const INBOUND_PORTS_ANNOTATION: &str = "sidecar.mediastreamingmesh.io/inbound-ports";
-/// Kubernetes' annotation of a static pod's mirror: the UID that the runtime knows it by.
+/// Annotation of a static pod's mirror pod: the UID by which the runtime knows the pod.
 pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
-/// Everything above: what of a pod's labels and annotations is looked at.
-pub const OF_A_POD: [&str; 8] = [
+/// The labels and annotations that are read from a pod; all others are skipped.
+pub const POD_METADATA_KEYS: [&str; 8] = [
     INJECT_LABEL,
     PORTS_ANNOTATION,
     PROXY_PORT_ANNOTATION,
@@ -64,5 +55,5 @@ pub const RTSP_PORT: u16 = 554;
 pub const PROXY_PORT: u16 = 8554;
 /// User ID that the stub runs as.
 pub const PROXY_UID: u32 = 1337;
-/// Our nftables table.
+/// The nftables table of msm-cni, in every family.
 pub const TABLE: &str = "msm_cni";

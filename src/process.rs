@@ -1,6 +1,5 @@
-//! What a process is given: environment and the three streams, as a value, and its end
-//! at a panic. Applets get it injected, so that tests can run them whole; nothing else
-//! reads `std::env` or `std::io::stdin`.
+//! The environment and standard streams of a process as a value, so that tests can run whole
+//! applets, and the exit on a panic. Applets use no `std::env` and no `std::io::stdin`.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -8,47 +7,61 @@ use std::io::{self, Read, Write};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat, makedev};
 
-/// The surroundings of one applet run.
+/// Inputs and outputs of one applet run.
 pub struct Process<'a> {
-    /// The environment.
     pub vars: Vars,
-    /// Standard input.
     pub stdin: &'a mut dyn Read,
-    /// Standard output, unbuffered: what was written has left the process.
+    /// Unbuffered: a write that returns has left the process.
     pub stdout: &'a mut dyn Write,
-    /// Standard error.
     pub stderr: &'a mut dyn Write,
 }
 
-/// Standard output without a buffer, and without the pretence of `std::io::Stdout` that
-/// what was written to a closed descriptor has been written.
+impl Process<'_> {
+    /// Writes all of `text` to standard output.
+    pub fn print(&mut self, text: &str) -> io::Result<()> {
+        self.stdout.write_all(text.as_bytes())?;
+        self.stdout.flush()
+    }
+
+    pub fn eprint_line(&mut self, line: &str) {
+        eprint_line(self.stderr, line);
+    }
+}
+
+/// Writes one line, with a single write. Best effort: standard error may be closed, and the
+/// exit code reports the failure anyway.
+pub fn eprint_line(stderr: &mut dyn Write, line: &str) {
+    let _ = stderr.write_all(format!("{line}\n").as_bytes());
+}
+
+/// Unbuffered standard output. Unlike `std::io::Stdout`, it can report that the descriptor
+/// was closed.
 #[derive(Debug)]
 pub struct Stdout {
     stream: io::Stdout,
-    reader: Reader,
+    policy: StdoutPolicy,
 }
 
-/// Whether anybody has to read what is written.
+/// What happens to output if the process was started with standard output closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reader {
-    /// To discard it is the caller's right.
-    Optional,
-    /// Without one, nothing has been written.
-    Needed,
+pub enum StdoutPolicy {
+    /// It is discarded.
+    BestEffort,
+    /// Writing it is an error.
+    Required,
 }
 
 impl Stdout {
-    /// The process's own.
-    pub fn new(reader: Reader) -> Self {
+    pub fn new(policy: StdoutPolicy) -> Self {
         Self {
             stream: io::stdout(),
-            reader,
+            policy,
         }
     }
 
-    /// Whether the process came to life without it. Rust's start-up opens the null device
-    /// in place of a closed descriptor, so that no file gets its number, and opens it for
-    /// reading and writing; whoever discards output on purpose opens it for writing.
+    /// Whether the process was started with standard output closed. Rust's runtime then opens
+    /// /dev/null in its place, for reading and writing; a caller that discards output opens
+    /// it for writing only.
     fn was_closed(&self) -> io::Result<bool> {
         let file = fstat(&self.stream)?;
         let is_null = SFlag::from_bits_truncate(file.st_mode).contains(SFlag::S_IFCHR)
@@ -60,9 +73,9 @@ impl Stdout {
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.reader == Reader::Needed && self.was_closed()? {
+        if self.policy == StdoutPolicy::Required && self.was_closed()? {
             return Err(io::Error::other(
-                "it is closed, or /dev/null opened for reading too, which looks the same",
+                "closed, or /dev/null opened for reading and writing",
             ));
         }
         Ok(nix::unistd::write(&self.stream, bytes)?)
@@ -73,24 +86,24 @@ impl Write for Stdout {
     }
 }
 
-/// Makes every panic, on whichever thread, the end of the process with 1, after `tell` was
-/// given its place. The message stays untold: it may quote what is secret.
-pub fn end_at_panics(tell: fn(place: &str)) {
+/// Makes a panic on any thread exit the process with code 1, after `report` got the source
+/// location. The panic message is not reported: it may quote a secret.
+pub fn exit_on_panic(report: fn(place: &str)) {
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map(ToString::to_string);
-        tell(&place.unwrap_or_default());
-        #[expect(clippy::exit, reason = "nothing may run on after a panic")]
+        report(&place.unwrap_or_default());
+        #[expect(clippy::exit, reason = "no thread may continue after a panic")]
         std::process::exit(1);
     }));
 }
 
-/// Environment variables; an empty one counts as unset, as in every CNI implementation, and
-/// of two of the same name the last one counts.
+/// Environment variables. An empty variable counts as unset, as in libcni, and the last of
+/// repeated names counts.
 #[derive(Debug, Default, Clone)]
 pub struct Vars(Vec<(OsString, OsString)>);
 
 impl Vars {
-    /// The value of `name`, unless unset or empty.
+    /// The value of `name`, unless it is unset or empty.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         let mut latest_first = self.0.iter().rev();
         latest_first
@@ -113,19 +126,19 @@ impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Vars {
 
 #[cfg(test)]
 pub mod tests {
-    use std::io::{self, Write};
+    use std::io;
     use std::process::{Command, Output};
 
-    /// Names the case to a test that runs itself once more.
+    /// The variable that selects the case in the child process.
     const CASE: &str = "MSM_TEST_CASE";
 
-    /// Runs `inside` in a process of its own, for what ends one or holds for all of it, and
-    /// returns how it ended: the calling test, named `test` with its modules, is run once
-    /// more for that.
-    pub fn in_own_process(test: &str, case: &str, inside: fn(&str)) -> Output {
+    /// Runs the calling test again in a child process, where `body` is executed with `case`,
+    /// and returns how the child ended. For code that ends or reconfigures its process.
+    /// `test` is the test's path within the crate.
+    pub fn in_own_process(test: &str, case: &str, body: fn(&str)) -> Output {
         if let Ok(case) = std::env::var(CASE) {
-            inside(&case);
-            panic!("came to its end");
+            body(&case);
+            panic!("the test's body returned");
         }
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture", "--test-threads=2"])
@@ -135,16 +148,18 @@ pub mod tests {
     }
 
     #[test]
-    fn a_panic_on_any_thread_ends_the_process_and_tells_no_more_than_its_place() {
-        for case in ["here", "elsewhere"] {
+    fn panic_on_any_thread_exits_with_1_and_reports_only_the_place() {
+        for case in ["main thread", "other thread"] {
             let output = in_own_process(
-                "process::tests::a_panic_on_any_thread_ends_the_process_and_tells_no_more_than_its_place",
+                "process::tests::panic_on_any_thread_exits_with_1_and_reports_only_the_place",
                 case,
                 |case| {
-                    super::end_at_panics(|place| drop(writeln!(io::stderr(), "<{place}>")));
+                    super::exit_on_panic(|place| {
+                        super::eprint_line(&mut io::stderr(), &format!("<{place}>"));
+                    });
                     let work = || panic!("sesame");
                     match case {
-                        "here" => work(),
+                        "main thread" => work(),
                         _ => std::thread::spawn(work).join().unwrap(),
                     }
                 },

@@ -1,7 +1,14 @@
-//! Helpers for text from outside: what is quoted in messages, and how errors are printed.
-//! Pure.
+//! Text from outside: rules for names, and what of it is quoted in messages. Pure.
 
-/// The rule for container IDs and network names.
+use std::borrow::Cow;
+use std::iter::successors;
+
+/// Extensions that libcni, containerd and CRI-O load.
+const NETWORK_CONFIGURATION_EXTENSIONS: [&str; 3] = [".conf", ".conflist", ".json"];
+/// In characters, of a value that a message quotes.
+const EXCERPT_LIMIT: usize = 64;
+
+/// Whether `text` is valid as a container ID or network name: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`.
 pub fn is_identifier(text: &str) -> bool {
     let ordinary = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     text.as_bytes()
@@ -10,19 +17,46 @@ pub fn is_identifier(text: &str) -> bool {
         && text.bytes().all(ordinary)
 }
 
-/// As much of a foreign text as fits an error message.
+/// Whether a container runtime loads files of this name as network configurations.
+pub fn is_network_configuration(file_name: &str) -> bool {
+    NETWORK_CONFIGURATION_EXTENSIONS
+        .iter()
+        .any(|extension| file_name.ends_with(extension))
+}
+
+/// The first 64 characters of `text`, for error messages.
 pub fn excerpt(text: &str) -> String {
-    match text.char_indices().nth(64) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
+    truncate(text, EXCERPT_LIMIT).into_owned()
+}
+
+/// The first `limit` characters of `text`, and an ellipsis if there are more.
+pub fn truncate(text: &str, limit: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(limit) {
+        Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(text),
     }
 }
 
-/// An error and its causes in one line.
+/// Joins the error and its sources with `: `, in one line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+    let errors = successors(Some(error), |error| error.source());
+    let texts: Vec<String> = errors.map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_text_is_truncated_between_characters() {
+        for (text, limit, expected) in [
+            ("", 0, ""),
+            ("a", 0, "…"),
+            ("äöü", 3, "äöü"),
+            ("äöü", 2, "äö…"),
+        ] {
+            assert_eq!(truncate(text, limit), expected);
+        }
+    }
 }

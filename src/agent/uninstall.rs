@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use super::{Error, Installer};
 use crate::event::watch::Wake;
-use crate::kube::{self, Credentials, DaemonSetState, OwnPod};
+use crate::kube::{self, Credentials, DaemonSetState, PodRef};
 use crate::node::lock::Holder;
 use crate::node::observe;
 use crate::node::plan;
@@ -147,8 +147,8 @@ impl Question {
         let server = settings.api_server.clone();
         let named = settings.own_pod.as_ref();
         let pod = named
-            .and_then(|(namespace, name)| OwnPod::new(namespace, name, None).ok())
-            .or_else(|| OwnPod::of_token(&token))
+            .and_then(|(namespace, name)| PodRef::new(namespace, name, None).ok())
+            .or_else(|| kube::pod_of_token(&token))
             .ok_or(
                 "neither POD_NAMESPACE and POD_NAME nor the service account's token name our pod",
             )?;
@@ -156,7 +156,7 @@ impl Question {
         let ask = move || {
             let credentials = Credentials {
                 server: &server,
-                authority: authority.as_deref(),
+                ca_bundle: authority.as_deref(),
                 token: &token,
             };
             // Nobody may wait for it any more.

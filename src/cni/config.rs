@@ -1,5 +1,6 @@
-//! The network configuration on standard input. Pure. `Network` is what every verb needs,
-//! `Settings` are our own keys: what is wrong in them must not stop a DEL.
+//! Parses the network configuration; reads and logs nothing. `Network` is what every verb
+//! needs. `Settings` are msm-cni's own keys, parsed separately so that an error in them does
+//! not fail a DEL.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -9,58 +10,43 @@ use std::time::Duration;
 use log::LevelFilter;
 use serde_json::value::RawValue;
 
-use crate::cni::version::Version;
+use super::version::Version;
 use crate::json::{self, Kind, Object};
-use crate::kube::{InvalidServer, Server};
+use crate::kube::Server;
 use crate::logging;
-use crate::redirect::{self, Backend, Redirect};
+use crate::redirect::parameters::{PARAMETERS, Parameter, Setter};
+use crate::redirect::{Backend, Redirect};
 use crate::text::{excerpt, is_identifier};
 
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
-/// Of one of our keys, with all that is inside of it: room for thousands of namespaces.
+/// In bytes, of the value of one of msm-cni's keys. Large enough for thousands of namespaces.
 const LONGEST_VALUE: usize = 256 << 10;
-const MEND: &str = "set it right in the node's CNI configuration, usually in /etc/cni/net.d";
 
-/// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{what} cannot be read; {MEND}")]
-    Decode {
-        what: &'static str,
-        source: json::Error,
-    },
-    #[error("{key} in the network configuration is {found}, where {wanted} is needed; {MEND}")]
+    #[error("parsing {object}")]
+    Decode { object: String, source: json::Error },
+    #[error("{key} in the network configuration is {actual}, not {expected}")]
     Type {
         key: String,
-        found: &'static str,
-        wanted: &'static str,
+        actual: &'static str,
+        expected: &'static str,
     },
-    #[error("{key} in the network configuration is longer than {LONGEST_VALUE} bytes; {MEND}")]
+    #[error("{key} in the network configuration is longer than {LONGEST_VALUE} bytes")]
     TooLong { key: String },
-    #[error("{key} is missing in the network configuration; {MEND}")]
+    #[error("{key} is missing in the network configuration")]
     Missing { key: &'static str },
+    /// The reason quotes the value, unless it may contain a password.
+    #[error("invalid {key} in the network configuration: {reason}")]
+    Value { key: String, reason: String },
     #[error(
-        "{key} in the network configuration is {value:?}, which is not valid: {reason}; {MEND}"
-    )]
-    Value {
-        key: String,
-        value: String,
-        reason: String,
-    },
-    /// Not quoted: it might hold a password.
-    #[error("{key} in the network configuration is not a usable URL: {source}; {MEND}")]
-    Server {
-        key: &'static str,
-        source: InvalidServer,
-    },
-    #[error(
-        "the network configuration asks for CNI version {version:?}; this plugin speaks {}; {MEND}",
+        "CNI version {version:?} of the network configuration is not supported; supported are {}",
         Version::list()
     )]
     Version { version: String },
 }
 
-/// What every CNI plugin reads.
+/// The keys of the specification.
 #[derive(Debug)]
 pub struct Network<'a> {
     pub version: Version,
@@ -68,7 +54,7 @@ pub struct Network<'a> {
     top: Section<'a>,
 }
 
-/// What is our own.
+/// The keys of msm-cni.
 #[derive(Debug)]
 pub struct Settings {
     pub log_level: LevelFilter,
@@ -81,26 +67,26 @@ pub struct Settings {
     pub redirect: Redirect,
 }
 
-/// The version that a configuration asks for, as far as one can be made out, be the rest
-/// of it broken: an error about anything else is answered in it.
+/// The `cniVersion` of a configuration that may be malformed elsewhere. An error reply uses
+/// it; `None` if it cannot be determined or is not supported.
 pub fn version(stdin: &[u8]) -> Option<Version> {
     let text = stdin.utf8_chunks().next()?.valid();
-    let mut asked_for = None;
-    let whole = json::members(text.trim_start_matches('\u{feff}'), &mut |key, value| {
+    let mut version = None;
+    let parsed = json::members(text.trim_start_matches('\u{feff}'), |key, value| {
         if key.eq_ignore_ascii_case("cniVersion") {
-            asked_for = Some(value);
+            version = Some(value);
         }
     });
-    match asked_for.filter(|raw| Kind::of(raw) != Kind::Null) {
+    match version.filter(|raw| Kind::of(raw) != Kind::Null) {
         Some(raw) => Version::from_config(&json::string(raw)?),
-        None => whole.is_ok().then_some(Version::FIRST),
+        None => parsed.is_ok().then_some(Version::FIRST),
     }
 }
 
 impl<'a> Network<'a> {
     pub fn parse(stdin: &'a [u8]) -> Result<Self, Error> {
         let object = Object::parse(stdin).map_err(|source| Error::Decode {
-            what: "the network configuration on standard input",
+            object: "the network configuration on standard input".into(),
             source,
         })?;
         let prev_result = object.get("prevResult");
@@ -108,12 +94,17 @@ impl<'a> Network<'a> {
             path: "",
             object: Some(object),
         };
-        let name = top.text("name")?.ok_or(Error::Missing { key: "name" })?;
+        let name = top.string("name")?.ok_or(Error::Missing { key: "name" })?;
         if !is_identifier(&name) {
-            let reason = "a network name begins with a letter or digit and goes on with letters, digits, dots, dashes and underscores";
-            return Err(top.invalid("name", &name, reason));
+            return Err(Error::Value {
+                key: "name".into(),
+                reason: format!(
+                    "{:?} does not start with a letter or digit, or contains other characters than letters, digits, dots, dashes and underscores",
+                    excerpt(&name)
+                ),
+            });
         }
-        let version = top.text("cniVersion")?.unwrap_or_default();
+        let version = top.string("cniVersion")?.unwrap_or_default();
         let version = Version::from_config(&version).ok_or_else(|| Error::Version {
             version: excerpt(&version),
         })?;
@@ -127,18 +118,20 @@ impl<'a> Network<'a> {
     pub fn settings(&self) -> Result<Settings, Error> {
         let kubernetes = self.top.section("kubernetes")?;
         let redirect = self.top.section("redirect")?;
-        let kubeconfig = kubernetes.text("kubeConfig")?.ok_or(Error::Missing {
+        let kubeconfig = kubernetes.string("kubeConfig")?.ok_or(Error::Missing {
             key: "kubernetes.kubeConfig",
         })?;
         Ok(Settings {
             log_level: self
                 .top
-                .word("logLevel", logging::level)?
+                .keyword("logLevel", log_level)?
                 .unwrap_or(LevelFilter::Info),
             kubeconfig: kubeconfig.into_owned().into(),
-            server: kubernetes.server()?,
-            exclude_namespaces: kubernetes.texts("excludeNamespaces")?,
-            backend: kubernetes.word("interceptName", parse)?.unwrap_or_default(),
+            server: kubernetes.keyword("kubernetesAPIRoot", Server::parse)?,
+            exclude_namespaces: kubernetes.strings("excludeNamespaces")?,
+            backend: kubernetes
+                .keyword("interceptName", Backend::from_str)?
+                .unwrap_or_default(),
             lookup_timeout: kubernetes
                 .number("podLookupTimeoutSeconds", timeout)?
                 .unwrap_or(LOOKUP_TIMEOUT),
@@ -164,8 +157,13 @@ impl<'a> Section<'a> {
                 path,
                 object: Some(object),
             }),
-            Err(json::Error::NotAnObject { .. }) => Err(self.wrong(path, raw, "an object")),
-            Err(source) => Err(Error::Decode { what: path, source }),
+            Err(json::Error::NotAnObject { .. }) => {
+                Err(self.wrong_type(path, raw, Kind::Object.name()))
+            }
+            Err(source) => Err(Error::Decode {
+                object: format!("{path} in the network configuration"),
+                source,
+            }),
         }
     }
 
@@ -173,74 +171,82 @@ impl<'a> Section<'a> {
         let object = self.object.as_ref();
         let raw = object.and_then(|object| object.get_any_case(key));
         match raw {
-            Some(raw) if raw.get().len() > LONGEST_VALUE => {
-                let key = self.name_of(key);
-                Err(Error::TooLong { key })
-            }
+            Some(raw) if raw.get().len() > LONGEST_VALUE => Err(Error::TooLong {
+                key: self.path_of(key),
+            }),
             raw => Ok(raw),
         }
     }
 
-    /// A text; an empty one counts as absent, as templates leave it.
-    fn text(&self, key: &str) -> Result<Option<Cow<'a, str>>, Error> {
-        let read = |raw| json::string(raw).ok_or_else(|| self.wrong(key, raw, "a text"));
-        let text = self.raw(key)?.map(read).transpose()?;
-        Ok(text.filter(|text| !text.is_empty()))
+    /// An empty string counts as absent: templates leave one where a value is not set.
+    fn string(&self, key: &str) -> Result<Option<Cow<'a, str>>, Error> {
+        let read =
+            |raw| json::string(raw).ok_or_else(|| self.wrong_type(key, raw, Kind::String.name()));
+        let string = self.raw(key)?.map(read).transpose()?;
+        Ok(string.filter(|string| !string.is_empty()))
     }
 
-    fn texts(&self, key: &str) -> Result<Vec<String>, Error> {
+    fn strings(&self, key: &str) -> Result<Vec<String>, Error> {
         let items = self.items(key)?.unwrap_or_default();
         let read = |(index, raw)| {
-            let text = json::string(raw).map(Cow::into_owned);
-            text.ok_or_else(|| self.wrong(&format!("{key}[{index}]"), raw, "a text"))
+            let string = json::string(raw).map(Cow::into_owned);
+            let key = || format!("{key}[{index}]");
+            string.ok_or_else(|| self.wrong_type(&key(), raw, Kind::String.name()))
         };
         items.into_iter().enumerate().map(read).collect()
     }
 
-    /// A text that is one of a few words.
-    fn word<T>(
+    /// A string with a limited set of values.
+    fn keyword<T, E: ToString>(
         &self,
         key: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<Option<T>, Error> {
-        let read =
-            |text: Cow<str>| parse(&text).map_err(|reason| self.invalid(key, &text, &reason));
-        self.text(key)?.map(read).transpose()
+        let Some(text) = self.string(key)? else {
+            return Ok(None);
+        };
+        let value = parse(&text).map_err(|reason| self.invalid(key, &reason))?;
+        Ok(Some(value))
     }
 
-    /// A number, which is as good as its text: both are parsed by the same strict parser.
-    fn number<T>(
+    /// A number, or a string that contains one.
+    fn number<T, E: ToString>(
         &self,
         key: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<Option<T>, Error> {
         let Some(raw) = self.raw(key)? else {
             return Ok(None);
         };
-        let text = scalar(raw).ok_or_else(|| self.wrong(key, raw, "a number"))?;
+        let text = scalar(raw).ok_or_else(|| self.wrong_type(key, raw, Kind::Number.name()))?;
         if text.is_empty() {
             return Ok(None);
         }
-        let invalid = |reason: String| self.invalid(key, &text, &reason);
-        parse(&text).map(Some).map_err(invalid)
+        let value = parse(&text).map_err(|reason| self.invalid(key, &reason))?;
+        Ok(Some(value))
     }
 
-    fn list<T>(&self, key: &str) -> Result<Option<Vec<T>>, Error>
-    where
-        T: FromStr<Err: ToString> + PartialEq,
-    {
+    /// An array of numbers and strings.
+    fn list<T, E: ToString>(
+        &self,
+        key: &str,
+        parse: impl FnOnce(&[&str]) -> Result<T, E>,
+    ) -> Result<Option<T>, Error> {
         let Some(items) = self.items(key)? else {
             return Ok(None);
         };
-        let mut list = Vec::new();
-        for (index, raw) in items.into_iter().enumerate() {
-            let wrong = || self.wrong(&format!("{key}[{index}]"), raw, "a number or a text");
-            let text = scalar(raw).ok_or_else(wrong)?;
-            let invalid = |reason: String| self.invalid(key, &text, &reason);
-            let item = parse(&text).map_err(invalid)?;
-            redirect::add(&mut list, item).map_err(|reason| invalid(reason.to_string()))?;
-        }
-        Ok(Some(list))
+        let read = |(index, raw)| {
+            let key = || format!("{key}[{index}]");
+            scalar(raw).ok_or_else(|| self.wrong_type(&key(), raw, "a number or a string"))
+        };
+        let items: Vec<_> = items
+            .into_iter()
+            .enumerate()
+            .map(read)
+            .collect::<Result<_, Error>>()?;
+        let items: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
+        let value = parse(&items).map_err(|reason| self.invalid(key, &reason))?;
+        Ok(Some(value))
     }
 
     fn items(&self, key: &str) -> Result<Option<Vec<&'a RawValue>>, Error> {
@@ -250,40 +256,23 @@ impl<'a> Section<'a> {
         let mut items = Vec::new();
         match json::items(raw, |item| items.push(item)) {
             Some(()) => Ok(Some(items)),
-            None => Err(self.wrong(key, raw, "a list")),
+            None => Err(self.wrong_type(key, raw, Kind::Array.name())),
         }
-    }
-
-    fn server(&self) -> Result<Option<Server>, Error> {
-        let invalid = |source| Error::Server {
-            key: "kubernetes.kubernetesAPIRoot",
-            source,
-        };
-        let url = self.text("kubernetesAPIRoot")?;
-        url.map(|url| Server::parse(&url).map_err(invalid))
-            .transpose()
     }
 
     fn redirect(&self) -> Result<Redirect, Error> {
-        let default = Redirect::default();
-        let ports = self.list("ports")?.unwrap_or(default.ports);
-        if ports.is_empty() {
-            let reason = "a redirect needs at least one port; to redirect nothing, leave the pod's label away";
-            return Err(self.invalid("ports", "[]", reason));
+        let mut redirect = Redirect::default();
+        for Parameter { key, setter, .. } in &PARAMETERS {
+            match setter {
+                Setter::Number(set) => self.number(key, |text| set(&mut redirect, text))?,
+                Setter::Keyword(set) => self.keyword(key, |text| set(&mut redirect, text))?,
+                Setter::List(set) => self.list(key, |items| set(&mut redirect, items))?,
+            };
         }
-        Ok(Redirect {
-            ports,
-            proxy_port: self
-                .number("proxyPort", parse)?
-                .unwrap_or(default.proxy_port),
-            proxy_uid: self.number("proxyUID", parse)?.unwrap_or(default.proxy_uid),
-            exclude_cidrs: self.list("excludeCIDRs")?.unwrap_or(default.exclude_cidrs),
-            ipv6: self.word("ipv6", parse)?.unwrap_or(default.ipv6),
-            inbound_ports: self.list("inboundPorts")?.unwrap_or(default.inbound_ports),
-        })
+        Ok(redirect)
     }
 
-    fn name_of(&self, key: &str) -> String {
+    fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() {
             key.to_owned()
         } else {
@@ -291,29 +280,28 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The value is not shown: what stands in the wrong place may be a secret.
-    fn wrong(&self, key: &str, raw: &RawValue, wanted: &'static str) -> Error {
-        let found = match Kind::of(raw) {
-            Kind::Text if json::string(raw).is_none() => "a text with half a surrogate pair",
+    /// Does not quote the value: one of the wrong type may contain a secret.
+    fn wrong_type(&self, key: &str, raw: &RawValue, expected: &'static str) -> Error {
+        let actual = match Kind::of(raw) {
+            Kind::String if json::string(raw).is_none() => "a string with an unpaired surrogate",
             kind => kind.name(),
         };
         Error::Type {
-            key: self.name_of(key),
-            found,
-            wanted,
+            key: self.path_of(key),
+            actual,
+            expected,
         }
     }
 
-    fn invalid(&self, key: &str, value: &str, reason: &str) -> Error {
+    fn invalid(&self, key: &str, reason: &impl ToString) -> Error {
         Error::Value {
-            key: self.name_of(key),
-            value: excerpt(value),
-            reason: reason.to_owned(),
+            key: self.path_of(key),
+            reason: reason.to_string(),
         }
     }
 }
 
-/// What a text says, or how a number is written.
+/// The content of a string, or the digits of a number.
 fn scalar(raw: &RawValue) -> Option<Cow<'_, str>> {
     match Kind::of(raw) {
         Kind::Number => Some(Cow::Borrowed(raw.get())),
@@ -321,22 +309,19 @@ fn scalar(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
-fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|reason: T::Err| reason.to_string())
+fn log_level(text: &str) -> Result<LevelFilter, String> {
+    logging::level(text).map_err(|reason| format!("{:?}, {reason}", excerpt(text)))
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
-    let seconds = text
-        .parse()
-        .ok()
-        .filter(|seconds| (1..=600).contains(seconds));
+    let seconds = text.parse().ok().filter(|it| (1..=600).contains(it));
     seconds
         .map(Duration::from_secs)
-        .ok_or_else(|| "it is not a number of seconds from 1 to 600".into())
+        .ok_or_else(|| format!("{:?} is not 1 to 600 seconds", excerpt(text)))
 }
 
 impl Version {
-    /// The version of a configuration; one without any is of the first.
+    /// A configuration without a version has the first one.
     fn from_config(text: &str) -> Option<Self> {
         match text {
             "" => Some(Self::FIRST),
@@ -355,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_kubeconfig_is_needed() {
+    fn only_the_kubeconfig_is_required() {
         let settings = settings(r#""kubernetes":{"kubeConfig":"/k"}"#).unwrap();
         assert_eq!(settings.kubeconfig, PathBuf::from("/k"));
         assert_eq!(settings.redirect, Redirect::default());
@@ -365,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_matched_without_regard_to_case() {
+    fn keys_are_case_insensitive() {
         let settings = settings(
             r#""LOGLEVEL":"debug","Kubernetes":{"kubeconfig":"/k","EXCLUDENAMESPACES":["kube-system"],"interceptname":"iptables"},"REDIRECT":{"PORTS":[554,322,554],"proxyuid":7}"#,
         )
@@ -378,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_value_is_an_error_that_names_it() {
+    fn invalid_value_is_an_error_that_names_the_key() {
         for (keys, key) in [
             (r#""kubernetes":{}"#, "kubernetes.kubeConfig"),
             (
@@ -430,24 +415,24 @@ mod tests {
     }
 
     #[test]
-    fn the_network_needs_a_name_and_a_known_version() {
+    fn network_requires_a_name_and_a_supported_version() {
         for (text, sentence) in [
             (r#"{"cniVersion":"1.0.0"}"#, "name is missing"),
             (r#"{"name":null}"#, "name is missing"),
             (
                 r#"{"name":"a b"}"#,
-                "name in the network configuration is \"a b\"",
+                "invalid name in the network configuration: \"a b\"",
             ),
             (
                 r#"{"name":"a","cniVersion":"1.0"}"#,
-                "asks for CNI version \"1.0\"",
+                "CNI version \"1.0\" of the network configuration is not supported",
             ),
             (
                 r#"{"name":"a","cniVersion":1}"#,
-                "cniVersion in the network configuration is a number, where a text is needed",
+                "cniVersion in the network configuration is a number, not a string",
             ),
-            ("[]", "cannot be read"),
-            ("", "cannot be read"),
+            ("[]", "parsing the network configuration"),
+            ("", "parsing the network configuration"),
         ] {
             let error = Network::parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(sentence), "{text}: {error}");
@@ -459,19 +444,19 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_type_is_told_without_the_value() {
+    fn value_of_the_wrong_type_is_not_quoted() {
         for (keys, sentence) in [
             (
                 r#""kubernetes":["sesame"]"#,
-                "kubernetes in the network configuration is a list, where an object is needed",
+                "kubernetes in the network configuration is an array, not an object",
             ),
             (
                 r#""kubernetes":{"kubeConfig":{"token":"sesame"}}"#,
-                "kubernetes.kubeConfig in the network configuration is an object, where a text is needed",
+                "kubernetes.kubeConfig in the network configuration is an object, not a string",
             ),
             (
                 r#""kubernetes":{"kubeConfig":"sesame\ud800"}"#,
-                "a text with half a surrogate pair, where a text is needed",
+                "a string with an unpaired surrogate, not a string",
             ),
             (
                 r#""kubernetes":{"kubeConfig":"/k","excludeNamespaces":["a",7]}"#,
@@ -479,11 +464,11 @@ mod tests {
             ),
             (
                 r#""kubernetes":{"kubeConfig":"/k"},"redirect":{"ports":[554,["sesame"]]}"#,
-                "redirect.ports[1] in the network configuration is a list, where a number or a text",
+                "redirect.ports[1] in the network configuration is an array, not a number or a string",
             ),
             (
                 r#""kubernetes":{"kubeConfig":"/k"},"redirect":"sesame""#,
-                "redirect in the network configuration is a text, where an object is needed",
+                "redirect in the network configuration is a string, not an object",
             ),
         ] {
             let error = settings(keys).unwrap_err();
@@ -495,15 +480,15 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_url_is_told_without_the_value() {
+    fn invalid_url_is_not_quoted() {
         for (url, reason) in [
             ("http://10.0.0.1", "does not begin with https://"),
-            ("https://user:sesame@10.0.0.1", "holds a user name"),
+            ("https://user:sesame@10.0.0.1", "contains a user name"),
             ("https://10.0.0.1:sesame", "port is not a number"),
         ] {
             let keys = format!(r#""kubernetes":{{"kubeConfig":"/k","kubernetesAPIRoot":"{url}"}}"#);
             let error = settings(&keys).unwrap_err().to_string();
-            let key = "kubernetes.kubernetesAPIRoot in the network configuration is";
+            let key = "invalid kubernetes.kubernetesAPIRoot in the network configuration";
             assert!(error.contains(key), "{url}: {error}");
             assert!(error.contains(reason), "{url}: {error}");
             assert!(!error.contains("sesame"), "{url}: {error}");
@@ -511,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_bounded() {
+    fn values_are_bounded() {
         let long = "1,".repeat(LONGEST_VALUE / 2) + "1";
         let keys = format!(r#""kubernetes":{{"kubeConfig":"/k"}},"redirect":{{"ports":[{long}]}}"#);
         let error = settings(&keys).unwrap_err().to_string();
@@ -527,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_made_out_from_what_can_be_read() {
+    fn version_is_read_from_a_malformed_configuration() {
         for (stdin, expected) in [
             (&br#"{"cniVersion":"0.4.0"}"#[..], Some("0.4.0")),
             (
@@ -550,8 +535,8 @@ mod tests {
             (b"", None),
             (b"\xff", None),
         ] {
-            let found = version(stdin).map(Version::name);
-            assert_eq!(found, expected, "{}", String::from_utf8_lossy(stdin));
+            let actual = version(stdin).map(Version::name);
+            assert_eq!(actual, expected, "{}", String::from_utf8_lossy(stdin));
         }
     }
 }

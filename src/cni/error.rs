@@ -1,36 +1,28 @@
-//! Everything that can end a request, and the one place that gives it a CNI code.
-//! Codes below 100 are the specification's; 100 and up are documented in the README.
+//! Why a request failed. The one place that maps errors to CNI codes, and that adds advice
+//! for the user. Codes below 100 are the specification's; 100 and up are documented in the
+//! README.
 
 use std::io;
 use std::path::PathBuf;
 
-use crate::cni::config;
-use crate::cni::reply;
-use crate::cni::request;
+use super::{config, reply, request};
 use crate::decision;
-use crate::redirect::Difference;
-use crate::{kube, redirect};
+use crate::kube::{LookupError, LookupFailure};
+use crate::redirect::{self, Cause, Difference};
 
-/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Request(#[from] request::Error),
     #[error("reading the network configuration from standard input")]
     Stdin { source: io::Error },
-    #[error(
-        "the network configuration on standard input is larger than {limit} bytes; look for what fills it in the node's CNI configuration and in the previous plugin's result"
-    )]
+    #[error("the network configuration on standard input is larger than {limit} bytes")]
     StdinTooLarge { limit: u64 },
     #[error(transparent)]
     Config(#[from] config::Error),
-    #[error(
-        "unknown CNI_COMMAND {command:?}; this plugin knows ADD, DEL, CHECK, GC, STATUS and VERSION"
-    )]
+    #[error("unknown CNI_COMMAND {command:?}")]
     UnknownVerb { command: String },
-    #[error(
-        "the configuration's CNI version {version} has no {verb}, which came with {since}; to use it, set a newer cniVersion in the node's CNI configuration"
-    )]
+    #[error("CNI version {version} has no {verb}, which was added in {since}")]
     VerbTooNew {
         verb: &'static str,
         version: &'static str,
@@ -40,45 +32,41 @@ pub enum Error {
     Reply(#[from] reply::Error),
     #[error(transparent)]
     Netns(redirect::NetnsError),
-    #[error("was the pod deleted? its network namespace does not exist: CNI_NETNS {path:?}")]
+    #[error("network namespace {path:?} in CNI_NETNS does not exist")]
     NetnsGone { path: PathBuf },
-    #[error(
-        "CNI_NETNS {path} is this plugin's own network namespace, and a redirect there would be the node's; if that is meant, set CNI_NETNS_OVERRIDE to 1"
-    )]
+    #[error("CNI_NETNS {path} is the plugin's own network namespace, which is the node's")]
     OwnNetns { path: String },
     #[error(transparent)]
-    Lookup(#[from] Box<kube::Error>),
-    #[error("pod {pod} cannot be redirected as its annotations say; correct them")]
+    Lookup(#[from] Box<LookupError>),
+    #[error("pod {pod} has an invalid annotation")]
     Annotation {
         pod: String,
         source: decision::InvalidAnnotation,
     },
-    #[error("the redirect of pod {pod} cannot be set")]
+    #[error("setting the redirect of pod {pod}")]
     Apply {
         pod: String,
         source: redirect::Error,
     },
-    #[error("the redirect of pod {pod} cannot be read")]
+    #[error("reading the redirect of pod {pod}")]
     Read {
         pod: String,
         source: redirect::Error,
     },
-    #[error(
-        "the redirect of pod {pod} is not as it should be: {difference}; delete the pod, so that it is made anew"
-    )]
+    #[error("the redirect of pod {pod} does not match the expected rules: {difference}")]
     Differs { pod: String, difference: Difference },
     #[error(transparent)]
-    NoKubeconfig(Box<kube::Error>),
-    #[error("no pod could be redirected now: no network namespace could be entered")]
+    NoKubeconfig(Box<LookupError>),
+    #[error("pods cannot be redirected: no network namespace can be created and entered")]
     NoNetns { source: redirect::NetnsError },
-    #[error("no pod could be redirected now: its rules could not be written")]
+    #[error("pods cannot be redirected: no rules can be written")]
     NoBackend { source: redirect::Error },
 }
 
 impl From<redirect::NetnsError> for Error {
     fn from(source: redirect::NetnsError) -> Self {
         match source {
-            redirect::NetnsError::Gone { path } => Self::NetnsGone { path },
+            redirect::NetnsError::NotFound { path } => Self::NetnsGone { path },
             source => Self::Netns(source),
         }
     }
@@ -98,31 +86,59 @@ impl Error {
             Self::Config(
                 config::Error::TooLong { .. }
                 | config::Error::Missing { .. }
-                | config::Error::Server { .. }
                 | config::Error::Value { .. },
             )
             | Self::Reply(reply::Error::Missing { .. })
             | Self::Annotation { .. } => 7,
             Self::Netns(_) | Self::NetnsGone { .. } | Self::OwnNetns { .. } => 8,
-            Self::Lookup(source) => lookup_code(source),
+            Self::Lookup(error) => lookup_code(error),
             Self::NoKubeconfig(_) | Self::NoNetns { .. } | Self::NoBackend { .. } => 50,
             Self::Apply { source, .. } | Self::Read { source, .. } => redirect_code(source),
             Self::Differs { .. } => 113,
         }
     }
+
+    /// What the user can do. The reply appends it to the message.
+    pub const fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::StdinTooLarge { .. } => Some(
+                "check the node's CNI configuration and the result of the previous plugin in the chain",
+            ),
+            Self::Config(_) => Some("fix the node's CNI configuration, usually in /etc/cni/net.d"),
+            Self::UnknownVerb { .. } => {
+                Some("supported are ADD, DEL, CHECK, GC, STATUS and VERSION")
+            }
+            Self::VerbTooNew { .. } => {
+                Some("set a newer cniVersion in the node's CNI configuration")
+            }
+            Self::Reply(error) => Some(reply_advice(error)),
+            Self::Netns(error) => netns_advice(error),
+            Self::Lookup(error) | Self::NoKubeconfig(error) => Some(lookup_advice(error)),
+            Self::Apply { source, .. } | Self::Read { source, .. } | Self::NoBackend { source } => {
+                redirect_advice(source)
+            }
+            Self::NetnsGone { .. } => Some("the pod was probably deleted"),
+            Self::OwnNetns { .. } => Some("set CNI_NETNS_OVERRIDE=1 to redirect it anyway"),
+            Self::Annotation { .. } => Some("fix the annotation and recreate the pod"),
+            Self::Differs { .. } => Some("delete the pod to have it recreated"),
+            Self::Request(_) | Self::Stdin { .. } | Self::NoNetns { .. } => None,
+        }
+    }
 }
 
-const fn lookup_code(error: &kube::Error) -> u32 {
+const fn lookup_code(error: &LookupError) -> u32 {
     match error {
-        kube::Error::Overloaded { .. } => 11,
-        kube::Error::Unreachable { .. } => 100,
-        kube::Error::Untrusted { .. } => 101,
-        kube::Error::Unauthorized { .. } => 102,
-        kube::Error::Forbidden { .. } => 103,
-        kube::Error::NotFound { .. } => 104,
-        kube::Error::Replaced { .. } => 105,
-        kube::Error::BadAnswer { .. } => 106,
-        kube::Error::Kubeconfig { .. } => 107,
+        LookupError::Kubeconfig { .. } => 107,
+        LookupError::Failed { failure, .. } => match failure {
+            LookupFailure::Overloaded => 11,
+            LookupFailure::Unreachable => 100,
+            LookupFailure::Untrusted => 101,
+            LookupFailure::Unauthorized => 102,
+            LookupFailure::Forbidden => 103,
+            LookupFailure::NotFound => 104,
+            LookupFailure::Replaced => 105,
+            LookupFailure::UnexpectedResponse => 106,
+        },
     }
 }
 
@@ -132,5 +148,63 @@ const fn redirect_code(error: &redirect::Error) -> u32 {
         redirect::Error::Neither { .. } => 111,
         redirect::Error::Nftables { .. } => 110,
         redirect::Error::Iptables { .. } => 112,
+    }
+}
+
+const fn reply_advice(error: &reply::Error) -> &'static str {
+    match error {
+        reply::Error::Missing { .. } => {
+            "place this plugin after one that creates the pod's network"
+        }
+        reply::Error::Version { .. } => "give all plugins of the chain the same cniVersion",
+        reply::Error::Decode { .. } | reply::Error::Violation(_) => {
+            "check the previous plugin in the chain, which made it"
+        }
+    }
+}
+
+const fn redirect_advice(error: &redirect::Error) -> Option<&'static str> {
+    match error.cause() {
+        Cause::NftablesUnsupported => Some(
+            "load the kernel modules nf_tables, nft_chain_nat, nft_redir and nft_reject_inet on the node, or set interceptName to iptables",
+        ),
+        Cause::TableOwned => Some("end that process"),
+        Cause::IptablesNotInstalled => {
+            Some("install iptables on the node, or set interceptName to nftables")
+        }
+        Cause::NoBackend => Some(
+            "load the kernel modules nf_tables, nft_chain_nat, nft_redir and nft_reject_inet on the node, or install iptables there",
+        ),
+        Cause::Other => None,
+    }
+}
+
+const fn netns_advice(error: &redirect::NetnsError) -> Option<&'static str> {
+    match error {
+        redirect::NetnsError::InvalidPath { .. } => {
+            Some("give a full path such as /run/netns/NAME, without a trailing slash")
+        }
+        redirect::NetnsError::Proc { .. } => Some("check that /proc is mounted"),
+        _ => None,
+    }
+}
+
+const fn lookup_advice(error: &LookupError) -> &'static str {
+    match error {
+        LookupError::Kubeconfig { .. } => "the installer of msm-cni writes this file",
+        LookupError::Failed { failure, .. } => match failure {
+            LookupFailure::Overloaded => "the next start of the pod repeats the request",
+            LookupFailure::Unreachable => "check that it is running and reachable from this node",
+            LookupFailure::Untrusted => {
+                "check its names and dates, and the kubeconfig's server and certificate-authority"
+            }
+            LookupFailure::Unauthorized => "check the token or client certificate",
+            LookupFailure::Forbidden => "grant the kubeconfig's user the verb get on pods",
+            LookupFailure::NotFound => "it was probably deleted in the meantime",
+            LookupFailure::Replaced => "this sandbox is obsolete",
+            LookupFailure::UnexpectedResponse => {
+                "check that it is the address of a Kubernetes API server"
+            }
+        },
     }
 }

@@ -1,5 +1,5 @@
-//! The CNI plugin: one request from the runtime, one document back. This file is the only
-//! writer of the plugin's standard output, and writes once, as the last thing.
+//! The CNI plugin: reads one request of the container runtime and replies with one document.
+//! Nothing else writes to the plugin's standard output, and the reply is written last.
 //!
 //! stdin + environment → `request`, `config` → `decision` → redirect → `reply`
 
@@ -7,7 +7,7 @@ mod config;
 mod error;
 mod prev_result;
 mod reply;
-mod request;
+pub mod request;
 mod version;
 
 use std::io::{self, Read, Write};
@@ -20,83 +20,86 @@ use request::{Request, Verb};
 use version::Version;
 
 use crate::decision::{self, Decision, Precheck, Reason, Stub};
-use crate::kube::{self, PodRef};
-use crate::process::{Process, Reader, Stdout, end_at_panics};
+use crate::kube::{self, PodQuery, PodRef};
+use crate::logging;
+use crate::names::CNI_APPLET;
+use crate::process::{Process, Stdout, StdoutPolicy, eprint_line, exit_on_panic};
 use crate::redirect::{self, Netns, Redirect};
 use crate::text::error_chain;
-use crate::{logging, names};
 
-/// For `fuzzing`, which asks them by themselves.
-#[cfg(any(test, fuzzing))]
-pub mod parts {
-    pub use super::request::Request;
-    pub use crate::decision::{Decision, decide};
-}
-
-/// More than any runtime sends: etcd, where configurations may come from, ends at 1.5 MiB.
+/// In bytes. Larger than any configuration: etcd, where one may be stored, limits a value to
+/// 1.5 MiB.
 const STDIN_LIMIT: u64 = 16 << 20;
-/// Code of a mistake of ours.
+/// The code of a bug in msm-cni.
 const PANIC_CODE: u32 = 999;
 
-/// Answers one request, and a panic as well.
+/// Replies to one request, also if it panics.
 pub fn run(process: &mut Process) -> ExitCode {
-    end_at_panics(answer_panic);
+    exit_on_panic(reply_to_panic);
     respond(process)
 }
 
-/// Answers one request.
+/// Replies to one request.
 pub fn respond(process: &mut Process) -> ExitCode {
     let Some(command) = process.vars.get("CNI_COMMAND").map(ToOwned::to_owned) else {
-        let about = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
-        let said = writeln!(
-            process.stderr,
-            "{about}: a CNI plugin, to be run by a container runtime\nCNI versions supported: {}",
-            Version::list()
-        );
-        return if said.is_ok() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        };
+        return print_about(process.stderr);
     };
     let mut stdin = Vec::new();
-    let answer = Request::from_vars(&command, &process.vars)
+    let result = Request::from_vars(&command, &process.vars)
         .map_err(Error::from)
-        .and_then(|request| answer(&request, process.stdin, &mut stdin));
-    let (document, code) = match answer {
+        .and_then(|request| handle(&request, process.stdin, &mut stdin));
+    let (document, code) = match result {
         Ok(document) => (document, ExitCode::SUCCESS),
         Err(error) => {
             let version = config::version(&stdin).unwrap_or(Version::LATEST);
             (error_document(version, &error), ExitCode::FAILURE)
         }
     };
-    match write(process.stdout, document) {
+    match write_reply(process.stdout, document) {
         Ok(()) => code,
         Err(error) => {
-            let text = format!("writing the answer to standard output: {error}");
-            complain(process.stderr, &text);
+            process.eprint_line(&format!(
+                "{CNI_APPLET}: writing the reply to standard output: {error}"
+            ));
             ExitCode::FAILURE
         }
     }
 }
 
+fn print_about(stderr: &mut dyn Write) -> ExitCode {
+    let about = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+    let written = writeln!(
+        stderr,
+        "{about}: a CNI plugin, run by a container runtime\nCNI versions supported: {}",
+        Version::list()
+    );
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
 fn error_document(version: Version, error: &Error) -> String {
+    let msg = match error.advice() {
+        Some(advice) => format!("{error}; {advice}"),
+        None => error.to_string(),
+    };
     let details = std::error::Error::source(error)
         .map(error_chain)
         .unwrap_or_default();
-    reply::error(version, error.code(), &error.to_string(), &details)
+    reply::error(version, error.code(), &msg, &details)
 }
 
-/// Whether standard output has its one document, or at least a part of it. Locked for good
-/// by the first panic.
-static ANSWERED: Mutex<bool> = Mutex::new(false);
+/// Set before the first byte of the reply is written. The first panic keeps it locked, so
+/// that no second document follows.
+static REPLIED: Mutex<bool> = Mutex::new(false);
 
-/// Waits for whoever reads, however long: runtimes read to the end, and end us otherwise.
-fn write(stdout: &mut dyn Write, document: String) -> io::Result<()> {
+/// Blocks until the runtime has read the reply: runtimes read to the end, or kill the plugin.
+fn write_reply(stdout: &mut dyn Write, document: String) -> io::Result<()> {
     if document.is_empty() {
         return Ok(());
     }
-    *ANSWERED.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    *REPLIED.lock().unwrap_or_else(PoisonError::into_inner) = true;
     write_line(stdout, document)
 }
 
@@ -106,35 +109,55 @@ fn write_line(stream: &mut dyn Write, mut line: String) -> io::Result<()> {
     stream.flush()
 }
 
-fn complain(stderr: &mut dyn Write, text: &str) {
-    // Nobody is left to tell it to when this fails; the exit code remains.
-    let _ = write_line(stderr, format!("{}: {text}", names::CNI_APPLET));
-}
-
-/// A mistake of ours is told as any other error: the runtime must not take silence for
-/// success. Where a document is already, or on its way, the exit code has to do.
-fn answer_panic(place: &str) {
+/// Reports a panic as an error document: the runtime must not take an empty reply for
+/// success. If a reply was started, stderr and the exit code report the panic.
+fn reply_to_panic(place: &str) {
     let place = format!("panic at {place}");
     let document = reply::error(
         Version::LATEST,
         PANIC_CODE,
-        "this is a mistake in msm-cni; please report it with the details",
+        "bug in msm-cni; please report it with the details",
         &place,
     );
-    let answered = ANSWERED.lock().unwrap_or_else(PoisonError::into_inner);
-    if *answered || write_line(&mut Stdout::new(Reader::Needed), document).is_err() {
-        complain(&mut io::stderr(), &place);
+    let replied = REPLIED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *replied || write_line(&mut Stdout::new(StdoutPolicy::Required), document).is_err() {
+        eprint_line(&mut io::stderr(), &format!("{CNI_APPLET}: {place}"));
     }
-    // Other threads that answer or panic wait here for the process's end.
-    std::mem::forget(answered);
+    // Other threads that reply or panic block here until the process has exited.
+    std::mem::forget(replied);
 }
 
-/// Checks come before effects: the environment has been checked, then standard input,
-/// the network's name and version, the verb, and the namespace.
-fn answer(request: &Request, stdin: &mut dyn Read, bytes: &mut Vec<u8>) -> Result<String, Error> {
-    if request.verb == Ok(Verb::Version) {
+/// Validates before it acts: standard input, network name, version, verb, network namespace.
+/// The environment was validated before.
+fn handle(request: &Request, stdin: &mut dyn Read, bytes: &mut Vec<u8>) -> Result<String, Error> {
+    if request.verb == Verb::Version {
         return Ok(reply::versions());
     }
+    read_stdin(stdin, bytes)?;
+    let network = Network::parse(bytes)?;
+    match &request.verb {
+        Verb::Add => add(request, &network),
+        // The rules live in the pod's network namespace and are removed with it. Removing
+        // them earlier would let processes that still run there bypass the stub.
+        Verb::Del | Verb::Version => Ok(String::new()),
+        Verb::Check => {
+            require_version(&network, "CHECK", Version::WITH_CHECK)?;
+            check(request, &network).map(|()| String::new())
+        }
+        Verb::Gc => {
+            require_version(&network, "GC", Version::WITH_GC_AND_STATUS).map(|()| String::new())
+        }
+        Verb::Status => {
+            require_version(&network, "STATUS", Version::WITH_GC_AND_STATUS)?;
+            status(&network.settings()?).map(|()| String::new())
+        }
+        Verb::Unknown(command) => Err(Error::UnknownVerb {
+            command: command.clone(),
+        }),
+    }
+}
+
+fn read_stdin(stdin: &mut dyn Read, bytes: &mut Vec<u8>) -> Result<(), Error> {
     stdin
         .take(STDIN_LIMIT + 1)
         .read_to_end(bytes)
@@ -142,52 +165,32 @@ fn answer(request: &Request, stdin: &mut dyn Read, bytes: &mut Vec<u8>) -> Resul
     if u64::try_from(bytes.len()).is_ok_and(|length| length > STDIN_LIMIT) {
         return Err(Error::StdinTooLarge { limit: STDIN_LIMIT });
     }
-    let network = Network::parse(bytes)?;
-    let since = |verb, since: Version| {
-        let version = network.version;
-        let too_new = Error::VerbTooNew {
+    Ok(())
+}
+
+fn require_version(network: &Network, verb: &'static str, since: Version) -> Result<(), Error> {
+    if network.version < since {
+        return Err(Error::VerbTooNew {
             verb,
-            version: version.name(),
+            version: network.version.name(),
             since: since.name(),
-        };
-        if version < since {
-            Err(too_new)
-        } else {
-            Ok(())
-        }
-    };
-    match &request.verb {
-        Ok(Verb::Add) => add(request, &network),
-        // The rules live and die with the pod's namespace. To remove them earlier would
-        // open a way around the stub for whatever still runs there.
-        Ok(Verb::Del | Verb::Version) => Ok(String::new()),
-        Ok(Verb::Check) => {
-            since("CHECK", Version::WITH_CHECK)?;
-            check(request, &network).map(|()| String::new())
-        }
-        Ok(Verb::Gc) => since("GC", Version::WITH_GC_AND_STATUS).map(|()| String::new()),
-        Ok(Verb::Status) => {
-            since("STATUS", Version::WITH_GC_AND_STATUS)?;
-            status(&network.settings()?).map(|()| String::new())
-        }
-        Err(command) => Err(Error::UnknownVerb {
-            command: command.clone(),
-        }),
+        });
     }
+    Ok(())
 }
 
 fn add(request: &Request, network: &Network) -> Result<String, Error> {
     let settings = network.settings()?;
     let result = reply::result(network)?;
     logging::start(settings.log_level);
-    let wanted = match wanted(request, &settings)? {
-        Wanted::Nothing => return Ok(result),
-        Wanted::Redirect(wanted) => wanted,
+    let target = match target(request, &settings)? {
+        Target::PassThrough => return Ok(result),
+        Target::Redirect(target) => target,
     };
-    let pod = wanted.pod;
-    let change = wanted
+    let pod = target.pod;
+    let change = target
         .netns
-        .run(|| redirect::apply(&wanted.redirect, settings.backend))
+        .run(|| redirect::apply(&target.redirect, settings.backend))
         .map_err(Error::from)?
         .map_err(|source| Error::Apply {
             pod: pod.clone(),
@@ -195,24 +198,24 @@ fn add(request: &Request, network: &Network) -> Result<String, Error> {
         })?;
     log::info!(
         "pod {pod} is redirected to port {}: {change}",
-        wanted.redirect.proxy_port
+        target.redirect.proxy_port
     );
     Ok(result)
 }
 
-/// A pod that asks for no redirect is not looked at: one that is there may have been set by
-/// hand, and a label may have been taken away since.
+/// Does not check a pod that is passed through: a redirect in it may have been set manually,
+/// or its label may have been removed since.
 fn check(request: &Request, network: &Network) -> Result<(), Error> {
     let settings = network.settings()?;
     reply::check(network)?;
     logging::start(settings.log_level);
-    let Wanted::Redirect(wanted) = wanted(request, &settings)? else {
+    let Target::Redirect(target) = target(request, &settings)? else {
         return Ok(());
     };
-    let pod = wanted.pod;
-    let difference = wanted
+    let pod = target.pod;
+    let difference = target
         .netns
-        .run(|| redirect::check(&wanted.redirect, settings.backend))
+        .run(|| redirect::check(&target.redirect, settings.backend))
         .map_err(Error::from)?
         .map_err(|source| Error::Read {
             pod: pod.clone(),
@@ -221,8 +224,8 @@ fn check(request: &Request, network: &Network) -> Result<(), Error> {
     difference.map_or(Ok(()), |difference| Err(Error::Differs { pod, difference }))
 }
 
-/// Whether an ADD could work, which nothing short of doing it tells: the rules are written,
-/// in a network namespace that nobody uses and that ends with this process.
+/// Checks whether an ADD could succeed by writing the rules in a new network namespace, which
+/// is removed with this process. No other check is reliable.
 fn status(settings: &Settings) -> Result<(), Error> {
     logging::start(settings.log_level);
     kube::check_config(&settings.kubeconfig, settings.server.as_ref())
@@ -233,47 +236,44 @@ fn status(settings: &Settings) -> Result<(), Error> {
         .map_err(|source| Error::NoBackend { source })
 }
 
-/// What a pod's namespace should hold.
-enum Wanted {
-    Nothing,
+/// What a request applies to.
+enum Target {
+    PassThrough,
     Redirect(Box<PodRedirect>),
 }
 
 struct PodRedirect {
-    /// Namespace and name.
+    /// `NAMESPACE/NAME`.
     pod: String,
     netns: Netns,
     redirect: Redirect,
 }
 
-fn wanted(request: &Request, settings: &Settings) -> Result<Wanted, Error> {
+fn target(request: &Request, settings: &Settings) -> Result<Target, Error> {
     let pod = match decision::precheck(request.pod.as_ref(), &settings.exclude_namespaces) {
         Precheck::PassThrough(reason) => return Ok(pass_through(request.pod.as_ref(), &reason)),
-        Precheck::Ask(pod) => pod,
+        Precheck::Lookup(pod) => pod,
     };
     let netns = open_netns(request)?;
-    let lookup = kube::Lookup {
+    let query = PodQuery {
         kubeconfig: &settings.kubeconfig,
         server: settings.server.as_ref(),
         pod,
         timeout: settings.lookup_timeout,
     };
-    let found = kube::fetch_pod(&lookup).map_err(Box::new)?;
-    match decision::decide(&found, &settings.redirect).map_err(|source| Error::Annotation {
-        pod: name(pod),
-        source,
-    })? {
+    let facts = kube::fetch_pod(&query).map_err(Box::new)?;
+    let decision =
+        decision::decide(&facts, &settings.redirect).map_err(|source| Error::Annotation {
+            pod: name(pod),
+            source,
+        })?;
+    match decision {
         Decision::PassThrough(reason) => Ok(pass_through(Some(pod), &reason)),
         Decision::Redirect { redirect, stub } => {
-            if stub == Stub::NotSeen {
-                log::warn!(
-                    "pod {}: no container has port {} or runs as user {}: is its stub missing? its redirected connections will be refused",
-                    name(pod),
-                    redirect.proxy_port,
-                    redirect.proxy_uid
-                );
+            if stub == Stub::NotFound {
+                warn_without_stub(pod, &redirect);
             }
-            Ok(Wanted::Redirect(Box::new(PodRedirect {
+            Ok(Target::Redirect(Box::new(PodRedirect {
                 pod: name(pod),
                 netns,
                 redirect,
@@ -282,13 +282,22 @@ fn wanted(request: &Request, settings: &Settings) -> Result<Wanted, Error> {
     }
 }
 
-fn pass_through(pod: Option<&PodRef>, reason: &Reason) -> Wanted {
+fn pass_through(pod: Option<&PodRef>, reason: &Reason) -> Target {
     let pod = pod.map_or_else(
         || "the container".to_owned(),
         |pod| format!("pod {}", name(pod)),
     );
     log::info!("{pod} is not redirected: {reason}");
-    Wanted::Nothing
+    Target::PassThrough
+}
+
+fn warn_without_stub(pod: &PodRef, redirect: &Redirect) {
+    log::warn!(
+        "pod {}: no container has port {} or runs as user {}; redirected connections are refused if the pod has no stub",
+        name(pod),
+        redirect.proxy_port,
+        redirect.proxy_uid
+    );
 }
 
 fn open_netns(request: &Request) -> Result<Netns, Error> {
@@ -318,13 +327,13 @@ mod tests {
     use super::*;
     use crate::process::tests::in_own_process;
 
-    /// Streams with a mistake in them.
+    /// Standard streams that panic at the point that the case names.
     struct Faulty<'a>(&'a str);
 
     impl Read for Faulty<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let barrier = Barrier::new(2);
-            let fault = || {
+            let panic_together = || {
                 barrier.wait();
                 panic!("sesame");
             };
@@ -334,8 +343,8 @@ mod tests {
                     scope.spawn(|| panic!("sesame"));
                 }),
                 "on two threads at once" => thread::scope(|scope| {
-                    scope.spawn(fault);
-                    scope.spawn(fault);
+                    scope.spawn(panic_together);
+                    scope.spawn(panic_together);
                 }),
                 "reading, with a full disk" => {
                     dup2_stdout(File::create("/dev/full")?)?;
@@ -354,19 +363,19 @@ mod tests {
     impl Write for Faulty<'_> {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             match self.0 {
-                "before the answer" => panic!("sesame"),
-                "in the middle of the answer" => {
-                    Stdout::new(Reader::Needed).write_all(&bytes[..20])?;
+                "before the reply" => panic!("sesame"),
+                "within the reply" => {
+                    Stdout::new(StdoutPolicy::Required).write_all(&bytes[..20])?;
                     panic!("sesame");
                 }
-                _ => Stdout::new(Reader::Needed).write(bytes),
+                _ => Stdout::new(StdoutPolicy::Required).write(bytes),
             }
         }
 
         fn flush(&mut self) -> io::Result<()> {
             match self.0 {
-                "after the answer" => panic!("sesame"),
-                "after the answer, on another thread" => thread::scope(|scope| {
+                "after the reply" => panic!("sesame"),
+                "after the reply, on another thread" => thread::scope(|scope| {
                     scope.spawn(|| panic!("sesame"));
                     Ok(())
                 }),
@@ -392,37 +401,37 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_answered_once_and_is_no_success() {
-        for (case, begun, whole) in [
+    fn panic_is_reported_once_and_fails() {
+        for (case, started, codes) in [
             ("reading", 1, &[PANIC_CODE][..]),
             ("on another thread", 1, &[PANIC_CODE]),
             ("on two threads at once", 1, &[PANIC_CODE]),
             ("reading, with a full disk", 0, &[]),
             ("reading, with a closed standard output", 0, &[]),
-            // Whether anything was written, nobody knows.
-            ("before the answer", 0, &[]),
-            ("in the middle of the answer", 1, &[]),
-            ("after the answer", 1, &[6]),
-            ("after the answer, on another thread", 1, &[6]),
+            // A part of the reply may have been written before the panic.
+            ("before the reply", 0, &[]),
+            ("within the reply", 1, &[]),
+            ("after the reply", 1, &[6]),
+            ("after the reply, on another thread", 1, &[6]),
         ] {
             let output = in_own_process(
-                "cni::tests::a_panic_is_answered_once_and_is_no_success",
+                "cni::tests::panic_is_reported_once_and_fails",
                 case,
                 run_faulty,
             );
             let stdout = String::from_utf8_lossy(&output.stdout);
             let stderr = String::from_utf8_lossy(&output.stderr);
-            let said = format!("{case}\n{stdout}\n{stderr}");
-            assert_eq!(output.status.code(), Some(1), "{said}");
+            let context = format!("{case}\n{stdout}\n{stderr}");
+            assert_eq!(output.status.code(), Some(1), "{context}");
             let lines = || stdout.lines().filter(|line| line.starts_with('{'));
-            assert_eq!(lines().count(), begun, "{said}");
-            let codes: Vec<Value> = lines()
+            assert_eq!(lines().count(), started, "{context}");
+            let actual: Vec<Value> = lines()
                 .filter_map(|line| serde_json::from_str(line).ok())
                 .map(|document: Value| document["code"].clone())
                 .collect();
-            assert_eq!(codes, whole, "{said}");
-            assert!(said.contains("panic at src/cni/mod.rs:"), "{said}");
-            assert!(!said.contains("sesame"), "{said}");
+            assert_eq!(actual, codes, "{context}");
+            assert!(context.contains("panic at src/cni/mod.rs:"), "{context}");
+            assert!(!context.contains("sesame"), "{context}");
         }
     }
 }

@@ -1,64 +1,63 @@
-//! What the plugins before us in the chain made, as the specification describes it for each
-//! version. Pure. Never stricter than the reference's own decoder, which reads the result
-//! after us: `null` is absent, unknown keys and missing ones are fine, an empty gateway is
-//! none.
+//! Checks the previous plugin's result against the format of its CNI version. Pure. Never
+//! stricter than libcni's decoder, which reads the result afterwards: `null` counts as absent,
+//! unknown and missing keys are allowed, and an empty gateway is no gateway.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use serde_json::value::RawValue;
 
-use crate::cni::version::Version;
+use super::version::Version;
 use crate::json::{self, Kind};
 use crate::text::excerpt;
 
-/// What a value has to be.
+/// The expected type of a value.
 enum Shape {
-    Text,
-    /// Or an empty text.
+    String,
+    /// An IP address, or an empty string.
     Address,
     /// An address with a prefix length.
     Prefix,
-    /// What the reference has as an `int`: of an interface's index, too.
+    /// A Go `int`.
     Integer,
-    List(&'static Shape),
+    Array(&'static Shape),
     Object(&'static [(&'static str, Shape)]),
 }
 
 const RESULT_0_1: Shape = Shape::Object(&[
-    ("cniVersion", Shape::Text),
+    ("cniVersion", Shape::String),
     ("ip4", IP_0_1),
     ("ip6", IP_0_1),
     ("dns", DNS),
 ]);
 const RESULT_0_3: Shape = Shape::Object(&[
-    ("cniVersion", Shape::Text),
-    ("interfaces", Shape::List(&INTERFACE)),
-    ("ips", Shape::List(&IP_0_3)),
-    ("routes", Shape::List(&ROUTE)),
+    ("cniVersion", Shape::String),
+    ("interfaces", Shape::Array(&INTERFACE)),
+    ("ips", Shape::Array(&IP_0_3)),
+    ("routes", Shape::Array(&ROUTE)),
     ("dns", DNS),
 ]);
 const RESULT_1_0: Shape = Shape::Object(&[
-    ("cniVersion", Shape::Text),
-    ("interfaces", Shape::List(&INTERFACE)),
-    ("ips", Shape::List(&IP_1_0)),
-    ("routes", Shape::List(&ROUTE)),
+    ("cniVersion", Shape::String),
+    ("interfaces", Shape::Array(&INTERFACE)),
+    ("ips", Shape::Array(&IP_1_0)),
+    ("routes", Shape::Array(&ROUTE)),
     ("dns", DNS),
 ]);
 const RESULT_1_1: Shape = Shape::Object(&[
-    ("cniVersion", Shape::Text),
-    ("interfaces", Shape::List(&INTERFACE_1_1)),
-    ("ips", Shape::List(&IP_1_0)),
-    ("routes", Shape::List(&ROUTE_1_1)),
+    ("cniVersion", Shape::String),
+    ("interfaces", Shape::Array(&INTERFACE_1_1)),
+    ("ips", Shape::Array(&IP_1_0)),
+    ("routes", Shape::Array(&ROUTE_1_1)),
     ("dns", DNS),
 ]);
 const IP_0_1: Shape = Shape::Object(&[
     ("ip", Shape::Prefix),
     ("gateway", Shape::Address),
-    ("routes", Shape::List(&ROUTE)),
+    ("routes", Shape::Array(&ROUTE)),
 ]);
 const IP_0_3: Shape = Shape::Object(&[
-    ("version", Shape::Text),
+    ("version", Shape::String),
     ("interface", Shape::Integer),
     ("address", Shape::Prefix),
     ("gateway", Shape::Address),
@@ -69,17 +68,17 @@ const IP_1_0: Shape = Shape::Object(&[
     ("gateway", Shape::Address),
 ]);
 const INTERFACE: Shape = Shape::Object(&[
-    ("name", Shape::Text),
-    ("mac", Shape::Text),
-    ("sandbox", Shape::Text),
+    ("name", Shape::String),
+    ("mac", Shape::String),
+    ("sandbox", Shape::String),
 ]);
 const INTERFACE_1_1: Shape = Shape::Object(&[
-    ("name", Shape::Text),
-    ("mac", Shape::Text),
+    ("name", Shape::String),
+    ("mac", Shape::String),
     ("mtu", Shape::Integer),
-    ("sandbox", Shape::Text),
-    ("socketPath", Shape::Text),
-    ("pciID", Shape::Text),
+    ("sandbox", Shape::String),
+    ("socketPath", Shape::String),
+    ("pciID", Shape::String),
 ]);
 const ROUTE: Shape = Shape::Object(&[("dst", Shape::Prefix), ("gw", Shape::Address)]);
 const ROUTE_1_1: Shape = Shape::Object(&[
@@ -92,27 +91,27 @@ const ROUTE_1_1: Shape = Shape::Object(&[
     ("scope", Shape::Integer),
 ]);
 const DNS: Shape = Shape::Object(&[
-    ("nameservers", Shape::List(&Shape::Text)),
-    ("domain", Shape::Text),
-    ("search", Shape::List(&Shape::Text)),
-    ("options", Shape::List(&Shape::Text)),
+    ("nameservers", Shape::Array(&Shape::String)),
+    ("domain", Shape::String),
+    ("search", Shape::Array(&Shape::String)),
+    ("options", Shape::Array(&Shape::String)),
 ]);
-/// Longer than any address in JSON, each of its characters written as an escape.
+/// In bytes. Longer than an address whose characters are all written as escapes.
 const LONGEST_ADDRESS: usize = 512;
 
-/// The first value that is not what its version says.
+/// The first value of the wrong type.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path} is {found}, which is not {wanted}; a plugin before this one in the chain made it")]
+#[error("{path} is {actual}, not {expected}")]
 pub struct Violation {
     path: String,
-    found: String,
-    wanted: &'static str,
+    actual: String,
+    expected: &'static str,
 }
 
-/// Compares a previous result with what `version` says of one.
+/// Checks a previous result against the format of `version`.
 pub fn check(raw: &RawValue, version: Version) -> Result<(), Violation> {
     let shape = match version {
-        version if version < Version::WITH_CHAINS => &RESULT_0_1,
+        version if version < Version::WITH_CHAINING => &RESULT_0_1,
         version if version < Version::V1 => &RESULT_0_3,
         version if version < Version::WITH_GC_AND_STATUS => &RESULT_1_0,
         _ => &RESULT_1_1,
@@ -122,61 +121,61 @@ pub fn check(raw: &RawValue, version: Version) -> Result<(), Violation> {
 
 impl Shape {
     fn check(&self, raw: &RawValue, path: &Path) -> Result<(), Violation> {
-        if Kind::of(raw) == Kind::Null || self.is_met(raw, path)? {
+        if Kind::of(raw) == Kind::Null || self.matches(raw, path)? {
             return Ok(());
         }
         Err(Violation {
             path: path.to_string(),
-            found: found(raw),
-            wanted: self.name(),
+            actual: describe(raw),
+            expected: self.name(),
         })
     }
 
-    /// Whether the value itself is right; what is wrong inside of it is an error.
-    fn is_met(&self, raw: &RawValue, path: &Path) -> Result<bool, Violation> {
-        let mut inside = Ok(());
-        let met = match self {
-            Self::Text => Kind::of(raw) == Kind::Text,
-            Self::Address => is_text(raw, |text| {
+    /// Whether the value itself has this type. An item or member of the wrong type is an error.
+    fn matches(&self, raw: &RawValue, path: &Path) -> Result<bool, Violation> {
+        let mut inner = Ok(());
+        let matches = match self {
+            Self::String => Kind::of(raw) == Kind::String,
+            Self::Address => is_string(raw, |text| {
                 text.is_empty() || text.parse::<IpAddr>().is_ok()
             }),
-            Self::Prefix => is_text(raw, is_prefix),
+            Self::Prefix => is_string(raw, is_prefix),
             Self::Integer => raw.get().parse::<i64>().is_ok(),
-            Self::List(shape) => {
+            Self::Array(shape) => {
                 let mut index = 0..;
                 json::items(raw, |item| {
-                    let place = Path::Item(path, index.next().unwrap_or(usize::MAX));
-                    if inside.is_ok() {
-                        inside = shape.check(item, &place);
+                    let path = Path::Item(path, index.next().unwrap_or(usize::MAX));
+                    if inner.is_ok() {
+                        inner = shape.check(item, &path);
                     }
                 })
                 .is_some()
             }
-            Self::Object(fields) => json::members(raw.get(), &mut |key, value| {
+            Self::Object(fields) => json::members(raw.get(), |key, value| {
                 let field = fields.iter().find(|(name, _)| *name == key);
-                if let (true, Some((name, shape))) = (inside.is_ok(), field) {
-                    inside = shape.check(value, &Path::Member(path, name));
+                if let (true, Some((name, shape))) = (inner.is_ok(), field) {
+                    inner = shape.check(value, &Path::Member(path, name));
                 }
             })
             .is_ok(),
         };
-        inside.map(|()| met)
+        inner.map(|()| matches)
     }
 
     const fn name(&self) -> &'static str {
         match self {
-            Self::Text => "a text",
+            Self::String => "a string",
             Self::Address => "an IP address",
             Self::Prefix => "an address with a prefix length",
             Self::Integer => "an integer",
-            Self::List(_) => "a list",
+            Self::Array(_) => "an array",
             Self::Object(_) => "an object",
         }
     }
 }
 
-fn is_text(raw: &RawValue, is_right: impl Fn(&str) -> bool) -> bool {
-    raw.get().len() <= LONGEST_ADDRESS && json::string(raw).is_some_and(|text| is_right(&text))
+fn is_string(raw: &RawValue, is_valid: impl Fn(&str) -> bool) -> bool {
+    raw.get().len() <= LONGEST_ADDRESS && json::string(raw).is_some_and(|text| is_valid(&text))
 }
 
 fn is_prefix(text: &str) -> bool {
@@ -192,10 +191,11 @@ fn is_prefix(text: &str) -> bool {
     parse().unwrap_or_default()
 }
 
-/// As much of a value as says what is wrong with it.
-fn found(raw: &RawValue) -> String {
+/// An excerpt of a scalar, and only the type of an array or object, which may be large or
+/// contain a secret.
+fn describe(raw: &RawValue) -> String {
     match (Kind::of(raw), raw.get()) {
-        (Kind::Text, text) => format!(
+        (Kind::String, text) => format!(
             "{:?}",
             excerpt(text.get(1..text.len() - 1).unwrap_or_default())
         ),
@@ -204,7 +204,7 @@ fn found(raw: &RawValue) -> String {
     }
 }
 
-/// Where a value stands, from the inside out.
+/// The path of a value within the result.
 enum Path<'p> {
     Result,
     Member(&'p Path<'p>, &'static str),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_reference_takes_is_taken() {
+    fn everything_that_libcni_accepts_is_accepted() {
         for (versions, result) in [
             (
                 &["0.1.0", "0.2.0"][..],
@@ -269,57 +269,53 @@ mod tests {
     }
 
     #[test]
-    fn a_violation_names_its_path_and_value() {
+    fn violation_names_path_and_value() {
         for (version, result, sentence) in [
-            (
-                "1.0.0",
-                "[]",
-                "prevResult is a list, which is not an object;",
-            ),
+            ("1.0.0", "[]", "prevResult is an array, not an object"),
             (
                 "1.0.0",
                 r#"{"cniVersion":7}"#,
-                "prevResult.cniVersion is 7, which is not a text",
+                "prevResult.cniVersion is 7, not a string",
             ),
             (
                 "1.0.0",
                 r#"{"ips":[{},{"address":"10.0.0.300/24"}]}"#,
-                r#"prevResult.ips[1].address is "10.0.0.300/24", which is not an address with a prefix length"#,
+                r#"prevResult.ips[1].address is "10.0.0.300/24", not an address with a prefix length"#,
             ),
             (
                 "1.1.0",
                 r#"{"ips":[{"gateway":"10.0.0"}]}"#,
-                r#"prevResult.ips[0].gateway is "10.0.0", which is not an IP address"#,
+                r#"prevResult.ips[0].gateway is "10.0.0", not an IP address"#,
             ),
             (
                 "0.4.0",
                 r#"{"ips":{}}"#,
-                "prevResult.ips is an object, which is not a list",
+                "prevResult.ips is an object, not an array",
             ),
             (
                 "0.4.0",
                 r#"{"ips":[{"version":4}]}"#,
-                "prevResult.ips[0].version is 4, which is not a text",
+                "prevResult.ips[0].version is 4, not a string",
             ),
             (
                 "0.3.1",
                 r#"{"interfaces":["eth0"]}"#,
-                r#"prevResult.interfaces[0] is "eth0", which is not an object"#,
+                r#"prevResult.interfaces[0] is "eth0", not an object"#,
             ),
             (
                 "0.3.1",
                 r#"{"dns":{"search":["a",true]}}"#,
-                "prevResult.dns.search[1] is true, which is not a text",
+                "prevResult.dns.search[1] is true, not a string",
             ),
             (
                 "0.2.0",
                 r#"{"ip6":{"routes":[{"dst":"::/0"},{"gw":1e400}]}}"#,
-                "prevResult.ip6.routes[1].gw is 1e400, which is not an IP address",
+                "prevResult.ip6.routes[1].gw is 1e400, not an IP address",
             ),
             (
                 "1.1.0",
                 r#"{"routes":[{"mtu":"1500"}]}"#,
-                r#"prevResult.routes[0].mtu is "1500", which is not an integer"#,
+                r#"prevResult.routes[0].mtu is "1500", not an integer"#,
             ),
         ] {
             let error = violation(version, result).unwrap_or_default();
@@ -328,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_an_integer() {
+    fn interface_index_must_be_an_integer() {
         for index in [
             "1.0",
             "1e0",
@@ -345,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_the_references() {
+    fn addresses_are_parsed_as_by_libcni() {
         for text in [
             "",
             "10.0.0.2",
@@ -373,7 +369,7 @@ mod tests {
         ] {
             assert!(is_prefix(text), "{text:?}");
         }
-        for (gateway, is_taken) in [
+        for (gateway, is_valid) in [
             ("10.0.0.1", true),
             ("", true),
             ("10.0.0.1/24", false),
@@ -382,14 +378,14 @@ mod tests {
             let result = format!(r#"{{"ips":[{{"gateway":"{gateway}"}}]}}"#);
             assert_eq!(
                 violation("1.0.0", &result).is_none(),
-                is_taken,
+                is_valid,
                 "{gateway:?}"
             );
         }
     }
 
     #[test]
-    fn no_more_of_a_value_than_says_what_is_wrong_is_shown() {
+    fn violation_quotes_only_short_printable_scalars() {
         let long = "x".repeat(1 << 20);
         let error = violation("1.0.0", &format!(r#"{{"ips":[{{"address":"{long}"}}]}}"#));
         assert!(error.unwrap().len() < 300);

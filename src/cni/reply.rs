@@ -1,46 +1,48 @@
-//! What goes to standard output: the previous result, the versions, an error. Pure.
+//! The documents that the plugin writes to standard output: the previous result, the
+//! supported versions, or an error. Pure.
 
 use std::borrow::Cow;
 
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::cni::config::Network;
-use crate::cni::prev_result::{self, Violation};
-use crate::cni::version::Version;
+use super::config::Network;
+use super::prev_result::{self, Violation};
+use super::version::Version;
 use crate::json::{self, Error as JsonError, Kind};
-use crate::text::excerpt;
+use crate::text::{excerpt, truncate};
 
-/// Room for `"cniVersion":"1.0.0",` and a line's end.
-const LABEL_BYTES: usize = 32;
-/// Longer than any version in JSON, each of its characters written as an escape.
+/// In bytes: `"cniVersion":"1.0.0",` and the final newline.
+const VERSION_MEMBER_BYTES: usize = 32;
+/// In bytes. Longer than a supported version whose characters are all written as escapes.
 const LONGEST_VERSION: usize = 64;
-/// In characters; the longest of our own sentences, with what they quote, have some 1,000.
+/// In characters. The plugin's own longest messages, with what they quote, have about 1,000.
 const LONGEST_TEXT: usize = 2048;
 
-/// Why there is no result to hand on.
+/// Why the previous result cannot be passed on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "the network configuration holds no prevResult, and a result of CNI version {version} cannot be empty; chain this plugin behind one that makes a network"
+        "the network configuration has no prevResult, and CNI version {version} does not allow an empty result"
     )]
     Missing { version: &'static str },
-    #[error("prevResult cannot be read; a plugin before this one in the chain made it")]
+    #[error("parsing prevResult")]
     Decode { source: JsonError },
     #[error(transparent)]
     Violation(#[from] Violation),
-    #[error(
-        "prevResult is of CNI version {found:?}, which cannot be handed on as {wanted}; give all plugins of the chain one cniVersion"
-    )]
-    Version { found: String, wanted: &'static str },
+    #[error("prevResult has CNI version {actual:?}, which cannot be converted to {expected}")]
+    Version {
+        actual: String,
+        expected: &'static str,
+    },
 }
 
-/// The result of ADD: the previous plugin's as it came, labelled with our version.
+/// The result of ADD: the previous plugin's result with this configuration's version.
 pub fn result(network: &Network) -> Result<String, Error> {
     let version = network.version;
     match network.prev_result {
-        Some(raw) => hand_on(raw, version),
-        None if version >= Version::WITH_CHAINS => {
+        Some(raw) => relay(raw, version),
+        None if version >= Version::WITH_CHAINING => {
             Ok(format!("{{\"cniVersion\":\"{}\"}}", version.name()))
         }
         None => Err(Error::Missing {
@@ -49,85 +51,89 @@ pub fn result(network: &Network) -> Result<String, Error> {
     }
 }
 
-/// Checks a previous result as ADD does, where there is one.
+/// Checks a previous result, if there is one, as ADD does.
 pub fn check(network: &Network) -> Result<(), Error> {
     match network.prev_result {
-        Some(raw) => hand_on(raw, network.version).map(drop),
+        Some(raw) => relay(raw, network.version).map(drop),
         None => Ok(()),
     }
 }
 
-fn hand_on(raw: &RawValue, version: Version) -> Result<String, Error> {
-    let (labelled, found) = label(raw.get(), version).map_err(|source| Error::Decode { source })?;
-    // One without a version is of the configuration's, as libcni takes it.
-    if let Some(found) = found.and_then(text_of)
-        && !found.is_empty()
-        && !Version::parse(&found).is_some_and(|found| found.same_result_format(version))
+fn relay(raw: &RawValue, version: Version) -> Result<String, Error> {
+    let (result, previous) =
+        with_cni_version(raw.get(), version).map_err(|source| Error::Decode { source })?;
+    // libcni, too, treats a result without a version as one of the configuration's version.
+    if let Some(previous) = previous.and_then(version_text)
+        && !previous.is_empty()
+        && !Version::parse(&previous).is_some_and(|it| it.same_result_format(version))
     {
         return Err(Error::Version {
-            found: excerpt(&found),
-            wanted: version.name(),
+            actual: excerpt(&previous),
+            expected: version.name(),
         });
     }
     prev_result::check(raw, version)?;
-    Ok(labelled)
+    Ok(result)
 }
 
-/// What a version's text says, or how it is written when that can be no version.
-fn text_of(version: &RawValue) -> Option<Cow<'_, str>> {
-    let as_written = version.get();
-    match Kind::of(version) {
-        Kind::Text if as_written.len() > LONGEST_VERSION => Some(Cow::Borrowed(as_written)),
-        Kind::Text => Some(json::string(version).unwrap_or(Cow::Borrowed(as_written))),
+/// The content of a string; its JSON text if that is too long or not valid Unicode. `None`
+/// for other types.
+fn version_text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let json_text = raw.get();
+    match Kind::of(raw) {
+        Kind::String if json_text.len() > LONGEST_VERSION => Some(Cow::Borrowed(json_text)),
+        Kind::String => Some(json::string(raw).unwrap_or(Cow::Borrowed(json_text))),
         _ => None,
     }
 }
 
-/// The object `text` with our version in the place of its own, all else byte for byte; and
-/// the version that counted.
-fn label(text: &str, version: Version) -> Result<(String, Option<&RawValue>), JsonError> {
-    let label = format!("\"{}\"", version.name());
-    let mut labelled = String::with_capacity(text.len() + LABEL_BYTES);
-    let (mut copied, mut separator, mut found) = (0, "", None);
-    json::members(text, &mut |key, value| {
+/// Replaces every `cniVersion` of the object `text`, or adds one, and copies all other bytes
+/// unchanged. Also returns the last value replaced, which is the object's version.
+fn with_cni_version(
+    text: &str,
+    version: Version,
+) -> Result<(String, Option<&RawValue>), JsonError> {
+    let quoted = format!("\"{}\"", version.name());
+    let mut output = String::with_capacity(text.len() + VERSION_MEMBER_BYTES);
+    let (mut copied, mut separator, mut previous) = (0, "", None);
+    json::members(text, |key, value| {
         separator = ",";
         if key == "cniVersion" {
-            let place = json::span(text, value.get());
-            labelled.push_str(text.get(copied..place.start).unwrap_or_default());
-            labelled.push_str(&label);
-            copied = place.end;
-            found = Some(value);
+            let span = json::span(text, value.get());
+            output.push_str(text.get(copied..span.start).unwrap_or_default());
+            output.push_str(&quoted);
+            copied = span.end;
+            previous = Some(value);
         }
     })?;
-    if found.is_none() {
+    if previous.is_none() {
         copied = "{".len();
-        labelled = labelled + "{\"cniVersion\":" + &label + separator;
+        output = output + "{\"cniVersion\":" + &quoted + separator;
     }
-    labelled.push_str(text.get(copied..).unwrap_or_default());
-    Ok((labelled, found))
+    output.push_str(text.get(copied..).unwrap_or_default());
+    Ok((output, previous))
 }
 
-/// The answer to VERSION.
+/// The reply to VERSION.
 pub fn versions() -> String {
     let supported: Vec<&str> = Version::names().collect();
     json!({ "cniVersion": Version::LATEST.name(), "supportedVersions": supported }).to_string()
 }
 
-/// An error as the specification wants it. What is wrong may be quoted in it, as long as
-/// the input and with anything in it; people read it in an event.
+/// The error document of the specification. Both texts may quote input of any length and
+/// content; they are truncated, and control characters are replaced.
 pub fn error(version: Version, code: u32, msg: &str, details: &str) -> String {
-    let msg = readable(msg, char::is_control);
-    // A tool's output keeps its lines.
-    let details = readable(details, |letter| letter.is_control() && letter != '\n');
+    let msg = printable(msg, char::is_control);
+    // Keeps the lines of a tool's output.
+    let details = printable(details, |character| {
+        character.is_control() && character != '\n'
+    });
     json!({ "cniVersion": version.name(), "code": code, "msg": msg, "details": details })
         .to_string()
 }
 
-fn readable(text: &str, is_unprintable: impl Fn(char) -> bool) -> String {
-    let shown = |letter| if is_unprintable(letter) { ' ' } else { letter };
-    let end = text.chars().nth(LONGEST_TEXT).map(|_| '…');
-    let start = text.chars().take(LONGEST_TEXT).map(shown);
-    start.chain(end).collect()
+fn printable(text: &str, is_unprintable: impl Fn(char) -> bool) -> String {
+    truncate(text, LONGEST_TEXT).replace(is_unprintable, " ")
 }
 
 #[cfg(test)]
@@ -140,8 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn only_the_version_is_written_anew() {
-        for (came, handed_on) in [
+    fn only_cni_version_is_replaced() {
+        for (previous, relayed) in [
             (
                 r#"{ "b\u0061" : 1e400, "cniVersion" : "0.3.1" , "a":{"z": 9007199254740993} , "a":"\ud800"}"#,
                 r#"{ "b\u0061" : 1e400, "cniVersion" : "0.4.0" , "a":{"z": 9007199254740993} , "a":"\ud800"}"#,
@@ -157,37 +163,33 @@ mod tests {
             (r#"{"cniVersion": ""}"#, r#"{"cniVersion": "0.4.0"}"#),
             ("{ }", r#"{"cniVersion":"0.4.0" }"#),
         ] {
-            assert_eq!(reply("0.4.0", came).unwrap(), handed_on, "{came}");
+            assert_eq!(reply("0.4.0", previous).unwrap(), relayed, "{previous}");
         }
     }
 
     #[test]
-    fn a_result_is_relabelled_inside_its_family_only() {
-        let families = [
+    fn result_is_converted_only_within_its_format() {
+        let formats = [
             &["0.1.0", "0.2.0"][..],
             &["0.3.0", "0.3.1", "0.4.0"],
             &["1.0.0", "1.1.0"],
         ];
-        for (index, wanted) in families
-            .iter()
-            .enumerate()
-            .flat_map(|(index, family)| family.iter().map(move |version| (index, version)))
-        {
-            for (other, found) in families
-                .iter()
-                .enumerate()
-                .flat_map(|(index, family)| family.iter().map(move |version| (index, version)))
-            {
-                let reply = reply(wanted, &format!(r#"{{"cniVersion":"{found}","k":1}}"#));
-                if index == other {
+        let versions = || {
+            let formats = formats.iter().enumerate();
+            formats.flat_map(|(format, versions)| versions.iter().map(move |it| (format, it)))
+        };
+        for (format, version) in versions() {
+            for (previous_format, previous) in versions() {
+                let reply = reply(version, &format!(r#"{{"cniVersion":"{previous}","k":1}}"#));
+                if format == previous_format {
                     assert_eq!(
                         reply.unwrap(),
-                        format!(r#"{{"cniVersion":"{wanted}","k":1}}"#)
+                        format!(r#"{{"cniVersion":"{version}","k":1}}"#)
                     );
                 } else {
                     assert!(
                         matches!(reply, Err(Error::Version { .. })),
-                        "{found} as {wanted}"
+                        "{previous} as {version}"
                     );
                 }
             }
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_as_long_as_people_read() {
+    fn long_error_texts_are_truncated() {
         let document = error(Version::LATEST, 7, &"ä".repeat(10_000), "short");
         let document: serde_json::Value = serde_json::from_str(&document).unwrap();
         let msg = document["msg"].as_str().unwrap();
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_one_line_and_its_details_are_printable() {
+    fn control_characters_in_error_texts_are_replaced() {
         let text = "/a\nb\u{7f}\0\tc";
         let document = error(Version::LATEST, 7, text, text);
         let document: serde_json::Value = serde_json::from_str(&document).unwrap();
@@ -214,13 +216,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_previous_result_chains_go_on_and_older_versions_fail() {
+    fn missing_result_is_an_error_only_before_chaining() {
         assert_eq!(reply("0.4.0", "null").unwrap(), r#"{"cniVersion":"0.4.0"}"#);
         assert!(matches!(reply("0.2.0", "null"), Err(Error::Missing { .. })));
     }
 
     #[test]
-    fn what_is_no_result_is_not_handed_on() {
+    fn invalid_result_is_not_relayed() {
         assert!(matches!(reply("1.0.0", "[]"), Err(Error::Decode { .. })));
         for result in [r#"{"cniVersion":7}"#, r#"{"ips":[{"address":"10.0.0.1"}]}"#] {
             assert!(

@@ -1,5 +1,6 @@
-//! What the runtime asks by environment variables: verb, container, namespace, pod. Pure.
-//! Source: CNI specification 1.1.0, "Parameters"; names by the rules of the reference `skel`.
+//! The runtime's request in environment variables: verb, container, network namespace, pod.
+//! Pure. Source: CNI specification 1.1.0, "Parameters". Names are checked as by the reference
+//! implementation's `skel`.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -8,21 +9,13 @@ use crate::kube::{InvalidPodRef, PodRef};
 use crate::process::Vars;
 use crate::text::{excerpt, is_identifier};
 
-const VERBS: [(&str, Verb); 6] = [
-    ("ADD", Verb::Add),
-    ("DEL", Verb::Del),
-    ("CHECK", Verb::Check),
-    ("GC", Verb::Gc),
-    ("STATUS", Verb::Status),
-    ("VERSION", Verb::Version),
-];
-/// The kernel's IFNAMSIZ without its final zero.
+/// The kernel's `IFNAMSIZ` without the terminating NUL.
 const INTERFACE_NAME_BYTES: usize = 15;
-/// The kernel's `PATH_MAX` without its final zero.
+/// The kernel's `PATH_MAX` without the terminating NUL.
 const LONGEST_PATH: usize = 4095;
 
 /// `CNI_COMMAND`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
     Add,
     Del,
@@ -30,49 +23,51 @@ pub enum Verb {
     Gc,
     Status,
     Version,
+    /// An excerpt of the value. An error, but only after the network configuration was
+    /// checked, as in the reference implementation.
+    Unknown(String),
 }
 
-/// A request whose variables are all there and well formed.
+/// A request whose variables are complete and well-formed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// `Err`: what `CNI_COMMAND` says instead of a verb.
-    pub verb: Result<Verb, String>,
-    /// `CNI_NETNS`; there for ADD and CHECK.
+    pub verb: Verb,
+    /// `CNI_NETNS`; always set for ADD and CHECK.
     pub netns: Option<PathBuf>,
-    /// Whether the namespace may be our own.
+    /// `CNI_NETNS_OVERRIDE`: the plugin's own network namespace is allowed.
     pub netns_override: bool,
-    /// The pod of `CNI_ARGS`; read for ADD and CHECK only, so that nothing in it can stop a DEL.
+    /// The pod in `CNI_ARGS`. Parsed only for ADD and CHECK, so that invalid arguments do not
+    /// fail a DEL.
     pub pod: Option<PodRef>,
 }
 
-/// Which variables are missing or bad, all at once.
+/// All missing and invalid variables.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the container runtime's environment is not what {command} needs: {}", .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+#[error("invalid environment for {command}: {}", .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct Error {
     command: String,
     problems: Vec<Problem>,
 }
 
-/// What is wrong with one variable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     #[error("{variable} is missing")]
     Missing { variable: &'static str },
     #[error("{variable} is not UTF-8")]
     NotUtf8 { variable: &'static str },
-    #[error("CNI_NETNS is longer than the {LONGEST_PATH} bytes of a path")]
+    #[error("CNI_NETNS is longer than {LONGEST_PATH} bytes")]
     Path,
     #[error(
-        "CNI_CONTAINERID {value:?} does not begin with a letter or digit and go on with letters, digits, dots, dashes and underscores"
+        "CNI_CONTAINERID {value:?} does not start with a letter or digit, or contains other characters than letters, digits, dots, dashes and underscores"
     )]
     ContainerId { value: String },
     #[error(
         "CNI_IFNAME {value:?} is not an interface name: 1 to {INTERFACE_NAME_BYTES} bytes, no slash, colon or space, not . or .."
     )]
     InterfaceName { value: String },
-    #[error("CNI_ARGS holds {pair:?}, which is not KEY=VALUE")]
+    #[error("CNI_ARGS contains {pair:?}, which is not KEY=VALUE")]
     Argument { pair: String },
-    #[error("CNI_ARGS says {key}={value:?}, which is not {rule}")]
+    #[error("CNI_ARGS contains {key}={value:?}, which is not {rule}")]
     Pod {
         key: &'static str,
         value: String,
@@ -81,23 +76,19 @@ pub enum Problem {
 }
 
 impl Request {
-    /// Reads the variables that `command`, the value of `CNI_COMMAND`, needs.
+    /// Reads the variables that `command`, the value of `CNI_COMMAND`, requires.
     pub fn from_vars(command: &OsStr, vars: &Vars) -> Result<Self, Error> {
         let command = excerpt(&command.to_string_lossy());
-        let verb = VERBS
-            .iter()
-            .find(|(name, _)| *name == command)
-            .map(|(_, verb)| *verb)
-            .ok_or_else(|| command.clone());
+        let verb = Verb::parse(&command);
         let mut reader = Reader {
             vars,
             problems: Vec::new(),
         };
-        for variable in verb.as_ref().map_or(&[][..], |verb| verb.required()) {
+        for variable in verb.required() {
             reader.require(variable);
         }
         let pod = match verb {
-            Ok(Verb::Add | Verb::Check) => reader.pod(),
+            Verb::Add | Verb::Check => reader.pod(),
             _ => None,
         };
         if !reader.problems.is_empty() {
@@ -119,13 +110,25 @@ impl Request {
 }
 
 impl Verb {
-    /// The variables without which the reference's `skel` does not run a plugin.
-    const fn required(self) -> &'static [&'static str] {
+    fn parse(text: &str) -> Self {
+        match text {
+            "ADD" => Self::Add,
+            "DEL" => Self::Del,
+            "CHECK" => Self::Check,
+            "GC" => Self::Gc,
+            "STATUS" => Self::Status,
+            "VERSION" => Self::Version,
+            unknown => Self::Unknown(unknown.to_owned()),
+        }
+    }
+
+    /// The variables that `skel` requires.
+    const fn required(&self) -> &'static [&'static str] {
         match self {
             Self::Add | Self::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"],
             Self::Del => &["CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"],
             Self::Gc | Self::Status => &["CNI_PATH"],
-            Self::Version => &[],
+            Self::Version | Self::Unknown(_) => &[],
         }
     }
 }
@@ -139,33 +142,31 @@ impl Reader<'_> {
     fn require(&mut self, variable: &'static str) {
         let problem = match self.vars.get(variable) {
             None => Some(Problem::Missing { variable }),
-            Some(value) => flaw(variable, value),
+            Some(value) => problem(variable, value),
         };
         self.problems.extend(problem);
     }
 
-    /// `None` without both of a pod's names: not a Kubernetes pod.
+    /// `None` unless `CNI_ARGS` contains both a pod's namespace and its name.
     fn pod(&mut self) -> Option<PodRef> {
         let args = self.vars.get("CNI_ARGS")?;
-        let Some(args) = args.to_str() else {
-            let variable = "CNI_ARGS";
-            self.problems.push(Problem::NotUtf8 { variable });
-            return None;
+        let pod = match args.to_str() {
+            Some(args) => pod(args),
+            None => Err(Problem::NotUtf8 {
+                variable: "CNI_ARGS",
+            }),
         };
-        match pod(args) {
-            Ok(pod) => pod,
-            Err(problem) => {
-                self.problems.push(problem);
-                None
-            }
-        }
+        pod.unwrap_or_else(|problem| {
+            self.problems.push(problem);
+            None
+        })
     }
 }
 
-fn flaw(variable: &'static str, value: &OsStr) -> Option<Problem> {
+fn problem(variable: &'static str, value: &OsStr) -> Option<Problem> {
     let text = match variable {
         "CNI_NETNS" if value.len() > LONGEST_PATH => return Some(Problem::Path),
-        // A path may be of any bytes.
+        // Paths need not be UTF-8.
         "CNI_NETNS" | "CNI_PATH" => return None,
         _ => value.to_str(),
     };
@@ -181,7 +182,7 @@ fn flaw(variable: &'static str, value: &OsStr) -> Option<Problem> {
     }
 }
 
-/// The pod of `CNI_ARGS`, `KEY=VALUE` pairs that are separated by semicolons.
+/// Parses `CNI_ARGS`: `KEY=VALUE` pairs, separated by semicolons.
 fn pod(args: &str) -> Result<Option<PodRef>, Problem> {
     let (mut namespace, mut name, mut uid) = ("", "", "");
     for pair in args.split(';').filter(|pair| !pair.is_empty()) {
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn every_missing_variable_is_named_at_once() {
+    fn all_missing_variables_are_named() {
         let all = "CNI_CONTAINERID is missing; CNI_NETNS is missing; CNI_IFNAME is missing; CNI_PATH is missing";
         for (command, expected) in [
             ("ADD", all),
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn names_follow_the_reference() {
+    fn names_are_checked_as_by_skel() {
         for name in [
             "",
             ".",
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pod_is_read_from_the_arguments() {
+    fn pod_is_parsed_from_cni_args() {
         let pod = request("ADD", &[]).unwrap().pod.unwrap();
         assert_eq!(
             (

@@ -1,11 +1,11 @@
-//! The versions of the CNI specification, exactly matched, and which results can be
-//! handed from one to another. Pure.
+//! The supported versions of the CNI specification, matched exactly, and between which of
+//! them a result can be passed on. Pure.
 
-/// A version that this plugin speaks.
+/// A supported version; an index into `VERSIONS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(usize);
 
-/// In order, with the number of their result's format.
+/// In ascending order, each with the number of its result format.
 const VERSIONS: [(&str, u8); 7] = [
     ("0.1.0", 0),
     ("0.2.0", 0),
@@ -18,10 +18,10 @@ const VERSIONS: [(&str, u8); 7] = [
 
 impl Version {
     pub const FIRST: Self = Self(0);
-    /// Plugins are chained from here on.
-    pub const WITH_CHAINS: Self = Self(2);
+    /// The first version with plugin chaining.
+    pub const WITH_CHAINING: Self = Self(2);
     pub const WITH_CHECK: Self = Self(4);
-    /// Addresses have no version of their own any more.
+    /// Removed `version` from the addresses of a result.
     pub const V1: Self = Self(5);
     pub const WITH_GC_AND_STATUS: Self = Self(6);
     pub const LATEST: Self = Self(6);
@@ -45,7 +45,7 @@ impl Version {
         Self::names().collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether a result of one version is one of the other by its number alone.
+    /// Whether results of both versions differ in nothing but `cniVersion`.
     pub fn same_result_format(self, other: Self) -> bool {
         let format = |version: Self| VERSIONS.get(version.0).map(|(_, format)| *format);
         format(self) == format(other)
@@ -57,10 +57,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_named_versions_are_where_the_specification_has_them() {
+    fn named_versions_are_those_of_the_specification() {
         for (version, name) in [
             (Version::FIRST, "0.1.0"),
-            (Version::WITH_CHAINS, "0.3.0"),
+            (Version::WITH_CHAINING, "0.3.0"),
             (Version::WITH_CHECK, "0.4.0"),
             (Version::V1, "1.0.0"),
             (Version::WITH_GC_AND_STATUS, "1.1.0"),

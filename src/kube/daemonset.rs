@@ -1,5 +1,5 @@
-//! Whether the `DaemonSet` that our own pod belongs to is still wanted: two GETs, pod and
-//! `DaemonSet`, asked once each. Reads nothing but the answers.
+//! The state of the `DaemonSet` that a pod belongs to: one GET of the pod and one of the
+//! `DaemonSet`, without retries.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -8,68 +8,84 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-use crate::kube::client::Client;
-use crate::kube::config::client_config::ClientConfig;
-use crate::kube::config::kubeconfig::Credentials;
-use crate::kube::error::Failure;
-use crate::kube::pod::PodRef;
+use super::client::Client;
+use super::config::client_config::ClientConfig;
+use super::config::kubeconfig::Credentials;
+use super::error::RequestError;
+use super::pod::PodRef;
+use super::tls::TlsError;
 use crate::text::error_chain;
 
-/// What is to become of what our pod has installed.
+/// The state of a `DaemonSet`, with the reason in words.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DaemonSetState {
-    /// The `DaemonSet` is there to stay: this is a restart or an upgrade.
+    /// It exists and is not being deleted: its pods are restarted or replaced.
     Present(String),
-    /// It is gone or going.
+    /// It is deleted or being deleted, or the API server refuses the pod's credentials,
+    /// because the service account or its role is deleted.
     Gone(String),
-    /// Nobody could say.
+    /// The API server could not be asked, or did not give a usable response.
     Unknown(String),
 }
 
-/// Namespace and name of the pod that we run in.
-pub type OwnPod = PodRef;
-
-impl OwnPod {
-    /// The pod that a service account's token is bound to (its claim `kubernetes.io`).
-    pub fn of_token(token: &str) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Claims {
-            #[serde(rename = "kubernetes.io")]
-            kubernetes: Kubernetes,
-        }
-        #[derive(Deserialize)]
-        struct Kubernetes {
-            namespace: String,
-            pod: Named,
-        }
-        #[derive(Deserialize)]
-        struct Named {
-            name: String,
-        }
-        let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-        let Claims { kubernetes } = serde_json::from_slice(&payload).ok()?;
-        Self::new(&kubernetes.namespace, &kubernetes.pod.name, None).ok()
-    }
-}
-
-/// Asks about `pod` with its own credentials. Blocks for `timeout` at most.
+/// The state of the `DaemonSet` that owns `pod`. Blocks for `timeout` at most.
 pub fn daemonset_state(
     credentials: &Credentials,
-    pod: &OwnPod,
+    pod: &PodRef,
     timeout: Duration,
 ) -> DaemonSetState {
-    let question = match Question::new(credentials, timeout) {
-        Ok(question) => question,
-        Err(reason) => return DaemonSetState::Unknown(reason),
-    };
-    question
-        .ask(pod)
-        .unwrap_or_else(|daemonset_state| daemonset_state)
+    Query::new(credentials, timeout)
+        .and_then(|query| query.daemonset_of(pod))
+        .unwrap_or_else(QueryError::into_state)
 }
 
-struct Question {
-    session: Client,
+/// The pod that a service account token is bound to (claim `kubernetes.io`). The token's
+/// signature is not verified.
+pub fn pod_of_token(token: &str) -> Option<PodRef> {
+    #[derive(Deserialize)]
+    struct Claims {
+        #[serde(rename = "kubernetes.io")]
+        kubernetes: Kubernetes,
+    }
+    #[derive(Deserialize)]
+    struct Kubernetes {
+        namespace: String,
+        pod: BoundPod,
+    }
+    #[derive(Deserialize)]
+    struct BoundPod {
+        name: String,
+    }
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let Claims { kubernetes } = serde_json::from_slice(&payload).ok()?;
+    PodRef::new(&kubernetes.namespace, &kubernetes.pod.name, None).ok()
+}
+
+struct Query {
+    client: Client,
     deadline: Instant,
+}
+
+/// Why the state could not be read.
+#[derive(Debug, thiserror::Error)]
+enum QueryError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("GET {url}")]
+    Request { url: String, source: RequestError },
+    /// The response is not quoted.
+    #[error("GET {url}: response is not a Kubernetes object: line {line}, column {column}")]
+    Decode {
+        url: String,
+        line: usize,
+        column: usize,
+    },
+    #[error("pod {pod} does not exist")]
+    NoPod { pod: String },
+    #[error("pod {pod} does not belong to a DaemonSet")]
+    NoOwner { pod: String },
+    #[error("pod {pod} belongs to a DaemonSet with an invalid name")]
+    OwnerName { pod: String },
 }
 
 #[derive(Deserialize)]
@@ -82,93 +98,99 @@ struct Object {
 struct Metadata {
     deletion_timestamp: Option<String>,
     #[serde(default)]
-    owner_references: Vec<Owner>,
+    owner_references: Vec<OwnerReference>,
 }
 
 #[derive(Deserialize)]
-struct Owner {
+struct OwnerReference {
     kind: String,
     name: String,
 }
 
-impl Question {
-    fn new(credentials: &Credentials, timeout: Duration) -> Result<Self, String> {
-        let access = ClientConfig {
+impl Query {
+    fn new(credentials: &Credentials, timeout: Duration) -> Result<Self, QueryError> {
+        let config = ClientConfig {
             server: credentials.server.clone(),
             tls_server_name: None,
-            authorities: credentials.authority.map(<[u8]>::to_vec),
+            ca_bundle: credentials.ca_bundle.map(<[u8]>::to_vec),
             token: Some(credentials.token.to_owned()),
-            client: None,
+            identity: None,
         };
-        let session = Client::new(&access).map_err(|error| error_chain(&error))?;
         Ok(Self {
-            session,
+            client: Client::new(&config)?,
             deadline: Instant::now() + timeout,
         })
     }
 
-    /// `Err` is an answer too: the one that a refusal comes to.
-    fn ask(&self, pod: &OwnPod) -> Result<DaemonSetState, DaemonSetState> {
-        let PodRef {
-            namespace, name, ..
-        } = pod;
-        let pod = self
-            .get(&format!("/api/v1/namespaces/{namespace}/pods/{name}"))?
-            .ok_or_else(|| {
-                DaemonSetState::Unknown(format!("there is no pod {namespace}/{name}"))
-            })?;
-        let Some(owner) = pod
-            .metadata
-            .owner_references
-            .iter()
-            .find(|owner| owner.kind == "DaemonSet")
-        else {
-            return Ok(DaemonSetState::Unknown(format!(
-                "pod {namespace}/{name} belongs to no DaemonSet"
-            )));
-        };
-        // Named by the rules that pods are named by.
-        let PodRef { name, .. } = PodRef::new(namespace, &owner.name, None).map_err(|_| {
-            DaemonSetState::Unknown(format!("the owner of pod {namespace}/{name} has no name"))
-        })?;
+    fn daemonset_of(&self, pod: &PodRef) -> Result<DaemonSetState, QueryError> {
+        let namespace = &pod.namespace;
+        let name = self.owner(pod)?;
         let path = format!("/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}");
-        let name = format!("DaemonSet {namespace}/{name}");
+        let daemonset = format!("DaemonSet {namespace}/{name}");
         Ok(match self.get(&path)? {
-            None => DaemonSetState::Gone(format!("{name} is gone")),
-            Some(set) if set.metadata.deletion_timestamp.is_some() => {
-                DaemonSetState::Gone(format!("{name} is being deleted"))
+            None => DaemonSetState::Gone(format!("{daemonset} does not exist")),
+            Some(Object { metadata }) if metadata.deletion_timestamp.is_some() => {
+                DaemonSetState::Gone(format!("{daemonset} is being deleted"))
             }
-            Some(_) => DaemonSetState::Present(format!("{name} is there to stay")),
+            Some(_) => DaemonSetState::Present(format!("{daemonset} exists")),
         })
     }
 
-    /// `None`: 404.
-    fn get(&self, path: &str) -> Result<Option<Object>, DaemonSetState> {
-        let budget = self.deadline.saturating_duration_since(Instant::now());
-        let asked = |failure: &dyn std::error::Error| {
-            format!("GET {}: {}", self.session.url(path), error_chain(failure))
+    /// The name of the pod's `DaemonSet`.
+    fn owner(&self, pod: &PodRef) -> Result<String, QueryError> {
+        let PodRef {
+            namespace, name, ..
+        } = pod;
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+        let pod = format!("{namespace}/{name}");
+        let Some(Object { metadata }) = self.get(&path)? else {
+            return Err(QueryError::NoPod { pod });
         };
-        let body = match self.session.get(path, budget) {
+        let owner = metadata
+            .owner_references
+            .into_iter()
+            .find(|owner| owner.kind == "DaemonSet");
+        match owner {
+            None => Err(QueryError::NoOwner { pod }),
+            // DaemonSets and pods have the same rules for names.
+            Some(owner) => PodRef::new(namespace, &owner.name, None)
+                .map(|valid| valid.name)
+                .map_err(|_| QueryError::OwnerName { pod }),
+        }
+    }
+
+    /// `None` for a 404.
+    fn get(&self, path: &str) -> Result<Option<Object>, QueryError> {
+        let timeout = self.deadline.saturating_duration_since(Instant::now());
+        let url = || self.client.url(path);
+        let body = match self.client.get(path, timeout) {
             Ok(body) => body,
-            Err(Failure::Status { code: 404, .. }) => return Ok(None),
-            // The release's account or its role is gone.
-            Err(
-                refusal @ Failure::Status {
-                    code: 401 | 403, ..
-                },
-            ) => {
-                return Err(DaemonSetState::Gone(asked(&refusal)));
-            }
-            Err(failure) => return Err(DaemonSetState::Unknown(asked(&failure))),
+            Err(RequestError::Status { code: 404, .. }) => return Ok(None),
+            Err(source) => return Err(QueryError::Request { url: url(), source }),
         };
-        // The error's own text may quote the answer.
-        serde_json::from_slice(&body).map(Some).map_err(|error| {
-            let (line, column) = (error.line(), error.column());
-            let url = self.session.url(path);
-            DaemonSetState::Unknown(format!(
-                "GET {url}: the answer is no object in JSON at line {line}, column {column}"
-            ))
-        })
+        serde_json::from_slice(&body)
+            .map(Some)
+            .map_err(|error| QueryError::Decode {
+                url: url(),
+                line: error.line(),
+                column: error.column(),
+            })
+    }
+}
+
+impl QueryError {
+    fn into_state(self) -> DaemonSetState {
+        let reason = error_chain(&self);
+        match self {
+            Self::Request {
+                source:
+                    RequestError::Status {
+                        code: 401 | 403, ..
+                    },
+                ..
+            } => DaemonSetState::Gone(reason),
+            _ => DaemonSetState::Unknown(reason),
+        }
     }
 }
 
@@ -187,17 +209,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_token_names_its_pod() {
+    fn bound_token_identifies_its_pod() {
         let token = |claims: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
         let bound = r#"{"sub":"x","kubernetes.io":{"namespace":"msm","pod":{"name":"msm-cni-x7","uid":"1"}}}"#;
-        let pod = OwnPod::of_token(&token(bound)).unwrap();
-        assert_eq!(
-            (pod.namespace.as_str(), pod.name.as_str()),
-            ("msm", "msm-cni-x7")
-        );
-        let elsewhere = r#"{"kubernetes.io":{"namespace":"msm","pod":{"name":"../x"}}}"#;
-        for token in ["", "a.b.c", "e30.e30.c2ln", &token(elsewhere), &token("{}")] {
-            assert!(OwnPod::of_token(token).is_none(), "{token}");
+        let expected = PodRef::new("msm", "msm-cni-x7", None).unwrap();
+        assert_eq!(pod_of_token(&token(bound)), Some(expected));
+        let unsafe_name = r#"{"kubernetes.io":{"namespace":"msm","pod":{"name":"../x"}}}"#;
+        for token in [
+            "",
+            "a.b.c",
+            "e30.e30.c2ln",
+            &token(unsafe_name),
+            &token("{}"),
+        ] {
+            assert_eq!(pod_of_token(token), None, "{token}");
         }
     }
 }

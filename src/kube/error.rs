@@ -1,119 +1,199 @@
-//! Why no pod came back: one attempt's failure, and what all of them together come to.
-//! Every text says what was tried and what to do; none holds a token or a key.
+//! Errors of a request, of one attempt to look up a pod, and of the whole lookup; which
+//! attempts are repeated. No error contains a token or a key.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::kube::config::client_config::ConfigError;
-use crate::kube::pod::PodDecodeError;
+use rustls::AlertDescription;
 
-/// Why a pod could not be fetched. The source is the last attempt's failure.
+use super::config::client_config::ConfigError;
+use super::pod::PodDecodeError;
+
+/// Why a pod lookup failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No request was possible.
-    #[error("the kubeconfig {} cannot be used; the installer of msm-cni writes it", .path.display())]
-    Kubeconfig {
-        /// The kubeconfig.
-        path: PathBuf,
-        /// What is wrong.
-        source: ConfigError,
-    },
-    /// No answer until the deadline.
-    #[error(
-        "the Kubernetes API server does not answer ({tried}); check that it runs and that this node reaches it"
-    )]
-    Unreachable {
-        /// What was tried.
-        tried: Attempts,
-        /// The last failure.
-        source: Failure,
-    },
-    /// Not the server that the kubeconfig's authority vouches for.
-    #[error(
-        "the API server's certificate is not to be trusted ({tried}); check its names and dates, and the kubeconfig's server and certificate-authority"
-    )]
-    Untrusted {
-        /// What was tried.
-        tried: Attempts,
-        /// The last failure.
-        source: Failure,
-    },
-    /// 401, or our client certificate refused, until the deadline.
-    #[error(
-        "the API server does not accept our credentials ({tried}); check the kubeconfig's token or client certificate"
-    )]
-    Unauthorized {
-        /// What was tried.
-        tried: Attempts,
-        /// The last failure.
-        source: Failure,
-    },
-    /// 403.
-    #[error(
-        "the API server does not let us read the pod ({tried}); the kubeconfig's account needs the verb get on pods"
-    )]
-    Forbidden {
-        /// What was tried.
-        tried: Attempts,
-        /// The last failure.
-        source: Failure,
-    },
-    /// 404 until the deadline.
-    #[error("the API server knows no such pod ({tried}); it was probably deleted meanwhile")]
-    NotFound {
-        /// What was tried.
-        tried: Attempts,
-        /// The last failure.
-        source: Failure,
-    },
-    /// Another pod has the name now.
-    #[error(
-        "the pod has been replaced by another one of the same name ({tried}); this sandbox is obsolete"
-    )]
-    Replaced {
-        /// What was tried.
-        tried: Attempts,
-        /// Both UIDs.
-        source: Failure,
-    },
-    /// 429 or 5xx until the deadline.
-    #[error("the API server is overloaded or failing ({tried}); the pod's next start asks again")]
-    Overloaded {
-        /// What was tried.
-        tried: Attempts,
-        /// The last failure.
-        source: Failure,
-    },
-    /// Something answered that no API server says to this question.
-    #[error(
-        "what the kubeconfig's server answers is not a pod ({tried}); check that it is the address of a Kubernetes API server"
-    )]
-    BadAnswer {
-        /// What was tried.
-        tried: Attempts,
-        /// The last failure.
-        source: Failure,
+pub enum LookupError {
+    /// The kubeconfig, or a file that it names, cannot be used.
+    #[error("the kubeconfig {} cannot be used", .path.display())]
+    Kubeconfig { path: PathBuf, source: ConfigError },
+    /// The last attempt failed and is not repeated.
+    #[error("{failure} ({attempts})")]
+    Failed {
+        failure: LookupFailure,
+        attempts: Attempts,
+        source: AttemptError,
     },
 }
 
-/// What was tried, how often and for how long.
+/// The class of an attempt's error. Message, retry decision and exit code depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LookupFailure {
+    #[error("the Kubernetes API server does not respond")]
+    Unreachable,
+    #[error("the API server's certificate is not trusted")]
+    Untrusted,
+    /// 401, or the client certificate was rejected.
+    #[error("the API server does not accept the kubeconfig's credentials")]
+    Unauthorized,
+    /// 403.
+    #[error("the API server denies access to the pod")]
+    Forbidden,
+    /// 404.
+    #[error("the pod does not exist")]
+    NotFound,
+    /// The UID differs.
+    #[error("the pod was replaced by another pod with the same name")]
+    Replaced,
+    /// 429 or 5xx.
+    #[error("the API server is overloaded or failing")]
+    Overloaded,
+    #[error("the kubeconfig's server does not respond with a pod")]
+    UnexpectedResponse,
+}
+
+/// What may follow a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Try again, without the API server's cache.
+    BypassCache,
+    /// Read the kubeconfig again, then try again.
+    ReloadConfig,
+    Again,
+    /// The next attempt would fail too. The runtime starts the pod again anyway, and a fast
+    /// error shows the cause.
+    Never,
+}
+
+/// The attempts of a lookup.
 #[derive(Debug, Clone)]
 pub struct Attempts {
-    /// Of the last request.
+    /// The URL of the last request.
     pub url: String,
-    /// How many requests.
-    pub attempts: u32,
-    /// From first to last.
+    pub count: u32,
+    /// Since the lookup started.
     pub elapsed: Duration,
+}
+
+/// Why one attempt to look up a pod failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AttemptError {
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error(transparent)]
+    Decode(#[from] PodDecodeError),
+    /// Namespace or name differ.
+    #[error("response is a different pod")]
+    OtherPod,
+    #[error("pod has UID {actual}, expected {expected}")]
+    Replaced { actual: String, expected: String },
+}
+
+/// Why a GET did not return a body.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// No connection, or it was closed before the end of the response.
+    #[error("no complete response")]
+    Transport { source: ureq::Error },
+    #[error("no complete response in time")]
+    Timeout { source: ureq::Error },
+    /// Issued by another CA or for another name, or expired.
+    #[error("server certificate was rejected")]
+    Certificate { source: rustls::Error },
+    /// The server ended the handshake because of the client certificate, or of its absence.
+    #[error("server rejected or requires a client certificate")]
+    ClientCertificate { source: rustls::Error },
+    /// Not TLS, or no version or cipher suite in common.
+    #[error("TLS protocol error")]
+    Tls { source: rustls::Error },
+    #[error("HTTP protocol error")]
+    Http { source: ureq::Error },
+    /// A status other than 200.
+    #[error("HTTP status {code}{}", in_parentheses(.message.as_deref()))]
+    Status {
+        code: u16,
+        /// `message` of the Kubernetes Status object.
+        message: Option<String>,
+        /// The header `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    #[error("response is larger than {limit} bytes")]
+    TooLarge {
+        /// In bytes.
+        limit: u64,
+    },
+}
+
+impl LookupFailure {
+    const fn retry(self) -> Retry {
+        match self {
+            Self::Unauthorized => Retry::ReloadConfig,
+            Self::NotFound | Self::Replaced => Retry::BypassCache,
+            Self::Unreachable | Self::Overloaded => Retry::Again,
+            Self::Untrusted | Self::Forbidden | Self::UnexpectedResponse => Retry::Never,
+        }
+    }
+}
+
+impl AttemptError {
+    /// The lookup's error if this is the error of its last attempt.
+    pub fn into_error(self, attempts: Attempts) -> LookupError {
+        LookupError::Failed {
+            failure: self.failure(),
+            attempts,
+            source: self,
+        }
+    }
+
+    pub fn retry(&self) -> Retry {
+        match self {
+            // Cut off, as by an API server that is shutting down.
+            Self::Decode(PodDecodeError::Syntax {
+                truncated: true, ..
+            }) => Retry::Again,
+            _ => self.failure().retry(),
+        }
+    }
+
+    /// The delay that the server asks for.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Request(RequestError::Status { retry_after, .. }) => *retry_after,
+            _ => None,
+        }
+    }
+
+    const fn failure(&self) -> LookupFailure {
+        match self {
+            Self::Replaced { .. } => LookupFailure::Replaced,
+            Self::Decode(_) | Self::OtherPod => LookupFailure::UnexpectedResponse,
+            Self::Request(error) => match error {
+                RequestError::Transport { .. } | RequestError::Timeout { .. } => {
+                    LookupFailure::Unreachable
+                }
+                RequestError::Certificate { .. } => LookupFailure::Untrusted,
+                RequestError::ClientCertificate { .. } => LookupFailure::Unauthorized,
+                RequestError::Status { code, .. } => match code {
+                    401 => LookupFailure::Unauthorized,
+                    403 => LookupFailure::Forbidden,
+                    404 => LookupFailure::NotFound,
+                    429 | 500..=599 => LookupFailure::Overloaded,
+                    _ => LookupFailure::UnexpectedResponse,
+                },
+                RequestError::Tls { .. }
+                | RequestError::Http { .. }
+                | RequestError::TooLarge { .. } => LookupFailure::UnexpectedResponse,
+            },
+        }
+    }
 }
 
 impl fmt::Display for Attempts {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "GET {}, tried ", self.url)?;
-        match self.attempts {
+        match self.count {
             1 => write!(f, "once")?,
-            attempts => write!(f, "{attempts} times")?,
+            count => write!(f, "{count} times")?,
         }
         match self.elapsed.as_secs() {
             0 => write!(f, " in {} ms", self.elapsed.as_millis()),
@@ -122,137 +202,125 @@ impl fmt::Display for Attempts {
     }
 }
 
-/// Why one attempt brought no pod.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// No connection, no answer, or one that was cut off.
-    #[error("no complete answer")]
-    Transport {
-        /// What the connection said.
-        source: ureq::Error,
-    },
-    /// Our share of the deadline ran out.
-    #[error("no complete answer in time")]
-    Timeout {
-        /// Which step took too long.
-        source: ureq::Error,
-    },
-    /// Wrong authority, wrong name, expired, self-signed.
-    #[error("its certificate was refused")]
-    Certificate {
-        /// Why.
-        source: rustls::Error,
-    },
-    /// The server ended the handshake because of our certificate.
-    #[error("it refused our client certificate, or wants one")]
-    ClientCertificate {
-        /// The alert.
-        source: rustls::Error,
-    },
-    /// Not TLS, or none that we speak.
-    #[error("it does not speak TLS as an API server does")]
-    NotTls {
-        /// Why.
-        source: rustls::Error,
-    },
-    /// Not HTTP.
-    #[error("it does not speak HTTP as an API server does")]
-    NotHttp {
-        /// Why.
-        source: ureq::Error,
-    },
-    /// A status other than 200.
-    #[error("it answered with status {code}{}", .message.as_deref().map(|text| format!(" ({text})")).unwrap_or_default())]
-    Status {
-        /// HTTP status.
-        code: u16,
-        /// `message` of the Kubernetes Status object.
-        message: Option<String>,
-        /// The pause that it asks for.
-        retry_after: Option<Duration>,
-    },
-    /// An answer without end, or nearly.
-    #[error("its answer is larger than {limit} bytes")]
-    TooLarge {
-        /// In bytes.
-        limit: u64,
-    },
-    /// 200 with something else.
-    #[error(transparent)]
-    PodDecodeError(#[from] PodDecodeError),
-    /// The pod's UID is not the sandbox's.
-    #[error("the pod there has the UID {found}, the sandbox is of {wanted}")]
-    Replaced {
-        /// `metadata.uid`.
-        found: String,
-        /// `K8S_POD_UID`.
-        wanted: String,
-    },
-}
-
-/// What follows from an attempt's failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
-    /// Ask again, without the cache.
-    Missing,
-    /// Read the kubeconfig again, then ask again.
-    Unauthorized,
-    /// Ask again.
-    Retry,
-    /// Asking again would change nothing.
-    GiveUp,
-}
-
-impl Failure {
-    /// What follows. A server that is the wrong one, or that means it, is not asked again:
-    /// the runtime starts the pod once more anyway, and a fast answer says what is wrong.
-    pub fn verdict(&self) -> Retry {
-        match self {
-            Self::ClientCertificate { .. } | Self::Status { code: 401, .. } => Retry::Unauthorized,
-            Self::Status { code: 404, .. } | Self::Replaced { .. } => Retry::Missing,
-            Self::Transport { .. }
-            | Self::Timeout { .. }
-            | Self::Status { code: 429 | 500..=599, .. }
-            // Cut off in the middle, as when the API server is stopped.
-            | Self::PodDecodeError(PodDecodeError::Syntax { truncated: true, .. }) => Retry::Retry,
-            Self::Certificate { .. }
-            | Self::NotTls { .. }
-            | Self::NotHttp { .. }
-            | Self::Status { .. }
-            | Self::TooLarge { .. }
-            | Self::PodDecodeError(_) => Retry::GiveUp,
+impl From<ureq::Error> for RequestError {
+    fn from(error: ureq::Error) -> Self {
+        match error {
+            ureq::Error::Timeout(_) => Self::Timeout { source: error },
+            ureq::Error::Rustls(error) => error.into(),
+            ureq::Error::Io(error) => error.into(),
+            ureq::Error::BodyExceedsLimit(limit) => Self::TooLarge { limit },
+            ureq::Error::Http(_)
+            | ureq::Error::Protocol(_)
+            | ureq::Error::LargeResponseHeader(..) => Self::Http { source: error },
+            _ => Self::Transport { source: error },
         }
     }
+}
 
-    /// The pause that the server asks for.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Status { retry_after, .. } => *retry_after,
-            _ => None,
+/// rustls wraps its errors into I/O errors.
+impl From<io::Error> for RequestError {
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<rustls::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => Self::Transport {
+                source: ureq::Error::Io(error),
+            },
         }
     }
+}
 
-    /// What the failure comes to when it was the last one.
-    pub fn after(self, tried: Attempts) -> Error {
-        let source = self;
-        match source {
-            Self::Transport { .. } | Self::Timeout { .. } => Error::Unreachable { tried, source },
-            Self::Certificate { .. } => Error::Untrusted { tried, source },
-            Self::ClientCertificate { .. } | Self::Status { code: 401, .. } => {
-                Error::Unauthorized { tried, source }
+impl From<rustls::Error> for RequestError {
+    fn from(error: rustls::Error) -> Self {
+        use AlertDescription as Alert;
+        match error {
+            rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+                Self::Certificate { source: error }
             }
-            Self::Status { code: 403, .. } => Error::Forbidden { tried, source },
-            Self::Status { code: 404, .. } => Error::NotFound { tried, source },
-            Self::Status {
-                code: 429 | 500..=599,
-                ..
-            } => Error::Overloaded { tried, source },
-            Self::Replaced { .. } => Error::Replaced { tried, source },
-            Self::NotTls { .. }
-            | Self::NotHttp { .. }
-            | Self::Status { .. }
-            | Self::TooLarge { .. }
-            | Self::PodDecodeError(_) => Error::BadAnswer { tried, source },
+            rustls::Error::AlertReceived(
+                Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::CertificateRequired
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+                // The signature that proves possession of the key did not verify.
+                | Alert::DecryptError,
+            ) => Self::ClientCertificate { source: error },
+            // Sent by a server that is starting or shutting down.
+            rustls::Error::AlertReceived(Alert::InternalError | Alert::CloseNotify) => {
+                Self::Transport {
+                    source: ureq::Error::Rustls(error),
+                }
+            }
+            _ => Self::Tls { source: error },
+        }
+    }
+}
+
+fn in_parentheses(message: Option<&str>) -> String {
+    message.map_or_else(String::new, |message| format!(" ({message})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: u16) -> AttemptError {
+        let (message, retry_after) = (None, None);
+        AttemptError::Request(RequestError::Status {
+            code,
+            message,
+            retry_after,
+        })
+    }
+
+    #[test]
+    fn failure_and_retry_follow_from_the_status() {
+        let table = [
+            (400, LookupFailure::UnexpectedResponse, Retry::Never),
+            (401, LookupFailure::Unauthorized, Retry::ReloadConfig),
+            (403, LookupFailure::Forbidden, Retry::Never),
+            (404, LookupFailure::NotFound, Retry::BypassCache),
+            (429, LookupFailure::Overloaded, Retry::Again),
+            (500, LookupFailure::Overloaded, Retry::Again),
+            (503, LookupFailure::Overloaded, Retry::Again),
+        ];
+        for (code, failure, retry) in table {
+            let error = status(code);
+            assert_eq!((error.failure(), error.retry()), (failure, retry), "{code}");
+        }
+    }
+
+    #[test]
+    fn only_truncated_json_is_retried() {
+        for (truncated, retry) in [(true, Retry::Again), (false, Retry::Never)] {
+            let (line, column) = (1, 1);
+            let error = AttemptError::Decode(PodDecodeError::Syntax {
+                line,
+                column,
+                truncated,
+            });
+            assert_eq!(error.failure(), LookupFailure::UnexpectedResponse);
+            assert_eq!(error.retry(), retry);
+        }
+    }
+
+    #[test]
+    fn tls_errors_of_a_server_that_is_shutting_down_are_retried() {
+        let table = [
+            (AlertDescription::CloseNotify, Retry::Again),
+            (AlertDescription::InternalError, Retry::Again),
+            (AlertDescription::UnknownCA, Retry::ReloadConfig),
+            (AlertDescription::CertificateRequired, Retry::ReloadConfig),
+            (AlertDescription::ProtocolVersion, Retry::Never),
+        ];
+        for (alert, retry) in table {
+            // As ureq returns it: inside of an I/O error.
+            let error = io::Error::other(rustls::Error::AlertReceived(alert));
+            let error = AttemptError::Request(ureq::Error::Io(error).into());
+            assert_eq!(error.retry(), retry, "{alert:?}");
         }
     }
 }

@@ -1,167 +1,166 @@
-//! Fetches the pod: decides what is asked, what is tried again, with which pauses, and
-//! when to stop. One deadline holds for everything.
+//! Looks up a pod at the API server: first in the server's cache, with retries and growing
+//! delays, until one deadline.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::kube::Pod;
-use crate::kube::PodRef;
-use crate::kube::Server;
-use crate::kube::client::Client;
-use crate::kube::config::client_config::{ClientConfig, ConfigError};
-use crate::kube::error::{Attempts, Error, Failure, Retry};
+use super::client::Client;
+use super::config::client_config::{ClientConfig, ConfigError};
+use super::error::{AttemptError, Attempts, LookupError, RequestError, Retry};
+use super::pod::{Pod, PodRef};
+use super::server::Server;
 use crate::text::error_chain;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// With less time left, asking again would only bring a timeout.
-const SHORTEST_ATTEMPT: Duration = Duration::from_millis(50);
+const FIRST_DELAY: Duration = Duration::from_millis(50);
+const MAX_DELAY: Duration = Duration::from_secs(2);
+/// An attempt with less time than this would only time out.
+const MIN_ATTEMPT: Duration = Duration::from_millis(50);
 
-/// What to ask, of whom, and how long.
-pub struct Lookup<'a> {
-    /// The kubeconfig's path; read again when the API server answers 401.
+/// Which pod to look up, and where.
+pub struct PodQuery<'a> {
+    /// Read again if the API server responds with 401.
     pub kubeconfig: &'a Path,
-    /// Overrides the kubeconfig's server (`kubernetesAPIRoot`).
+    /// Overrides the kubeconfig's server.
     pub server: Option<&'a Server>,
-    /// The pod.
     pub pod: &'a PodRef,
-    /// One deadline for everything.
+    /// For all attempts together.
     pub timeout: Duration,
 }
 
-/// Whether a kubeconfig is complete, without asking anybody.
-pub fn check_config(kubeconfig: &Path, server: Option<&Server>) -> Result<(), Error> {
-    let session = ClientConfig::read(kubeconfig, server).and_then(|access| Client::new(&access));
-    session.map(drop).map_err(|source| Error::Kubeconfig {
-        path: kubeconfig.to_owned(),
-        source,
-    })
+/// Checks that a kubeconfig can be used. Sends nothing.
+pub fn check_config(kubeconfig: &Path, server: Option<&Server>) -> Result<(), LookupError> {
+    ClientConfig::read(kubeconfig, server)
+        .and_then(|config| Ok(Client::new(&config)?))
+        .map(drop)
+        .map_err(|source| unusable(kubeconfig, source))
 }
 
-/// Fetches the pod. Blocks for `timeout` at most.
-pub fn fetch_pod(lookup: &Lookup) -> Result<Pod, Error> {
-    let mut client = PodLookup::new(lookup)?;
+/// Looks up a pod. Blocks for the query's timeout at most.
+pub fn fetch_pod(query: &PodQuery) -> Result<Pod, LookupError> {
+    let mut lookup = PodLookup::new(query)?;
     loop {
-        let failure = match client.attempt() {
+        match lookup.attempt() {
             Ok(pod) => {
-                log::debug!("{}: the pod with the UID {}", client.tried(), pod.uid);
+                log::debug!("{}: found UID {}", lookup.attempts(), pod.uid);
                 return Ok(pod);
             }
-            Err(failure) => failure,
-        };
-        log::debug!("{}: {}", client.tried(), error_chain(&failure));
-        if let Err(failure) = client.recover(failure)? {
-            return Err(failure.after(client.tried()));
+            Err(error) => {
+                log::debug!("{}: {}", lookup.attempts(), error_chain(&error));
+                lookup.prepare_retry(error)?;
+            }
         }
     }
 }
 
-/// Where the pod is looked for.
+/// One pod lookup with its retries.
+struct PodLookup<'a> {
+    query: &'a PodQuery<'a>,
+    config: ClientConfig,
+    client: Client,
+    source: Source,
+    delay: RetryDelay,
+    started: Instant,
+    count: u32,
+    /// The error of the previous attempt, if the current one followed a delay.
+    previous: Option<AttemptError>,
+}
+
+/// Where the API server reads the pod.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
-    /// The API server's cache (`resourceVersion=0`): no load on etcd, but it may be late.
+    /// Its watch cache (`resourceVersion=0`): no load on etcd, but possibly outdated.
     Cache,
     /// etcd.
     Storage,
 }
 
-struct PodLookup<'a> {
-    lookup: &'a Lookup<'a>,
-    access: ClientConfig,
-    session: Client,
-    source: Source,
-    pauses: Pauses,
-    started: Instant,
-    attempts: u32,
-    /// What was wrong before the deadline cut an attempt short.
-    last: Option<Failure>,
-}
-
 impl<'a> PodLookup<'a> {
-    fn new(lookup: &'a Lookup) -> Result<Self, Error> {
+    fn new(query: &'a PodQuery) -> Result<Self, LookupError> {
         let started = Instant::now();
-        let access = read(lookup)?;
+        let config = read_config(query)?;
         Ok(Self {
-            session: Client::new(&access).map_err(|source| unusable(lookup, source))?,
-            lookup,
-            access,
+            client: new_client(query, &config)?,
+            query,
+            config,
             source: Source::Cache,
-            pauses: Pauses::default(),
+            delay: RetryDelay::default(),
             started,
-            attempts: 0,
-            last: None,
+            count: 0,
+            previous: None,
         })
     }
 
-    fn attempt(&mut self) -> Result<Pod, Failure> {
-        self.attempts += 1;
-        let body = self.session.get(&self.path(), self.remaining())?;
-        let wanted = self.lookup.pod;
-        let pod = Pod::from_json(&body, wanted)?;
-        match &wanted.uid {
-            Some(uid) if !wanted.is(&pod) => Err(Failure::Replaced {
-                found: pod.uid,
-                wanted: uid.clone(),
+    fn attempt(&mut self) -> Result<Pod, AttemptError> {
+        self.count += 1;
+        let body = self.client.get(&self.path(), self.remaining())?;
+        let pod = Pod::from_json(&body)?;
+        let expected = self.query.pod;
+        if pod.namespace != expected.namespace || pod.name != expected.name {
+            return Err(AttemptError::OtherPod);
+        }
+        match &expected.uid {
+            Some(uid) if !pod.has_uid(uid) => Err(AttemptError::Replaced {
+                actual: pod.uid,
+                expected: uid.clone(),
             }),
             _ => Ok(pod),
         }
     }
 
-    /// Gets ready for the next attempt, or gives the failure back as the last one.
-    fn recover(&mut self, failure: Failure) -> Result<Result<(), Failure>, Error> {
-        match (failure.verdict(), self.source) {
-            (Retry::GiveUp, _) => return Ok(Err(failure)),
-            (Retry::Missing, Source::Cache) => {
+    /// Prepares the next attempt after `error`, and waits if necessary. Returns the lookup's
+    /// error if `error` is final.
+    fn prepare_retry(&mut self, error: AttemptError) -> Result<(), LookupError> {
+        match (error.retry(), self.source) {
+            (Retry::Never, _) => return Err(self.give_up(error)),
+            (Retry::BypassCache, Source::Cache) => {
                 self.source = Source::Storage;
-                return Ok(Ok(()));
+                return Ok(());
             }
-            // Storage has no older truth: another pod has the name for good.
-            (Retry::Missing, Source::Storage) if matches!(failure, Failure::Replaced { .. }) => {
-                return Ok(Err(failure));
+            // Storage is current: the pod with the expected UID no longer exists.
+            (Retry::BypassCache, Source::Storage)
+                if matches!(error, AttemptError::Replaced { .. }) =>
+            {
+                return Err(self.give_up(error));
             }
-            (Retry::Unauthorized, _) if self.renew_access()? => return Ok(Ok(())),
-            (Retry::Missing | Retry::Unauthorized | Retry::Retry, _) => {}
+            (Retry::ReloadConfig, _) if self.reload_config()? => return Ok(()),
+            (Retry::BypassCache | Retry::ReloadConfig | Retry::Again, _) => {}
         }
         let remaining = self.remaining();
-        if remaining < SHORTEST_ATTEMPT {
-            return Ok(Err(self.more_telling(failure)));
+        if remaining < MIN_ATTEMPT {
+            let error = root_cause(error, self.previous.take());
+            return Err(self.give_up(error));
         }
-        let asked = failure.retry_after().unwrap_or_default();
-        if asked >= remaining {
-            return Ok(Err(failure));
+        let retry_after = error.retry_after().unwrap_or_default();
+        if retry_after >= remaining {
+            return Err(self.give_up(error));
         }
-        // Half of what remains at most: the time up to the deadline is used.
-        thread::sleep(self.pauses.next().min(remaining / 2).max(asked));
-        self.last = Some(failure);
-        Ok(Ok(()))
+        // Half of the remaining time at most, which leaves time for a last attempt.
+        thread::sleep(self.delay.next().min(remaining / 2).max(retry_after));
+        self.previous = Some(error);
+        Ok(())
     }
 
-    /// Reads the kubeconfig again; true when it says something new.
-    fn renew_access(&mut self) -> Result<bool, Error> {
-        let access = read(self.lookup)?;
-        if access == self.access {
+    /// Reads the kubeconfig again. Returns whether it has changed.
+    fn reload_config(&mut self) -> Result<bool, LookupError> {
+        let config = read_config(self.query)?;
+        if config == self.config {
             return Ok(false);
         }
-        let session = Client::new(&access);
-        self.session = session.map_err(|source| unusable(self.lookup, source))?;
-        self.access = access;
+        self.client = new_client(self.query, &config)?;
+        self.config = config;
         Ok(true)
     }
 
-    /// That our own deadline cut the last attempt short says less than the one before.
-    fn more_telling(&mut self, failure: Failure) -> Failure {
-        match (failure, self.last.take()) {
-            (Failure::Timeout { .. }, Some(last)) => last,
-            (failure, _) => failure,
-        }
+    fn give_up(&self, error: AttemptError) -> LookupError {
+        error.into_error(self.attempts())
     }
 
     fn path(&self) -> String {
         let PodRef {
             namespace, name, ..
-        } = self.lookup.pod;
+        } = self.query.pod;
         let query = match self.source {
             Source::Cache => "?resourceVersion=0",
             Source::Storage => "",
@@ -170,44 +169,57 @@ impl<'a> PodLookup<'a> {
     }
 
     fn remaining(&self) -> Duration {
-        self.lookup.timeout.saturating_sub(self.started.elapsed())
+        self.query.timeout.saturating_sub(self.started.elapsed())
     }
 
-    fn tried(&self) -> Attempts {
+    fn attempts(&self) -> Attempts {
         Attempts {
-            url: self.session.url(&self.path()),
-            attempts: self.attempts,
+            url: self.client.url(&self.path()),
+            count: self.count,
             elapsed: self.started.elapsed(),
         }
     }
 }
 
-fn read(lookup: &Lookup) -> Result<ClientConfig, Error> {
-    ClientConfig::read(lookup.kubeconfig, lookup.server).map_err(|source| unusable(lookup, source))
+fn read_config(query: &PodQuery) -> Result<ClientConfig, LookupError> {
+    ClientConfig::read(query.kubeconfig, query.server)
+        .map_err(|source| unusable(query.kubeconfig, source))
 }
 
-fn unusable(lookup: &Lookup, source: ConfigError) -> Error {
-    Error::Kubeconfig {
-        path: lookup.kubeconfig.to_owned(),
+fn new_client(query: &PodQuery, config: &ClientConfig) -> Result<Client, LookupError> {
+    Client::new(config).map_err(|source| unusable(query.kubeconfig, source.into()))
+}
+
+fn unusable(kubeconfig: &Path, source: ConfigError) -> LookupError {
+    LookupError::Kubeconfig {
+        path: kubeconfig.to_owned(),
         source,
     }
 }
 
-/// Pauses that double, each shortened by a random part, so that the pods of a node that
-/// start together do not ask together.
-#[derive(Default)]
-struct Pauses {
-    taken: u32,
+/// If the lookup's own deadline ended the last attempt, the previous error is the cause.
+fn root_cause(last: AttemptError, previous: Option<AttemptError>) -> AttemptError {
+    match (last, previous) {
+        (AttemptError::Request(RequestError::Timeout { .. }), Some(previous)) => previous,
+        (last, _) => last,
+    }
 }
 
-impl Pauses {
+/// Delays that double up to a limit. Each is shortened by a random part, so that pods that
+/// start together do not retry together.
+#[derive(Default)]
+struct RetryDelay {
+    count: u32,
+}
+
+impl RetryDelay {
     fn next(&mut self) -> Duration {
-        let doubled = FIRST_PAUSE.saturating_mul(1 << self.taken.min(8));
-        let half = doubled.min(LONGEST_PAUSE) / 2;
-        self.taken += 1;
-        // Its keys are the one source of randomness that the standard library offers.
-        let part = u32::try_from(RandomState::new().hash_one(self.taken) % 1000).unwrap_or(0);
-        half + half * part / 1000
+        let doubled = FIRST_DELAY.saturating_mul(1 << self.count.min(8));
+        let half = doubled.min(MAX_DELAY) / 2;
+        self.count += 1;
+        // RandomState is the only source of randomness in the standard library.
+        let [random, ..] = RandomState::new().hash_one(self.count).to_ne_bytes();
+        half + half * u32::from(random) / u32::from(u8::MAX)
     }
 }
 
@@ -216,13 +228,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_up_to_a_limit() {
-        let mut pauses = Pauses::default();
-        let mut full = FIRST_PAUSE;
+    fn timeout_of_the_last_attempt_does_not_hide_the_previous_error() {
+        let timeout = || {
+            let source = ureq::Error::Timeout(ureq::Timeout::Global);
+            AttemptError::Request(RequestError::Timeout { source })
+        };
+        let is_timeout = |error: &AttemptError| {
+            matches!(error, AttemptError::Request(RequestError::Timeout { .. }))
+        };
+        let other = || AttemptError::OtherPod;
+        assert!(!is_timeout(&root_cause(timeout(), Some(other()))));
+        assert!(is_timeout(&root_cause(timeout(), None)));
+        assert!(!is_timeout(&root_cause(other(), Some(timeout()))));
+    }
+
+    #[test]
+    fn delays_double_up_to_the_limit() {
+        let mut delay = RetryDelay::default();
+        let mut longest = FIRST_DELAY;
         for _ in 0..20 {
-            let pause = pauses.next();
-            assert!(pause >= full / 2 && pause <= full, "{pause:?} of {full:?}");
-            full = (full * 2).min(LONGEST_PAUSE);
+            let next = delay.next();
+            assert!(
+                next >= longest / 2 && next <= longest,
+                "{next:?} of {longest:?}"
+            );
+            longest = (longest * 2).min(MAX_DELAY);
         }
     }
 }

@@ -1,28 +1,20 @@
-//! One GET of one pod: read a kubeconfig, ask the API server over HTTPS, keep the few
-//! fields that a decision needs. Knows nothing of CNI or of redirects.
+//! Kubernetes API client: reads a kubeconfig, sends GET requests over HTTPS and decodes the
+//! few fields that msm-cni needs. Knows nothing about CNI or redirects.
 
-mod client;
-mod config;
+pub mod client;
+pub mod config;
 mod daemonset;
 mod error;
 mod lookup;
 mod pod;
 mod server;
+pub mod tls;
 
-pub use client::check_ca_bundle;
+pub use config::client_config::parse_token;
 pub use config::kubeconfig::{Credentials, render as render_kubeconfig};
-pub use daemonset::{DaemonSetState, OwnPod, daemonset_state};
-pub use error::Error;
-pub use lookup::{Lookup, check_config, fetch_pod};
+pub use daemonset::{DaemonSetState, daemonset_state, pod_of_token};
+pub use error::{LookupError, LookupFailure};
+pub use lookup::{PodQuery, check_config, fetch_pod};
 pub use pod::{InvalidPodRef, Pod, PodRef};
 pub use server::{InvalidServer, Server};
-
-/// For `fuzzing`, which asks them by themselves.
-#[cfg(any(test, fuzzing))]
-pub mod parts {
-    pub use super::client::Client;
-    pub use super::config::client_config::ClientConfig;
-    pub use super::config::kubeconfig::{DataOrFile, Kubeconfig, TlsVerify};
-    pub use super::config::yaml::parse as parse_yaml;
-    pub use super::server::Server;
-}
+pub use tls::check_ca_bundle;

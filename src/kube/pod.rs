@@ -1,6 +1,6 @@
-//! The few fields of a pod that decide about its redirect, and which pod it is.
-//! Everything else in the API server's answer is skipped while it is parsed, so that a
-//! large one takes no memory but its own. Pure.
+//! A reference to a pod, and the fields of a pod that decide about its redirect. All other
+//! fields of the API server's response are skipped while it is parsed, so that memory does
+//! not grow with the size of the pod. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,19 +10,16 @@ use serde::{Deserialize, Deserializer};
 
 use crate::names;
 
-/// The pod that a sandbox belongs to, as the runtime names it. Both names are valid
-/// DNS names, so they are safe in a URL's path.
+/// Identifies a pod. Namespace and name are valid DNS names, hence safe in a URL path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodRef {
-    /// `K8S_POD_NAMESPACE`.
     pub namespace: String,
-    /// `K8S_POD_NAME`.
     pub name: String,
-    /// `K8S_POD_UID`, where the runtime gives one.
+    /// The UID that the kubelet uses. Runtimes may omit it.
     pub uid: Option<String>,
 }
 
-/// Why a reference names no pod that could exist.
+/// Why a pod reference is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPodRef {
     /// RFC 1123 label: 1 to 63 of `a-z`, `0-9` and `-`.
@@ -36,45 +33,42 @@ pub enum InvalidPodRef {
     Uid(String),
 }
 
-/// What is known of a pod.
+/// The relevant fields of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pod {
-    /// `metadata.uid`.
+    pub namespace: String,
+    pub name: String,
     pub uid: String,
-    /// `metadata.labels`, those of `names`.
+    /// Only those in `names`.
     pub labels: BTreeMap<String, String>,
-    /// `metadata.annotations`, those of `names`.
+    /// Only those in `names`.
     pub annotations: BTreeMap<String, String>,
-    /// `containerPort` of containers, and of init containers that keep running (native
-    /// sidecars).
+    /// `containerPort` of containers and native sidecars (init containers with the restart
+    /// policy `Always`).
     pub ports: BTreeSet<u16>,
-    /// `runAsUser` of the same, the pod's where a container has none.
+    /// `runAsUser` of the same containers, by default the pod's.
     pub users: BTreeSet<u32>,
 }
 
-/// Why an answer is not the pod that was asked for.
+/// Why a response is not a pod. The response is not quoted.
 #[derive(Debug, thiserror::Error)]
 pub enum PodDecodeError {
-    /// Not JSON, or JSON of another shape.
-    #[error("the answer is not a pod in JSON at line {line}, column {column}")]
+    #[error("response is not a pod in JSON: line {line}, column {column}")]
     Syntax {
         /// Counted from 1.
         line: usize,
         /// Counted from 1.
         column: usize,
-        /// Whether the text just ends too early.
+        /// Whether the response ends too early.
         truncated: bool,
     },
-    /// JSON without `kind: Pod`.
-    #[error("the answer is not an object of kind Pod")]
+    #[error("response is not an object of kind Pod")]
     Kind,
-    /// A pod without a UID, or with another name.
-    #[error("the answer is another pod than the one asked for")]
-    Other,
+    #[error("response is a pod without UID")]
+    NoUid,
 }
 
 impl PodRef {
-    /// Checks what the runtime says.
     pub fn new(namespace: &str, name: &str, uid: Option<&str>) -> Result<Self, InvalidPodRef> {
         if !is_dns_label(namespace) {
             return Err(InvalidPodRef::Namespace(namespace.to_owned()));
@@ -83,7 +77,7 @@ impl PodRef {
             return Err(InvalidPodRef::Name(name.to_owned()));
         }
         if let Some(uid) = uid
-            && !is_identifier(uid)
+            && !is_uid(uid)
         {
             return Err(InvalidPodRef::Uid(uid.to_owned()));
         }
@@ -93,39 +87,30 @@ impl PodRef {
             uid: uid.map(str::to_owned),
         })
     }
-
-    /// Whether `pod` is the one that the sandbox was made for. A static pod's sandbox has
-    /// the UID that the kubelet gave it, which its mirror carries as an annotation.
-    pub fn is(&self, pod: &Pod) -> bool {
-        let mirrored = || pod.annotations.get(names::MIRROR_ANNOTATION);
-        match &self.uid {
-            None => true,
-            Some(uid) => *uid == pod.uid || mirrored() == Some(uid),
-        }
-    }
 }
 
 impl Pod {
-    /// Takes what we use out of the API server's answer about `wanted`.
-    pub fn from_json(body: &[u8], wanted: &PodRef) -> Result<Self, PodDecodeError> {
-        let object: Object =
-            serde_json::from_slice(body).map_err(|error| PodDecodeError::Syntax {
-                line: error.line(),
-                column: error.column(),
-                truncated: error.is_eof(),
-            })?;
-        if object.kind != "Pod" {
+    /// Decodes the API server's response to a GET of a pod.
+    pub fn from_json(body: &[u8]) -> Result<Self, PodDecodeError> {
+        let PodObject {
+            kind,
+            metadata,
+            spec,
+        } = serde_json::from_slice(body).map_err(|error| PodDecodeError::Syntax {
+            line: error.line(),
+            column: error.column(),
+            truncated: error.is_eof(),
+        })?;
+        if kind != "Pod" {
             return Err(PodDecodeError::Kind);
         }
-        let Object { metadata, spec, .. } = object;
-        if metadata.uid.is_empty()
-            || metadata.name != wanted.name
-            || metadata.namespace != wanted.namespace
-        {
-            return Err(PodDecodeError::Other);
+        if metadata.uid.is_empty() {
+            return Err(PodDecodeError::NoUid);
         }
         let (ports, users) = spec.ports_and_users();
         Ok(Self {
+            namespace: metadata.namespace,
+            name: metadata.name,
             uid: metadata.uid,
             labels: metadata.labels.unwrap_or_default().0,
             annotations: metadata.annotations.unwrap_or_default().0,
@@ -133,13 +118,20 @@ impl Pod {
             users,
         })
     }
+
+    /// Whether the kubelet knows the pod by `uid`. For a static pod that is the UID in an
+    /// annotation of its mirror pod.
+    pub fn has_uid(&self, uid: &str) -> bool {
+        let mirrored = self.annotations.get(names::MIRROR_ANNOTATION);
+        self.uid == uid || mirrored.is_some_and(|mirrored| mirrored == uid)
+    }
 }
 
-// The shape of the answer. serde skips unknown fields without keeping them; numbers are
-// as wide as in Kubernetes' own types, so that a strange one cannot spoil the rest.
+// The JSON of a pod. Numbers are as wide as in Kubernetes' own types: a value that is out of
+// range is ignored, instead of making the pod unreadable.
 
 #[derive(Deserialize)]
-struct Object {
+struct PodObject {
     #[serde(default)]
     kind: String,
     #[serde(default)]
@@ -151,11 +143,11 @@ struct Object {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Metadata {
-    uid: String,
-    name: String,
     namespace: String,
-    labels: Option<Known>,
-    annotations: Option<Known>,
+    name: String,
+    uid: String,
+    labels: Option<KnownEntries>,
+    annotations: Option<KnownEntries>,
 }
 
 #[derive(Deserialize, Default)]
@@ -168,15 +160,15 @@ struct Spec {
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct ContainerSpec {
-    ports: Option<Vec<PortSpec>>,
+struct Container {
+    ports: Option<Vec<Port>>,
     security_context: Option<SecurityContext>,
     restart_policy: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PortSpec {
+struct Port {
     container_port: i64,
 }
 
@@ -188,68 +180,41 @@ struct SecurityContext {
 
 impl Spec {
     fn ports_and_users(self) -> (BTreeSet<u16>, BTreeSet<u32>) {
-        let mut seen = self.containers.unwrap_or_default().all;
-        let sidecars = self.init_containers.unwrap_or_default().restarted;
-        seen.ports.extend(sidecars.ports);
-        seen.users.extend(sidecars.users);
-        let user = self
+        let containers = self.containers.unwrap_or_default().all;
+        let sidecars = self.init_containers.unwrap_or_default().sidecars;
+        let pod_user = self
             .security_context
             .and_then(|context| context.run_as_user);
-        let known = seen.users.into_iter().filter_map(|of| of.or(user));
-        let mut users = BTreeSet::new();
-        // To collect a set is to sort a list, and each type's sort is kilobytes.
-        users.extend(known.filter_map(|user| u32::try_from(user).ok()));
-        (seen.ports, users)
+        let users = containers.users.union(&sidecars.users);
+        let users = users
+            .filter_map(|user| user.or(pod_user))
+            .filter_map(|user| u32::try_from(user).ok())
+            .collect();
+        (&containers.ports | &sidecars.ports, users)
     }
 }
 
-/// Labels or annotations whose names we know.
+/// The labels or annotations that are in `names`.
 #[derive(Default)]
-struct Known(BTreeMap<String, String>);
+struct KnownEntries(BTreeMap<String, String>);
 
-impl<'de> Deserialize<'de> for Known {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Known;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a mapping")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Known, M::Error> {
-                let mut known = Known::default();
-                while let Some(name) = map.next_key::<String>()? {
-                    if names::OF_A_POD.contains(&name.as_str()) {
-                        known.0.insert(name, map.next_value()?);
-                    } else {
-                        map.next_value::<IgnoredAny>()?;
-                    }
-                }
-                Ok(known)
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
-}
-
-/// What is seen in a list of containers.
+/// The ports and users of an array of containers, collected while it is parsed.
 #[derive(Default)]
 struct Containers {
-    all: Seen,
-    /// Of those with the restart policy `Always` of their own.
-    restarted: Seen,
+    all: PortsAndUsers,
+    /// Of the containers with the restart policy `Always`.
+    sidecars: PortsAndUsers,
 }
 
 #[derive(Default)]
-struct Seen {
+struct PortsAndUsers {
     ports: BTreeSet<u16>,
-    /// `None`: a container without a user of its own.
+    /// `None` for a container that inherits the pod's user.
     users: BTreeSet<Option<i64>>,
 }
 
-impl Seen {
-    fn add(&mut self, container: &ContainerSpec) {
+impl PortsAndUsers {
+    fn add(&mut self, container: &Container) {
         let ports = container.ports.iter().flatten();
         self.ports
             .extend(ports.filter_map(|port| u16::try_from(port.container_port).ok()));
@@ -259,28 +224,58 @@ impl Seen {
     }
 }
 
-impl<'de> Deserialize<'de> for Containers {
+impl<'de> Deserialize<'de> for KnownEntries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Each;
-        impl<'de> Visitor<'de> for Each {
-            type Value = Containers;
+        deserializer.deserialize_map(KnownEntriesVisitor)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a list")
-            }
+struct KnownEntriesVisitor;
 
-            fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Containers, S::Error> {
-                let mut containers = Containers::default();
-                while let Some(container) = list.next_element::<ContainerSpec>()? {
-                    containers.all.add(&container);
-                    if container.restart_policy.as_deref() == Some("Always") {
-                        containers.restarted.add(&container);
-                    }
-                }
-                Ok(containers)
+impl<'de> Visitor<'de> for KnownEntriesVisitor {
+    type Value = KnownEntries;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut object: M) -> Result<KnownEntries, M::Error> {
+        let mut known = KnownEntries::default();
+        while let Some(name) = object.next_key::<String>()? {
+            if names::POD_METADATA_KEYS.contains(&name.as_str()) {
+                known.0.insert(name, object.next_value()?);
+            } else {
+                object.next_value::<IgnoredAny>()?;
             }
         }
-        deserializer.deserialize_seq(Each)
+        Ok(known)
+    }
+}
+
+impl<'de> Deserialize<'de> for Containers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ContainersVisitor)
+    }
+}
+
+struct ContainersVisitor;
+
+impl<'de> Visitor<'de> for ContainersVisitor {
+    type Value = Containers;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut array: S) -> Result<Containers, S::Error> {
+        let mut containers = Containers::default();
+        while let Some(container) = array.next_element::<Container>()? {
+            containers.all.add(&container);
+            if container.restart_policy.as_deref() == Some("Always") {
+                containers.sidecars.add(&container);
+            }
+        }
+        Ok(containers)
     }
 }
 
@@ -292,9 +287,9 @@ fn is_dns_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-fn is_identifier(text: &str) -> bool {
-    let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    (1..=128).contains(&text.len()) && text.bytes().all(safe)
+fn is_uid(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (1..=128).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 #[cfg(test)]
@@ -302,16 +297,12 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn web() -> PodRef {
-        PodRef::new("media", "web", Some("u-1")).unwrap()
-    }
-
     fn parse(value: &Value) -> Result<Pod, PodDecodeError> {
-        Pod::from_json(value.to_string().as_bytes(), &web())
+        Pod::from_json(value.to_string().as_bytes())
     }
 
     #[test]
-    fn references_are_safe_in_a_path() {
+    fn pod_refs_are_safe_in_a_url_path() {
         for (namespace, name) in [("media", "web-0"), ("a", "a.b-c.d"), ("0", "web.node1")] {
             assert!(
                 PodRef::new(namespace, name, None).is_ok(),
@@ -348,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_counts_is_taken() {
+    fn relevant_fields_are_decoded() {
         let pod = parse(&json!({
             "kind": "Pod", "apiVersion": "v1",
             "metadata": {
@@ -370,7 +361,8 @@ mod tests {
             "status": {"phase": "Pending"},
         }))
         .unwrap();
-        assert_eq!(pod.uid, "u-1");
+        let identity = [&pod.namespace, &pod.name, &pod.uid];
+        assert_eq!(identity, ["media", "web", "u-1"]);
         let label = (names::INJECT_LABEL.to_owned(), "true".to_owned());
         assert_eq!(pod.labels, BTreeMap::from([label]));
         assert_eq!(pod.ports, BTreeSet::from([80, 8554]));
@@ -378,12 +370,12 @@ mod tests {
     }
 
     #[test]
-    fn another_answer_is_refused() {
-        let named = |name: &str, uid: &str| json!({"kind": "Pod", "metadata": {"name": name, "namespace": "media", "uid": uid}});
-        assert!(parse(&named("web", "u-1")).is_ok());
+    fn other_responses_are_refused() {
+        let with_uid = |uid: &str| json!({"kind": "Pod", "metadata": {"uid": uid}});
+        assert!(parse(&with_uid("u-1")).is_ok());
         for (value, text) in [
-            (named("other", "u-1"), "another pod"),
-            (named("web", ""), "another pod"),
+            (with_uid(""), "without UID"),
+            (json!({"kind": "Pod"}), "without UID"),
             (json!({"kind": "Status"}), "kind Pod"),
             (json!({}), "kind Pod"),
             (json!([]), "kind Pod"),
@@ -392,35 +384,26 @@ mod tests {
             let error = parse(&value).unwrap_err().to_string();
             assert!(error.contains(text), "{value}: {error}");
         }
+    }
+
+    #[test]
+    fn truncated_responses_are_reported_as_such() {
         for body in ["", "{\"kind\":\"Pod\",\"met"] {
-            let error = Pod::from_json(body.as_bytes(), &web()).unwrap_err();
-            assert!(
-                matches!(
-                    error,
-                    PodDecodeError::Syntax {
-                        truncated: true,
-                        ..
-                    }
-                ),
-                "{error:?}"
-            );
+            let error = Pod::from_json(body.as_bytes()).unwrap_err();
+            let truncated = matches!(error, PodDecodeError::Syntax { truncated, .. } if truncated);
+            assert!(truncated, "{error:?}");
         }
     }
 
     #[test]
-    fn a_static_pod_is_known_by_its_mirror() {
+    fn static_pod_is_identified_by_its_mirror_annotation() {
         let mut pod = Pod {
             uid: "mirror".to_owned(),
             ..Pod::default()
         };
-        assert!(!web().is(&pod));
+        assert!(pod.has_uid("mirror") && !pod.has_uid("u-1"));
         pod.annotations
             .insert(names::MIRROR_ANNOTATION.to_owned(), "u-1".to_owned());
-        assert!(web().is(&pod));
-        assert!(
-            PodRef::new("media", "web", None)
-                .unwrap()
-                .is(&Pod::default())
-        );
+        assert!(pod.has_uid("u-1"));
     }
 }

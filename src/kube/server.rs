@@ -1,5 +1,5 @@
-//! An API server's address, parsed out of a URL and put together again: https only,
-//! nothing in it that could lead a request elsewhere. Pure.
+//! The address of an API server, parsed from a URL: https only, without user name, query or
+//! fragment, so that no request can go to another place. Pure.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,48 +9,43 @@ use rustls::pki_types::DnsName;
 /// `https://HOST[:PORT][/PREFIX]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Where it listens.
     pub host: Host,
-    /// 443 unless given.
+    /// 443 by default.
     pub port: u16,
-    /// Empty, or begins with a slash and does not end with one.
+    /// The path below which the API is served: empty, or with a leading slash and without a
+    /// trailing one.
     pub prefix: String,
 }
 
-/// A server's address, or a name for it.
+/// The host in a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
-    /// Needs no resolving.
     Address(IpAddr),
-    /// A DNS name.
+    /// A DNS name in lower case.
     Name(String),
 }
 
-/// Why a text is not an API server's URL. It is not quoted: it might hold a password.
+/// Why a URL cannot be used. The URL is not quoted, because it may contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidServer {
-    /// Plain HTTP would show our token to everybody.
-    #[error("it does not begin with https://")]
+    /// Plain HTTP would disclose the token.
+    #[error("URL does not begin with https://")]
     NotHttps,
     /// `user:password@`.
-    #[error("it holds a user name, which is not supported")]
+    #[error("URL contains a user name, which is not supported")]
     UserInfo,
-    /// A query or a fragment.
-    #[error("it has a query or a fragment")]
+    #[error("URL contains a query or a fragment")]
     Query,
-    /// Neither an address nor a DNS name.
-    #[error("its host is neither an IPv4 address, an IPv6 address in brackets nor a DNS name")]
+    #[error("host is neither an IPv4 address, an IPv6 address in brackets nor a DNS name")]
     Host,
-    /// Not 1 to 65535.
-    #[error("its port is not a number from 1 to 65535")]
+    #[error("port is not a number from 1 to 65535")]
     Port,
-    /// Characters that a URL's path does not have.
-    #[error("its path has characters that do not belong there")]
+    #[error("path contains characters that are not allowed in a URL")]
     Path,
 }
 
 impl Server {
-    /// Parses a kubeconfig's `server`. IPv4 in brackets is what older installers wrote.
+    /// Parses a URL. Accepts IPv4 addresses in brackets: the earlier Go installer wrote them.
     pub fn parse(url: &str) -> Result<Self, InvalidServer> {
         let (scheme, rest) = url
             .trim()
@@ -83,7 +78,7 @@ impl Server {
         })
     }
 
-    /// Host and port as a URL and the `Host` header have them.
+    /// Host and port as in a URL and in the header `Host`: without the default port.
     pub fn authority(&self) -> String {
         match self.port {
             443 => self.host.to_string(),
@@ -107,7 +102,7 @@ impl Host {
         if let Ok(address) = bare.unwrap_or(text).parse() {
             return Ok(Self::Address(address));
         }
-        // A last label of digits alone is a mistyped address (RFC 1123, section 2.1).
+        // A name whose last label is numeric is a mistyped address (RFC 1123, section 2.1).
         let name = text.strip_suffix('.').unwrap_or(text);
         let last = name.rsplit('.').next().unwrap_or(name);
         if DnsName::try_from(name).is_err() || last.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -162,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_usual_spelling_is_read() {
+    fn valid_urls_are_normalized() {
         let table = [
             ("https://10.96.0.1:443", "https://10.96.0.1"),
             ("https://[10.96.0.1]:443", "https://10.96.0.1"),
@@ -181,14 +176,14 @@ mod tests {
             ),
             (" https://10.0.0.1:6443\n", "https://10.0.0.1:6443"),
         ];
-        for (text, shown) in table {
-            let server = Server::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(server.to_string(), shown, "{text}");
+        for (url, normalized) in table {
+            let server = Server::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!(server.to_string(), normalized, "{url}");
         }
     }
 
     #[test]
-    fn everything_else_is_refused() {
+    fn other_urls_are_refused() {
         let table = [
             ("", InvalidServer::NotHttps),
             ("10.0.0.1:6443", InvalidServer::NotHttps),
@@ -212,8 +207,8 @@ mod tests {
             ("https://10.0.0.1/a b", InvalidServer::Path),
             ("https://10.0.0.1/a\r\nb", InvalidServer::Path),
         ];
-        for (text, reason) in table {
-            assert_eq!(Server::parse(text), Err(reason), "{text}");
+        for (url, reason) in table {
+            assert_eq!(Server::parse(url), Err(reason), "{url}");
         }
     }
 }

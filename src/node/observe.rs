@@ -13,9 +13,10 @@ use nix::unistd::geteuid;
 
 use crate::fs::{Disk, Owner, is_in_use, own_executable, read_file};
 use crate::kube;
-use crate::names::{EXECUTABLE, ORIGINAL_SUFFIX, TEMPORARY_PREFIX, is_network_configuration};
+use crate::names::{EXECUTABLE, ORIGINAL_SUFFIX, TEMPORARY_PREFIX};
 use crate::node::lock::{Holder, NodeLock};
 use crate::node::settings::{ServerVerification, Settings};
+use crate::text::is_network_configuration;
 
 /// More than etcd, where such files may come from, holds in one object.
 const LARGEST_FILE: u64 = 4 << 20;
@@ -431,14 +432,12 @@ pub fn token(path: &Path) -> Result<String, String> {
             path.display()
         )
     })?;
-    let text = String::from_utf8(bytes).unwrap_or_default();
-    let token = text.trim();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!(
-            "the service account's token {} is empty, or is no token",
+    let token = kube::parse_token(&bytes).map_err(|error| {
+        format!(
+            "the service account's token {} cannot be used: {error}",
             path.display()
-        ));
-    }
+        )
+    })?;
     Ok(token.to_owned())
 }
 

@@ -2,9 +2,8 @@
 //! what was found. Pure. The order is such that at no moment the node's configuration names
 //! a plugin that is not there, or a plugin that could not work.
 
-
 use crate::kube::{self, Credentials};
-use crate::names::{EXECUTABLE, STAND_ALONE_FILE};
+use crate::names::{CNI_APPLET, EXECUTABLE, STAND_ALONE_FILE};
 use crate::node::lock::Holder;
 use crate::node::netdir::NetDir;
 use crate::node::netdir::conflist::NetworkConfig;
@@ -15,6 +14,7 @@ use crate::node::step::{Action, Cause, Plan, metadata_drift};
 use crate::text::error_chain;
 
 const EXECUTABLE_MODE: u32 = 0o755;
+const KUBECONFIG_COMMENT: &str = "Managed by the installer of msm-cni: changes are overwritten.";
 
 /// What should be there.
 pub fn plan(settings: &Settings, found: &Observed) -> Plan {
@@ -139,11 +139,12 @@ impl Plan {
                 return;
             }
         };
-        let content = kube::render_kubeconfig(&Credentials {
+        let credentials = Credentials {
             server: &settings.api_server,
-            authority: authority.as_deref(),
+            ca_bundle: authority.as_deref(),
             token,
-        });
+        };
+        let content = kube::render_kubeconfig(&credentials, CNI_APPLET, KUBECONFIG_COMMENT);
         let mode = settings.kubeconfig_mode;
         let is_other = |snapshot: &FileSnapshot| snapshot.content != content.as_bytes();
         let (reason, cause) = match &found.kubeconfig {

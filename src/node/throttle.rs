@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::event::backoff::Backoff;
-use crate::names;
 use crate::node::step::{Cause, Step};
+use crate::text::is_network_configuration;
 
 /// How often a file is put right in short order before it counts as a fight.
 const PATIENCE: u32 = 5;
@@ -128,7 +128,7 @@ impl Throttle {
 
 fn fight(path: &Path, reason: &str) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let cure = if names::is_network_configuration(&name) {
+    let cure = if is_network_configuration(&name) {
         "another network plugin may want the file for itself, as Cilium does: set its cni.exclusive to false"
     } else {
         "find out what changes it, perhaps a second installer on this node"

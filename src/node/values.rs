@@ -5,9 +5,10 @@ use std::path::Path;
 use std::str::FromStr;
 
 use crate::kube::{self, Server};
-use crate::names::{self, CNI_APPLET, IPTABLES_APPLET};
+use crate::names::{CNI_APPLET, IPTABLES_APPLET};
 use crate::node::flags::Error;
 use crate::node::settings::{Cleanup, HealthAddress};
+use crate::text::is_network_configuration;
 
 pub fn absolute_path(text: &str) -> Result<String, String> {
     if Path::new(text).is_absolute() {
@@ -29,7 +30,7 @@ fn file_name(text: &str) -> Result<String, String> {
 
 pub fn conf_name(text: &str) -> Result<String, String> {
     let name = file_name(text)?;
-    if names::is_network_configuration(&name) {
+    if is_network_configuration(&name) {
         Ok(name)
     } else {
         Err("runtimes read .conf, .conflist and .json files only".into())
@@ -38,7 +39,7 @@ pub fn conf_name(text: &str) -> Result<String, String> {
 
 pub fn kubeconfig_name(text: &str) -> Result<String, String> {
     let name = file_name(text)?;
-    if names::is_network_configuration(&name) {
+    if is_network_configuration(&name) {
         return Err("the runtime would take it for a network configuration".into());
     }
     Ok(name)

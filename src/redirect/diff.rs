@@ -1,236 +1,282 @@
-//! What our tables and chains hold, as text, and the first place where two such listings
-//! differ. Pure; both backends bring what they want and what they found into this form.
+//! The tables and chains of msm-cni as text, and the first difference between the expected
+//! and the actual ones. Pure; both backends convert their rules to this form.
 
 use std::fmt;
 
-/// Our tables and chains, in any order.
+use super::id::Id;
+
+/// Tables and chains, in any order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing(pub Vec<Listed>);
 
-/// One table or chain of ours.
+/// One table or chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Which one it is and where, as a person would look for it.
-    pub name: String,
-    /// A table's flags; how a chain is attached to the kernel, empty if it is not.
+    pub id: Id,
+    /// The flags of a table; the hook of a chain, or the jumps to it. Empty if a chain has
+    /// neither.
     pub heading: String,
-    /// A chain's rules, in order.
+    /// The rules of a chain, in order.
     pub rules: Vec<String>,
 }
 
-/// Where what was found first differs from what was wanted. A `number` counts from 1.
+/// The first difference between two listings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Difference {
-    /// There is nothing, not even the first that was wanted.
-    Nothing {
-        first: String,
-    },
-    Missing {
-        name: String,
-    },
-    Extra {
-        name: String,
-    },
+pub struct Difference {
+    /// Boxed to keep errors small.
+    id: Box<Id>,
+    kind: Kind,
+}
+
+/// A `number` counts from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    /// There is no table or chain of msm-cni; this is the first one expected.
+    NoRedirect,
+    Missing,
+    Unexpected,
     Heading {
-        name: String,
-        wanted: String,
-        found: String,
+        expected: String,
+        actual: String,
     },
     Rule {
-        name: String,
         number: usize,
-        wanted: String,
-        found: String,
+        expected: String,
+        actual: String,
     },
     MissingRule {
-        name: String,
         number: usize,
-        wanted: String,
+        expected: String,
     },
-    ExtraRule {
-        name: String,
+    UnexpectedRule {
         number: usize,
-        found: String,
+        actual: String,
     },
 }
 
+/// What `apply` changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The rules existed already.
+    None,
+    Created,
+    /// Other rules of msm-cni existed before.
+    Replaced,
+}
+
 impl Listing {
-    /// Whether there is nothing of ours.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The first difference; `None` when both hold the same chains with the same rules in
-    /// the same order.
-    pub fn first_difference(&self, found: &Self) -> Option<Difference> {
-        if let ([first, ..], []) = (self.0.as_slice(), found.0.as_slice()) {
-            let first = first.name.clone();
-            return Some(Difference::Nothing { first });
+    /// The first difference; `None` if both have the same tables and chains with the same
+    /// rules in the same order. `self` is the expected listing.
+    pub fn diff(&self, actual: &Self) -> Option<Difference> {
+        if let ([first, ..], []) = (self.0.as_slice(), actual.0.as_slice()) {
+            return Some(first.differs(Kind::NoRedirect));
         }
-        let difference = |wanted: &Listed| match found.named(&wanted.name) {
-            None => Some(Difference::Missing {
-                name: wanted.name.clone(),
-            }),
-            Some(found) => wanted.first_difference(found),
+        let difference = |expected: &Listed| match actual.get(&expected.id) {
+            None => Some(expected.differs(Kind::Missing)),
+            Some(actual) => expected.diff(actual),
         };
-        let extra = || {
-            let is_extra = |found: &&Listed| self.named(&found.name).is_none();
-            let name = found.0.iter().find(is_extra)?.name.clone();
-            Some(Difference::Extra { name })
+        let unexpected = || {
+            let mut actual = actual.0.iter();
+            let unexpected = actual.find(|actual| self.get(&actual.id).is_none())?;
+            Some(unexpected.differs(Kind::Unexpected))
         };
-        self.0.iter().find_map(difference).or_else(extra)
+        self.0.iter().find_map(difference).or_else(unexpected)
     }
 
-    /// The table or chain of that name.
-    pub fn named(&self, name: &str) -> Option<&Listed> {
-        self.0.iter().find(|listed| listed.name == name)
+    pub fn get(&self, id: &Id) -> Option<&Listed> {
+        self.0.iter().find(|listed| listed.id == *id)
     }
 }
 
 impl Listed {
-    fn first_difference(&self, found: &Self) -> Option<Difference> {
-        let name = self.name.clone();
-        if self.heading != found.heading {
-            return Some(Difference::Heading {
-                name,
-                wanted: self.heading.clone(),
-                found: found.heading.clone(),
-            });
+    fn diff(&self, actual: &Self) -> Option<Difference> {
+        if self.heading != actual.heading {
+            return Some(self.differs(Kind::Heading {
+                expected: self.heading.clone(),
+                actual: actual.heading.clone(),
+            }));
         }
-        let length = self.rules.len().max(found.rules.len());
-        let index = (0..length).find(|index| self.rules.get(*index) != found.rules.get(*index))?;
+        let length = self.rules.len().max(actual.rules.len());
+        let index = (0..length).find(|index| self.rules.get(*index) != actual.rules.get(*index))?;
         let number = index + 1;
-        let rule = |of: &Self| of.rules.get(index).cloned();
-        match (rule(self), rule(found)) {
-            (Some(wanted), Some(found)) => Some(Difference::Rule {
-                name,
+        let rule = |listed: &Self| listed.rules.get(index).cloned();
+        let kind = match (rule(self), rule(actual)) {
+            (Some(expected), Some(actual)) => Kind::Rule {
                 number,
-                wanted,
-                found,
-            }),
-            (Some(wanted), None) => Some(Difference::MissingRule {
-                name,
+                expected,
+                actual,
+            },
+            (Some(expected), None) => Kind::MissingRule { number, expected },
+            (None, actual) => Kind::UnexpectedRule {
                 number,
-                wanted,
-            }),
-            (None, found) => found.map(|found| Difference::ExtraRule {
-                name,
-                number,
-                found,
-            }),
+                actual: actual?,
+            },
+        };
+        Some(self.differs(kind))
+    }
+
+    fn differs(&self, kind: Kind) -> Difference {
+        Difference {
+            id: Box::new(self.id.clone()),
+            kind,
         }
     }
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Nothing { first } => {
-                write!(f, "there is no redirect at all: {first} is missing")
+        let id = &self.id;
+        match &self.kind {
+            Kind::NoRedirect => write!(f, "no redirect: {id} is missing"),
+            Kind::Missing => write!(f, "{id} is missing"),
+            Kind::Unexpected => write!(f, "unexpected {id}"),
+            Kind::Heading { expected, actual } if actual.is_empty() => match **id {
+                Id::IptablesChain { .. } => {
+                    write!(f, "no rule jumps to {id}: `{expected}` is missing")
+                }
+                Id::Table(_) | Id::Chain { .. } => {
+                    write!(f, "{id} is not a base chain: `{expected}` is missing")
+                }
+            },
+            Kind::Heading { expected, actual } => {
+                write!(f, "{id} has `{actual}` instead of `{expected}`")
             }
-            Self::Missing { name } => write!(f, "{name} is missing"),
-            Self::Extra { name } => write!(f, "{name} should not be there"),
-            Self::Heading {
-                name,
-                wanted,
-                found,
-            } if found.is_empty() => {
-                write!(f, "{name} is attached nowhere: `{wanted}` is missing")
-            }
-            Self::Heading {
-                name,
-                wanted,
-                found,
-            } => write!(f, "{name} has `{found}` instead of `{wanted}`"),
-            Self::Rule {
-                name,
+            Kind::Rule {
                 number,
-                wanted,
-                found,
+                expected,
+                actual,
             } => write!(
                 f,
-                "rule {number} of {name} is `{found}` instead of `{wanted}`"
+                "rule {number} of {id} is `{actual}` instead of `{expected}`"
             ),
-            Self::MissingRule {
-                name,
-                number,
-                wanted,
-            } => write!(f, "rule {number} of {name} is missing: `{wanted}`"),
-            Self::ExtraRule {
-                name,
-                number,
-                found,
-            } => write!(f, "rule {number} of {name} should not be there: `{found}`"),
+            Kind::MissingRule { number, expected } => {
+                write!(f, "rule {number} of {id} is missing: `{expected}`")
+            }
+            Kind::UnexpectedRule { number, actual } => {
+                write!(f, "unexpected rule {number} of {id}: `{actual}`")
+            }
         }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "rules unchanged",
+            Self::Created => "rules created",
+            Self::Replaced => "rules replaced",
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redirect::id::Variant;
+    use crate::redirect::policy::Family;
+    use crate::redirect::rules::Scope;
 
-    fn chain(name: &str, heading: &str, rules: &[&str]) -> Listed {
+    fn chain(chain: &str, heading: &str, rules: &[&str]) -> Listed {
         Listed {
-            name: name.into(),
+            id: Id::Chain {
+                scope: Scope::Inet,
+                chain: chain.into(),
+            },
             heading: heading.into(),
             rules: rules.iter().map(|rule| (*rule).to_owned()).collect(),
         }
     }
 
-    fn listing(rules: &[&str]) -> Listing {
-        Listing(vec![chain("chain output", "nat", rules)])
+    fn output(rules: &[&str]) -> Listing {
+        Listing(vec![chain("output", "nat", rules)])
+    }
+
+    fn sentence(expected: &Listing, actual: &Listing) -> Option<String> {
+        expected
+            .diff(actual)
+            .map(|difference| difference.to_string())
     }
 
     #[test]
-    fn the_first_difference_is_named() {
-        let wanted = listing(&["a", "b", "c"]);
-        let two = |other| {
-            let mut two = wanted.clone();
-            two.0.insert(0, chain(other, "", &[]));
-            two
-        };
-        for (found, sentence) in [
+    fn first_difference_is_named() {
+        let expected = output(&["a", "b", "c"]);
+        let with_input = Listing(
+            [chain("input", "", &[])]
+                .into_iter()
+                .chain(expected.0.clone())
+                .collect(),
+        );
+        for (actual, difference) in [
             (
                 Listing::default(),
-                "there is no redirect at all: chain output is missing",
+                "no redirect: chain inet msm_cni output is missing",
             ),
             (
-                Listing(vec![chain("chain input", "nat", &[])]),
-                "chain output is missing",
+                Listing(vec![chain("input", "nat", &[])]),
+                "chain inet msm_cni output is missing",
             ),
-            (two("chain input"), "chain input should not be there"),
+            (with_input, "unexpected chain inet msm_cni input"),
             (
-                Listing(vec![chain("chain output", "filter", &[])]),
-                "chain output has `filter` instead of `nat`",
-            ),
-            (
-                Listing(vec![chain("chain output", "", &[])]),
-                "chain output is attached nowhere: `nat` is missing",
+                Listing(vec![chain("output", "filter", &[])]),
+                "chain inet msm_cni output has `filter` instead of `nat`",
             ),
             (
-                listing(&["a", "c"]),
-                "rule 2 of chain output is `c` instead of `b`",
+                Listing(vec![chain("output", "", &[])]),
+                "chain inet msm_cni output is not a base chain: `nat` is missing",
             ),
             (
-                listing(&["b", "a", "c"]),
-                "rule 1 of chain output is `b` instead of `a`",
+                output(&["a", "c"]),
+                "rule 2 of chain inet msm_cni output is `c` instead of `b`",
             ),
             (
-                listing(&["a", "b"]),
-                "rule 3 of chain output is missing: `c`",
+                output(&["b", "a", "c"]),
+                "rule 1 of chain inet msm_cni output is `b` instead of `a`",
             ),
             (
-                listing(&["a", "b", "c", "d"]),
-                "rule 4 of chain output should not be there: `d`",
+                output(&["a", "b"]),
+                "rule 3 of chain inet msm_cni output is missing: `c`",
+            ),
+            (
+                output(&["a", "b", "c", "d"]),
+                "unexpected rule 4 of chain inet msm_cni output: `d`",
             ),
         ] {
-            let difference = wanted.first_difference(&found);
-            let said = difference.map(|difference| difference.to_string());
-            assert_eq!(said.as_deref(), Some(sentence));
+            assert_eq!(sentence(&expected, &actual).as_deref(), Some(difference));
         }
-        assert_eq!(wanted.first_difference(&wanted), None);
-        let nothing = Listing::default();
-        assert_eq!(nothing.first_difference(&nothing), None);
-        assert!(nothing.first_difference(&wanted).is_some());
+    }
+
+    #[test]
+    fn equal_listings_do_not_differ() {
+        let (expected, nothing) = (output(&["a"]), Listing::default());
+        assert_eq!(expected.diff(&expected), None);
+        assert_eq!(nothing.diff(&nothing), None);
+        assert!(nothing.diff(&expected).is_some());
+    }
+
+    #[test]
+    fn iptables_chain_without_a_jump_is_named() {
+        let listing = |heading: &str| {
+            Listing(vec![Listed {
+                id: Id::IptablesChain {
+                    variant: Variant::Legacy,
+                    family: Family::Ipv6,
+                    table: "nat".into(),
+                    chain: "MSM_CNI_OUTPUT".into(),
+                },
+                heading: heading.into(),
+                rules: Vec::new(),
+            }])
+        };
+        assert_eq!(
+            sentence(&listing("-A OUTPUT -j MSM_CNI_OUTPUT"), &listing("")).as_deref(),
+            Some(
+                "no rule jumps to chain MSM_CNI_OUTPUT in table nat of ip6tables-legacy: \
+                 `-A OUTPUT -j MSM_CNI_OUTPUT` is missing"
+            )
+        );
     }
 }

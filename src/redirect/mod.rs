@@ -1,38 +1,26 @@
-//! The redirect: a pod's RTSP traffic to its stub, inside the pod's network namespace.
-//! Knows nothing of Kubernetes or of CNI.
+//! The redirect of a pod's RTSP traffic to its stub, inside the pod's network namespace.
+//! Knows nothing of Kubernetes, CNI or command lines.
 //!
-//! `rules` says what is wanted, `listing` where what is there differs; `nft` and
-//! `iptables` bring the kernel from one to the other, in the calling thread's namespace;
-//! `netns` gets a thread there, and `tool` runs what the host has for it.
+//! `rules` computes the expected rules, `nft` and `iptables` program them into the kernel and
+//! read them back, `diff` compares, and `netns` enters the network namespace.
 
-mod diff;
+pub mod diff;
+pub mod id;
 pub mod iptables;
 mod netns;
 pub mod nft;
+pub mod parameters;
 pub mod policy;
 pub mod rules;
 
-use std::fmt;
-
 use crate::text::error_chain;
 
-pub use diff::Difference;
+pub use diff::{Change, Difference};
 pub use netns::{Error as NetnsError, Netns};
-pub use policy::{Backend, Ipv6Mode, add};
+pub use policy::Backend;
 pub use rules::Redirect;
 
-/// For `fuzzing`, which asks them by themselves.
-#[cfg(any(test, fuzzing))]
-pub mod parts {
-    pub use super::diff::{Listed, Listing};
-    pub use super::nft::expression::{Expression, compile, decode, decompile, encode};
-    pub use super::nft::heading;
-    pub use super::nft::netlink::{Attributes, Reply, attribute, attributes, replies};
-    pub use super::policy::Family;
-    pub use super::rules::{RuleSet, Scope};
-}
-
-/// Why a redirect could not be written, read or removed.
+/// Why a redirect cannot be written, read or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("using nftables")]
@@ -46,54 +34,49 @@ pub enum Error {
     },
 }
 
+/// A cause that a user of the program can remove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The kernel lacks nftables or a part of it.
+    NftablesUnsupported,
+    /// Another process owns the nftables table.
+    TableOwned,
+    IptablesNotInstalled,
+    /// `NftablesUnsupported` and `IptablesNotInstalled`.
+    NoBackend,
+    Other,
+}
+
 impl Error {
-    /// Whether the backend that was asked for is not there, as opposed to one that is
-    /// there and refused.
+    pub const fn cause(&self) -> Cause {
+        match self {
+            Self::Nftables { source } => match source {
+                nft::Error::Unsupported { .. } => Cause::NftablesUnsupported,
+                nft::Error::Owned { .. } => Cause::TableOwned,
+                _ => Cause::Other,
+            },
+            Self::Iptables { source } => match source {
+                iptables::Error::NotInstalled | iptables::Error::NftNotInstalled => {
+                    Cause::IptablesNotInstalled
+                }
+                _ => Cause::Other,
+            },
+            Self::Neither { .. } => Cause::NoBackend,
+        }
+    }
+
+    /// Whether the selected backend is unavailable, as opposed to failing.
     pub const fn is_unsupported(&self) -> bool {
         match self {
             Self::Nftables { source } => source.is_unsupported(),
-            Self::Iptables { source } => matches!(source, iptables::Error::NoTool),
+            Self::Iptables { source } => matches!(source, iptables::Error::NotInstalled),
             Self::Neither { .. } => true,
         }
     }
-
-    /// The same after nftables was not there either.
-    fn after(self, nftables: nft::Error) -> Self {
-        match self {
-            Self::Iptables {
-                source: source @ iptables::Error::NoTool,
-            } => Self::Neither {
-                nftables: Box::new(nftables),
-                source,
-            },
-            other => other,
-        }
-    }
 }
 
-/// What `apply` had to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It was there already, and right.
-    None,
-    /// There was nothing before.
-    Created,
-    /// There was something else of ours before.
-    Replaced,
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "it was already",
-            Self::Created => "its rules are new",
-            Self::Replaced => "its rules were replaced",
-        })
-    }
-}
-
-/// Brings the calling thread's namespace to hold exactly the rules of `redirect`, by that
-/// backend and no other.
+/// Programs exactly the rules of `redirect` in the calling thread's network namespace, and
+/// removes those of the other backend.
 pub fn apply(redirect: &Redirect, backend: Backend) -> Result<Change, Error> {
     match backend {
         Backend::Nftables => apply_nftables(redirect),
@@ -101,17 +84,53 @@ pub fn apply(redirect: &Redirect, backend: Backend) -> Result<Change, Error> {
         Backend::Auto => match apply_nftables(redirect) {
             Err(Error::Nftables { source }) if source.is_unsupported() => {
                 log::info!("{source}: using iptables");
-                apply_iptables(redirect).map_err(|error| error.after(source))
+                apply_iptables(redirect).map_err(|error| or_neither(error, source))
             }
             outcome => outcome,
         },
     }
 }
 
+/// Returns the first difference between the calling thread's network namespace and the rules
+/// of `redirect` in that backend. `Backend::Auto` is the backend that has rules of msm-cni.
+pub fn check(redirect: &Redirect, backend: Backend) -> Result<Option<Difference>, Error> {
+    let nftables = match nft::read() {
+        // Without nftables there are no tables.
+        Err(error) if error.is_unsupported() && backend != Backend::Nftables => {
+            nft::State::default()
+        }
+        state => state.map_err(|source| Error::Nftables { source })?,
+    };
+    let iptables = iptables::read(&nftables.tables).map_err(|source| Error::Iptables { source })?;
+    let uses_nftables = match backend {
+        Backend::Nftables => true,
+        Backend::Iptables => false,
+        Backend::Auto => !nftables.listing.is_empty() || iptables.listing.is_empty(),
+    };
+    let expected = if uses_nftables {
+        nft::expected(redirect, &nftables.listing)
+    } else {
+        iptables::expected(redirect, iptables.holder)
+            .map_err(|source| Error::Iptables { source })?
+    };
+    // Of both backends, so that a second redirect is a difference.
+    let mut actual = nftables.listing;
+    actual.0.extend(iptables.listing.0);
+    Ok(expected.diff(&actual))
+}
+
+/// Removes the rules of both backends from the calling thread's network namespace; returns
+/// whether there were any.
+pub fn remove() -> Result<bool, Error> {
+    let tables = remove_nftables()?;
+    let iptables = iptables::remove(&tables).map_err(|source| Error::Iptables { source })?;
+    Ok(nft::has_redirect(&tables) || iptables)
+}
+
 fn apply_nftables(redirect: &Redirect) -> Result<Change, Error> {
-    let (change, tables) = nft::apply(redirect).map_err(|source| Error::Nftables { source })?;
-    iptables::remove(&tables).map_err(|source| Error::Iptables { source })?;
-    Ok(change)
+    let applied = nft::apply(redirect).map_err(|source| Error::Nftables { source })?;
+    iptables::remove(&applied.tables).map_err(|source| Error::Iptables { source })?;
+    Ok(applied.change)
 }
 
 fn apply_iptables(redirect: &Redirect) -> Result<Change, Error> {
@@ -120,45 +139,24 @@ fn apply_iptables(redirect: &Redirect) -> Result<Change, Error> {
     Ok(change)
 }
 
-/// The first difference between what the calling thread's namespace holds and `redirect`,
-/// written by that backend and no other; with `Backend::Auto` by the one that holds
-/// something of ours.
-pub fn check(redirect: &Redirect, backend: Backend) -> Result<Option<Difference>, Error> {
-    let (mut found, tables) = match nft::found() {
-        Err(unsupported) if unsupported.is_unsupported() && backend != Backend::Nftables => {
-            Default::default()
-        }
-        found => found.map_err(|source| Error::Nftables { source })?,
-    };
-    let iptables = |source| Error::Iptables { source };
-    let (others, holder) = iptables::found(&tables).map_err(iptables)?;
-    let by_nftables = match backend {
-        Backend::Nftables => true,
-        Backend::Iptables => false,
-        Backend::Auto => !found.is_empty() || others.is_empty(),
-    };
-    let wanted = if by_nftables {
-        nft::wanted(redirect, &found)
-    } else {
-        iptables::wanted(redirect, holder).map_err(iptables)?
-    };
-    // Together, so that a second redirect, of whatever form, is one too many.
-    found.0.extend(others.0);
-    Ok(wanted.first_difference(&found))
+/// The error of iptables after nftables was unsupported.
+fn or_neither(error: Error, nftables: nft::Error) -> Error {
+    match error {
+        Error::Iptables {
+            source: source @ iptables::Error::NotInstalled,
+        } => Error::Neither {
+            nftables: Box::new(nftables),
+            source,
+        },
+        other => other,
+    }
 }
 
-/// Removes every rule of ours from the calling thread's namespace, whichever backend wrote
-/// it; says whether there was any.
-pub fn remove() -> Result<bool, Error> {
-    let (nftables, tables) = remove_nftables()?;
-    let iptables = iptables::remove(&tables).map_err(|source| Error::Iptables { source })?;
-    Ok(nftables || iptables)
-}
-
-/// Says whether there was anything, and which tables there were.
-fn remove_nftables() -> Result<(bool, nft::Tables), Error> {
+/// Returns the tables from before the removal.
+fn remove_nftables() -> Result<nft::Tables, Error> {
     match nft::remove() {
-        Err(unsupported) if unsupported.is_unsupported() => Ok(Default::default()),
-        removed => removed.map_err(|source| Error::Nftables { source }),
+        // Without nftables there are no tables.
+        Err(error) if error.is_unsupported() => Ok(nft::Tables::default()),
+        tables => tables.map_err(|source| Error::Nftables { source }),
     }
 }

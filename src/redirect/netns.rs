@@ -1,54 +1,49 @@
-//! A network namespace that is known to be one, and running code inside it: `setns` in
-//! our own process, no helper. Knows nothing of rules or pods.
+//! Opens network namespaces and runs code inside them, with `setns` in this process. Knows
+//! nothing of rules or pods.
 
-use std::fs::File;
+use std::fs::{File, metadata, read_link};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 
-/// The calling thread's own namespace.
+/// The calling thread's network namespace.
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// Why a namespace cannot be entered.
+/// Why a network namespace cannot be opened or entered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It was there once, or never.
+    #[error("network namespace {path:?} does not exist")]
+    NotFound { path: PathBuf },
+    /// A relative path that does not exist, or a path below a file.
+    #[error("there is no network namespace at {path:?}")]
+    InvalidPath { path: PathBuf },
     #[error(
-        "network namespace {path:?} does not exist; give the full path of one, such as /run/netns/NAME"
-    )]
-    Gone { path: PathBuf },
-    #[error(
-        "there is no network namespace at {path:?}; give a full path such as /run/netns/NAME, without a slash at its end"
-    )]
-    NoPath { path: PathBuf },
-    #[error(
-        "opening the network namespace {path:?} is not allowed: another process's needs CAP_SYS_PTRACE, a file the right to read it"
+        "opening network namespace {path:?}, which requires CAP_SYS_PTRACE for another process's, and otherwise read permission"
     )]
     Denied { path: PathBuf, source: io::Error },
-    #[error(
-        "opening the network namespace {path:?}; give the path of one, such as /run/netns/NAME"
-    )]
+    #[error("opening network namespace {path:?}")]
     Open { path: PathBuf, source: io::Error },
-    #[error("asking /proc about the network namespace {path:?}: is /proc mounted?")]
+    #[error("reading the type of network namespace {path:?} from /proc")]
     Proc { path: PathBuf, source: io::Error },
-    #[error("{path:?} is not a network namespace{}; give the path of one, such as /run/netns/NAME", .kind.as_deref().map(|kind| format!(" but {kind}")).unwrap_or_default())]
+    #[error("{path:?} is not a network namespace{}", .kind.as_deref().map(|kind| format!(" but {kind}")).unwrap_or_default())]
     NotANetns { path: PathBuf, kind: Option<String> },
     #[error(
-        "entering the network namespace {path:?}: it needs CAP_SYS_ADMIN, there and where this runs"
+        "entering network namespace {path:?}, which requires CAP_SYS_ADMIN in its user namespace and in this process's"
     )]
     Enter { path: PathBuf, source: io::Error },
     #[error(
-        "making a network namespace, which needs CAP_SYS_ADMIN and a free place within user.max_net_namespaces"
+        "creating a network namespace, which requires CAP_SYS_ADMIN and fewer of them than user.max_net_namespaces"
     )]
-    Make { source: io::Error },
+    Create { source: io::Error },
 }
 
-/// An open network namespace; stays alive as long as this value does.
+/// An open network namespace. The kernel keeps it while this value exists.
 #[derive(Debug)]
 pub struct Netns {
     path: PathBuf,
@@ -56,23 +51,11 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// Opens the namespace bound at `path`.
+    /// Opens the network namespace at `path`.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let io = |errno: nix::Error| match errno {
-            nix::Error::ENOENT if path.is_absolute() => Error::Gone { path: path.into() },
-            nix::Error::ENOENT | nix::Error::ENOTDIR => Error::NoPath { path: path.into() },
-            nix::Error::EACCES | nix::Error::EPERM => Error::Denied {
-                path: path.into(),
-                source: errno.into(),
-            },
-            errno => Error::Open {
-                path: path.into(),
-                source: errno.into(),
-            },
-        };
-        // Asked before it is opened: to open a FIFO or a device can block or have effects.
-        let filesystem = statfs(path).map_err(io)?.filesystem_type();
-        if filesystem != NSFS_MAGIC {
+        // Checked before opening: to open a FIFO or a device can block or have side effects.
+        let filesystem = statfs(path).map_err(|errno| statfs_error(path, errno))?;
+        if filesystem.filesystem_type() != NSFS_MAGIC {
             return Err(Error::NotANetns {
                 path: path.into(),
                 kind: None,
@@ -86,14 +69,13 @@ impl Netns {
                 path: path.into(),
                 source,
             })?;
-        // The kernel's own name of the file, such as `net:[4026531840]`; for a bind mount,
-        // which is what runtimes hand out, it is the path instead, and setns tells the kind.
-        let kind = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(
-            |source| Error::Proc {
-                path: path.into(),
-                source,
-            },
-        )?;
+        // The kernel's name of the file, such as `net:[4026531840]`. For a bind mount, which
+        // is what runtimes pass, it is the path; then only setns checks the type.
+        let kind = read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let kind = kind.map_err(|source| Error::Proc {
+            path: path.into(),
+            source,
+        })?;
         if !kind.is_absolute() && !kind.as_os_str().as_encoded_bytes().starts_with(b"net:[") {
             let kind = Some(kind.to_string_lossy().into_owned());
             return Err(Error::NotANetns {
@@ -107,13 +89,12 @@ impl Netns {
         })
     }
 
-    /// Whether it is the calling thread's own, by whatever path.
+    /// Whether it is the calling thread's network namespace, under any path.
     pub fn is_own(&self) -> Result<bool, Error> {
-        let proc = |source| Error::Proc {
+        let own = metadata(OWN).map_err(|source| Error::Proc {
             path: self.path.clone(),
             source,
-        };
-        let own = std::fs::metadata(OWN).map_err(proc)?;
+        })?;
         let this = self.file.metadata().map_err(|source| Error::Open {
             path: self.path.clone(),
             source,
@@ -121,25 +102,11 @@ impl Netns {
         Ok((own.dev(), own.ino()) == (this.dev(), this.ino()))
     }
 
-    /// Runs `work` with the calling thread inside this namespace, where it stays: the way
-    /// back would need privilege over the namespace that it came from, which an ordinary
-    /// user's runtime does not have.
+    /// Runs `work` in this network namespace. The calling thread does not return to its
+    /// previous one: that would require privileges there, which a rootless runtime lacks.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
-        self.enter()?;
-        Ok(work())
-    }
-
-    /// Runs `work` with the calling thread inside a new namespace, where it stays.
-    pub fn run_in_fresh<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Make {
-            source: errno.into(),
-        })?;
-        Ok(work())
-    }
-
-    fn enter(&self) -> Result<(), Error> {
         setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
-            nix::Error::EINVAL => Error::NotANetns {
+            Errno::EINVAL => Error::NotANetns {
                 path: self.path.clone(),
                 kind: None,
             },
@@ -147,6 +114,32 @@ impl Netns {
                 path: self.path.clone(),
                 source: errno.into(),
             },
-        })
+        })?;
+        Ok(work())
+    }
+
+    /// Runs `work` in a new network namespace. The calling thread does not return to its
+    /// previous one.
+    pub fn run_in_fresh<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Create {
+            source: errno.into(),
+        })?;
+        Ok(work())
+    }
+}
+
+fn statfs_error(path: &Path, errno: Errno) -> Error {
+    let path = path.to_owned();
+    match errno {
+        Errno::ENOENT if path.is_absolute() => Error::NotFound { path },
+        Errno::ENOENT | Errno::ENOTDIR => Error::InvalidPath { path },
+        Errno::EACCES | Errno::EPERM => Error::Denied {
+            path,
+            source: errno.into(),
+        },
+        errno => Error::Open {
+            path,
+            source: errno.into(),
+        },
     }
 }

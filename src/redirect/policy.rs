@@ -1,51 +1,34 @@
-//! What a redirect is made of: ports, user IDs, address ranges. Each type can only hold
-//! what the kernel can act upon; parsing is the only way in.
+//! The values of a redirect: ports, user IDs, address ranges, modes. A value of these types
+//! is valid: it can only be created by parsing or by a checked constructor. Pure.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-/// Lists become rules of one transaction, which has to fit a netlink socket's buffer; a
-/// longer one is a mistake.
-pub const LONGEST_LIST: usize = 64;
-
-/// Puts an item at the end of a list, unless it is there already.
-pub fn add<T: PartialEq>(list: &mut Vec<T>, item: T) -> Result<(), ParseError> {
-    if list.contains(&item) {
-        return Ok(());
-    }
-    if list.len() >= LONGEST_LIST {
-        return Err(ParseError::List);
-    }
-    list.push(item);
-    Ok(())
-}
+use crate::text::excerpt;
 
 /// A TCP port, 1 to 65535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port(NonZeroU16);
 
-/// Why a text is not what it should be.
+/// Why a value is invalid. Quotes at most an excerpt of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    #[error("the list is longer than {LONGEST_LIST}")]
-    List,
     #[error("{text:?} is not a TCP port from 1 to 65535")]
     Port { text: String },
     #[error("{text:?} is not a user ID from 0 to 4294967294")]
     Uid { text: String },
     #[error("{text:?} is not an IPv4 or IPv6 address range such as 10.0.0.0/8")]
     Cidr { text: String },
-    #[error("{text:?} is none of bypass, redirect and reject")]
+    #[error("{text:?} is not one of bypass, redirect, reject")]
     Ipv6Mode { text: String },
-    #[error("{text:?} is none of auto, nftables and iptables")]
+    #[error("{text:?} is not one of auto, nftables, iptables")]
     Backend { text: String },
-}
-
-/// As much of a text as fits an error message.
-fn shown(text: &str) -> String {
-    text.chars().take(64).collect()
+    #[error("at least one port is required")]
+    NoPort,
+    #[error("more than {limit} different values")]
+    TooManyItems { limit: usize },
 }
 
 impl Port {
@@ -69,7 +52,9 @@ impl FromStr for Port {
         digits(text)
             .and_then(|digits| digits.parse().ok())
             .and_then(Self::new)
-            .ok_or_else(|| ParseError::Port { text: shown(text) })
+            .ok_or_else(|| ParseError::Port {
+                text: excerpt(text),
+            })
     }
 }
 
@@ -79,7 +64,7 @@ impl fmt::Display for Port {
     }
 }
 
-/// A user ID as the pod's own user namespace counts it.
+/// A user ID in the pod's user namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uid(u32);
 
@@ -105,7 +90,9 @@ impl FromStr for Uid {
         digits(text)
             .and_then(|digits| digits.parse().ok())
             .and_then(Self::new)
-            .ok_or_else(|| ParseError::Uid { text: shown(text) })
+            .ok_or_else(|| ParseError::Uid {
+                text: excerpt(text),
+            })
     }
 }
 
@@ -115,15 +102,15 @@ impl fmt::Display for Uid {
     }
 }
 
-/// Rust's integer parser takes a leading `+`; ports and user IDs have none.
+/// `None` for anything but digits: Rust's integer parser accepts a leading `+`.
 fn digits(text: &str) -> Option<&str> {
     text.bytes()
         .all(|byte| byte.is_ascii_digit())
         .then_some(text)
 }
 
-/// An address range. Bits behind the prefix are zero, a bare address is a range of one,
-/// both as `iptables -d` has it.
+/// An address range. Host bits are cleared, and an address without a prefix length is a
+/// range of one, as for `iptables -d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cidr {
     network: IpAddr,
@@ -131,18 +118,18 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// What an application says to itself is not for the stub.
+    /// Connections inside the pod are not meant for the stub.
     pub const LOOPBACK: Self = Self {
         network: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)),
         prefix: 8,
     };
-    /// The same over IPv6.
+    /// `::1/128`.
     pub const LOOPBACK6: Self = Self {
         network: IpAddr::V6(Ipv6Addr::LOCALHOST),
         prefix: 128,
     };
 
-    /// The range `network/prefix`, host bits cleared; `None` when the prefix is too long.
+    /// The range of `address` and a prefix length in bits; `None` if that is too long.
     pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
         let network = match address {
             IpAddr::V4(_) if prefix > 32 => return None,
@@ -167,7 +154,7 @@ impl Cidr {
         self.prefix
     }
 
-    /// The network's address in network order.
+    /// The network's address in network byte order.
     pub fn octets(&self) -> Vec<u8> {
         match self.network {
             IpAddr::V4(address) => address.octets().into(),
@@ -175,7 +162,7 @@ impl Cidr {
         }
     }
 
-    /// The netmask in network order.
+    /// The netmask in network byte order.
     pub fn mask_octets(&self) -> Vec<u8> {
         let ones = match self.network {
             IpAddr::V4(_) => Ipv4Addr::BROADCAST.into(),
@@ -184,7 +171,7 @@ impl Cidr {
         Self::new(ones, self.prefix).map_or_else(Vec::new, |mask| mask.octets())
     }
 
-    /// The range of an address and its netmask, both in network order.
+    /// The range of an address and its netmask, both in network byte order.
     pub fn from_octets(address: &[u8], mask: &[u8]) -> Option<Self> {
         let prefix = mask
             .iter()
@@ -199,7 +186,7 @@ impl Cidr {
         Self::new(address, prefix)
     }
 
-    /// Whether the range is one address.
+    /// Whether the range is a single address.
     pub const fn is_host(&self) -> bool {
         self.prefix
             == match self.network {
@@ -229,7 +216,9 @@ impl FromStr for Cidr {
             let host = if address.is_ipv4() { 32 } else { 128 };
             Self::new(address, prefix.unwrap_or(host))
         };
-        parse().ok_or_else(|| ParseError::Cidr { text: shown(text) })
+        parse().ok_or_else(|| ParseError::Cidr {
+            text: excerpt(text),
+        })
     }
 }
 
@@ -246,15 +235,15 @@ pub enum Family {
     Ipv6,
 }
 
-/// What happens to connections over IPv6.
+/// The treatment of IPv6 connections that `ports` and `inboundPorts` select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ipv6Mode {
-    /// They are left alone.
+    /// Not redirected.
     #[default]
     Bypass,
-    /// They are redirected as those over IPv4 are.
+    /// Redirected, as IPv4 connections are.
     Redirect,
-    /// Those that would have to be redirected are refused, so that nothing escapes.
+    /// Rejected with a TCP reset, so that none bypasses the stub.
     Reject,
 }
 
@@ -266,15 +255,17 @@ impl FromStr for Ipv6Mode {
             "bypass" => Ok(Self::Bypass),
             "redirect" => Ok(Self::Redirect),
             "reject" => Ok(Self::Reject),
-            _ => Err(ParseError::Ipv6Mode { text: shown(text) }),
+            _ => Err(ParseError::Ipv6Mode {
+                text: excerpt(text),
+            }),
         }
     }
 }
 
-/// By what means rules are written.
+/// How rules are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backend {
-    /// nftables where the kernel offers it in that namespace, else iptables.
+    /// nftables if the kernel supports it in the network namespace, otherwise iptables.
     #[default]
     Auto,
     Nftables,
@@ -289,7 +280,9 @@ impl FromStr for Backend {
             "auto" => Ok(Self::Auto),
             "nftables" => Ok(Self::Nftables),
             "iptables" => Ok(Self::Iptables),
-            _ => Err(ParseError::Backend { text: shown(text) }),
+            _ => Err(ParseError::Backend {
+                text: excerpt(text),
+            }),
         }
     }
 }
@@ -311,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn uids_exclude_the_kernels_no_user() {
+    fn uid_4294967295_is_invalid() {
         assert_eq!("0".parse::<Uid>().map(Uid::get), Ok(0));
         assert_eq!("4294967294".parse::<Uid>().map(Uid::get), Ok(u32::MAX - 1));
         for text in ["4294967295", "-1", "", "root", "+5"] {
@@ -320,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn cidrs_are_normalised_as_iptables_does() {
+    fn cidrs_are_normalised_as_by_iptables() {
         for (text, normal) in [
             ("127.0.0.0/8", "127.0.0.0/8"),
             ("127.0.0.1/8", "127.0.0.0/8"),

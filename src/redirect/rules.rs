@@ -1,25 +1,24 @@
-//! A redirect as a rule set: which chains, which rules, in which order. Plain values with
-//! nftables' own text as their readable form; writing them into a kernel is for others.
+//! A redirect as a rule set: which chains, which rules, in which order. The values print as
+//! nftables' own syntax. Pure; the backends program them into the kernel.
 
 use std::fmt;
 
+use super::policy::{Cidr, Family, Ipv6Mode, Port, Uid};
 use crate::names;
-use crate::redirect::policy::{Cidr, Family, Ipv6Mode, Port, Uid};
 
-/// What is to be redirected, and what is to be left alone.
+/// Which traffic of a pod is redirected to its stub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
-    /// Destination ports of the pod's connections that belong to the stub; never empty.
+    /// Destination ports of the pod's outgoing connections; never empty.
     pub ports: Vec<Port>,
-    /// Where the stub listens.
+    /// Port that the stub listens on.
     pub proxy_port: Port,
-    /// Who the stub is: its own connections are left alone.
+    /// User that the stub runs as; its own connections are not redirected.
     pub proxy_uid: Uid,
-    /// Destinations that are left alone.
+    /// Destinations that are not redirected.
     pub exclude_cidrs: Vec<Cidr>,
-    /// What happens to IPv6.
     pub ipv6: Ipv6Mode,
-    /// Ports whose connections from outside the pod belong to the stub as well.
+    /// Destination ports of connections from outside the pod.
     pub inbound_ports: Vec<Port>,
 }
 
@@ -39,16 +38,16 @@ impl Default for Redirect {
     }
 }
 
-/// Which packets a rule set sees.
+/// The address families that a table covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Both families in one table (nftables' `inet`).
     Inet,
-    /// One family only: iptables, and nftables before Linux 5.2.
+    /// One family: iptables, and nftables before Linux 5.2.
     Only(Family),
 }
 
-/// All rules of one table of ours.
+/// The rules of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleSet {
     pub scope: Scope,
@@ -62,20 +61,30 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// What a chain is for; says where it hooks into the kernel.
+/// The purpose of a chain, which determines its type, hook and priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Redirects what the pod's processes open.
+    /// Redirects connections that the pod opens.
     Output,
-    /// Redirects what arrives from outside.
+    /// Redirects connections from outside the pod.
     Prerouting,
-    /// Refuses what the pod's processes open over IPv6.
+    /// Rejects connections that the pod opens over IPv6.
     RejectOutput,
-    /// Refuses what arrives over IPv6.
+    /// Rejects connections from outside the pod over IPv6.
     RejectInput,
 }
 
-/// A rule: all matches must hold for the action to be taken.
+/// A netfilter hook of the IP families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    Postrouting,
+}
+
+/// A rule: its action applies to packets that meet all matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     pub matches: Vec<Match>,
@@ -86,31 +95,30 @@ pub struct Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Match {
     Family(Family),
-    /// Came over the loopback interface.
+    /// Received on the loopback interface.
     Loopback,
     Destination(Cidr),
-    /// The sending socket's owner.
+    /// Owner of the sending socket.
     Uid(Uid),
     TcpPort(Port),
-    /// The first packet of a TCP connection: replies of an existing one, which may have
-    /// the port as their destination too, are none.
+    /// The first packet of a TCP connection. Replies of an established connection can have
+    /// the same destination port and must not match.
     TcpSyn,
 }
 
-/// What a rule does.
+/// What a rule does with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Leave the packet alone.
+    /// Leave the chain without a change.
     Return,
-    /// Count it, and send it to this port of the pod.
+    /// Count the packet and redirect it to this port of the pod.
     Redirect(Port),
-    /// Count it, and answer with a TCP reset.
+    /// Count the packet and reply with a TCP reset.
     Reject,
 }
 
 impl RuleSet {
-    /// The rules of `redirect` for the packets of `scope`; `None` when there is nothing
-    /// to do for that family.
+    /// The rules of `redirect` for `scope`; `None` if it needs no rules there.
     pub fn new(redirect: &Redirect, scope: Scope) -> Option<Self> {
         let chains = match (scope, redirect.ipv6) {
             (Scope::Only(Family::Ipv6), Ipv6Mode::Bypass) => Vec::new(),
@@ -129,10 +137,10 @@ impl RuleSet {
 }
 
 fn redirect_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
-    // In the bypass and reject modes no packet over IPv6 may reach a redirecting rule.
+    // In the bypass and reject modes IPv6 packets must not reach a redirect rule.
     let guard = match redirect.ipv6 {
         Ipv6Mode::Redirect => None,
-        Ipv6Mode::Bypass | Ipv6Mode::Reject => leave(Family::Ipv6, scope),
+        Ipv6Mode::Bypass | Ipv6Mode::Reject => skip(Family::Ipv6, scope),
     };
     let excluded = match redirect.ipv6 {
         Ipv6Mode::Redirect => exclusions(redirect, scope),
@@ -169,8 +177,8 @@ fn redirect_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
 }
 
 fn reject_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
-    let guard = leave(Family::Ipv4, scope);
-    let refuse = |ports: &[Port]| -> Vec<Rule> {
+    let guard = skip(Family::Ipv4, scope);
+    let reject = |ports: &[Port]| -> Vec<Rule> {
         let rule = |port: &Port| Rule {
             matches: vec![Match::TcpPort(*port), Match::TcpSyn],
             action: Action::Reject,
@@ -184,7 +192,7 @@ fn reject_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
         matches: vec![Match::Uid(redirect.proxy_uid)],
         action: Action::Return,
     });
-    output.extend(refuse(&redirect.ports));
+    output.extend(reject(&redirect.ports));
     let mut chains = vec![Chain {
         role: Role::RejectOutput,
         rules: output,
@@ -195,7 +203,7 @@ fn reject_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
             matches: vec![Match::Loopback],
             action: Action::Return,
         });
-        inbound.extend(refuse(&redirect.inbound_ports));
+        inbound.extend(reject(&redirect.inbound_ports));
         chains.push(Chain {
             role: Role::RejectInput,
             rules: inbound,
@@ -204,18 +212,18 @@ fn reject_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
     chains
 }
 
-/// A rule that leaves a whole family alone, needed only where both are seen.
-fn leave(family: Family, scope: Scope) -> Option<Rule> {
+/// A rule that skips the chain for one family, needed only in a table that covers both.
+fn skip(family: Family, scope: Scope) -> Option<Rule> {
     (scope == Scope::Inet).then(|| Rule {
         matches: vec![Match::Family(family)],
         action: Action::Return,
     })
 }
 
-/// A rule for each excluded range of the scope's families; the IPv6 loopback address is
-/// always excluded, so that asking for IPv6 does not need another list.
+/// A rule for each excluded range of the scope's families. The IPv6 loopback address is
+/// always excluded, so that enabling IPv6 does not require a longer list.
 fn exclusions(redirect: &Redirect, scope: Scope) -> impl Iterator<Item = Rule> {
-    let loopback6 = Some(Cidr::LOOPBACK6).filter(|own| !redirect.exclude_cidrs.contains(own));
+    let loopback6 = Some(Cidr::LOOPBACK6).filter(|cidr| !redirect.exclude_cidrs.contains(cidr));
     redirect
         .exclude_cidrs
         .iter()
@@ -229,14 +237,6 @@ fn exclusions(redirect: &Redirect, scope: Scope) -> impl Iterator<Item = Rule> {
 }
 
 impl Role {
-    #[cfg(test)]
-    pub const ALL: [Self; 4] = [
-        Self::Output,
-        Self::Prerouting,
-        Self::RejectOutput,
-        Self::RejectInput,
-    ];
-
     /// The chain's name in nftables.
     pub const fn name(self) -> &'static str {
         match self {
@@ -247,26 +247,25 @@ impl Role {
         }
     }
 
-    /// nftables' chain type.
-    pub const fn kind(self) -> &'static str {
+    /// The nftables chain type; iptables has a table of the same name.
+    pub const fn chain_type(self) -> &'static str {
         match self {
             Self::Output | Self::Prerouting => "nat",
             Self::RejectOutput | Self::RejectInput => "filter",
         }
     }
 
-    /// The hook's name.
-    pub const fn hook(self) -> &'static str {
+    pub const fn hook(self) -> Hook {
         match self {
-            Self::Output | Self::RejectOutput => "output",
-            Self::Prerouting => "prerouting",
-            Self::RejectInput => "input",
+            Self::Output | Self::RejectOutput => Hook::Output,
+            Self::Prerouting => Hook::Prerouting,
+            Self::RejectInput => Hook::Input,
         }
     }
 
-    /// Translates before everybody else at that hook, so that the order does not depend on
-    /// who registered first: others translate destinations at -100. For a filter the
-    /// order does not matter, a refusal by any chain is final.
+    /// The priority at the hook. Other components translate destinations at -100; at equal
+    /// priorities the order would depend on which chain was registered first. For a filter
+    /// the order does not matter: a rejection by any chain is final.
     pub const fn priority(self) -> i32 {
         match self {
             Self::Output | Self::Prerouting => -101,
@@ -275,8 +274,35 @@ impl Role {
     }
 }
 
+impl Hook {
+    /// All hooks, in the order of their numbers.
+    const ALL: [Self; 5] = [
+        Self::Prerouting,
+        Self::Input,
+        Self::Forward,
+        Self::Output,
+        Self::Postrouting,
+    ];
+
+    /// The kernel's number (`enum nf_inet_hooks` in `linux/netfilter.h`).
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Prerouting => 0,
+            Self::Input => 1,
+            Self::Forward => 2,
+            Self::Output => 3,
+            Self::Postrouting => 4,
+        }
+    }
+
+    /// The hook with that number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|hook| hook.number() == number)
+    }
+}
+
 impl Scope {
-    /// nftables' name of the address family.
+    /// The name of the nftables address family.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Inet => "inet",
@@ -308,11 +334,23 @@ impl fmt::Display for RuleSet {
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let (kind, hook, priority) = (self.kind(), self.hook(), self.priority());
+        let (chain_type, hook, priority) = (self.chain_type(), self.hook(), self.priority());
         write!(
             f,
-            "type {kind} hook {hook} priority {priority}; policy accept;"
+            "type {chain_type} hook {hook} priority {priority}; policy accept;"
         )
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prerouting => "prerouting",
+            Self::Input => "input",
+            Self::Forward => "forward",
+            Self::Output => "output",
+            Self::Postrouting => "postrouting",
+        })
     }
 }
 

@@ -1,7 +1,9 @@
-//! Checks of what must hold for any input, for unit tests and for the fuzz targets. Not part
-//! of the executable.
+//! Checks that must hold for any input, shared by unit tests and the fuzz targets in fuzz/.
+//! Not part of the executable.
 
 pub mod fuzzing;
+mod members;
+mod plugin;
 #[cfg(test)]
 pub mod properties;
 #[cfg(test)]

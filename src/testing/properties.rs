@@ -1,6 +1,6 @@
-//! The checks of `fuzzing` over made-up input that comes close to what is valid: any JSON,
-//! configurations with strange parts, results of every version, pods, kubeconfigs. The
-//! same cases each time; new ones are for fuzzing.
+//! The checks of `fuzzing` for generated inputs that are nearly valid: JSON, configurations,
+//! results of every version, environments, kubeconfigs and pods, also with a few bytes
+//! changed. The cases are the same in every run; fuzzing looks for new ones.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,10 +11,10 @@ use super::fuzzing;
 use crate::names;
 
 proptest! {
-    #![proptest_config(always_the_same())]
+    #![proptest_config(fixed_seed_config())]
 
     #[test]
-    fn any_bytes_are_answered(bytes in vec(any::<u8>(), 0..512)) {
+    fn arbitrary_bytes_pass_all_checks(bytes in vec(any::<u8>(), 0..512)) {
         fuzzing::configuration(&bytes);
         fuzzing::environment(&bytes);
         fuzzing::kubeconfig(&bytes);
@@ -23,44 +23,44 @@ proptest! {
     }
 
     #[test]
-    fn any_json_is_answered(json in json()) {
+    fn arbitrary_json_passes_all_checks(json in json()) {
         fuzzing::configuration(json.as_bytes());
         fuzzing::kubeconfig(json.as_bytes());
         fuzzing::pod(json.as_bytes());
     }
 
     #[test]
-    fn a_configuration_with_strange_parts_is_answered(text in configuration(), damage in damage()) {
+    fn nearly_valid_configuration_is_answered(text in configuration(), mutation in mutation()) {
         fuzzing::configuration(text.as_bytes());
-        fuzzing::configuration(&damage.done_to(&text));
+        fuzzing::configuration(&mutation.apply(&text));
     }
 
     #[test]
-    fn any_environment_is_answered(lines in environment(), damage in damage()) {
+    fn nearly_valid_environment_is_answered(lines in environment(), mutation in mutation()) {
         fuzzing::environment(lines.as_bytes());
-        fuzzing::environment(&damage.done_to(&lines));
+        fuzzing::environment(&mutation.apply(&lines));
     }
 
     #[test]
-    fn any_valid_result_is_handed_on(text in with_result()) {
-        fuzzing::result(text.as_bytes());
+    fn valid_result_is_relayed(text in configuration_with_result()) {
+        fuzzing::valid_result(text.as_bytes());
     }
 
     #[test]
-    fn any_kubeconfig_is_read_or_refused(text in kubeconfig(), damage in damage()) {
+    fn nearly_valid_kubeconfig_is_parsed_or_rejected(text in kubeconfig(), mutation in mutation()) {
         fuzzing::kubeconfig(text.as_bytes());
-        fuzzing::kubeconfig(&damage.done_to(&text));
+        fuzzing::kubeconfig(&mutation.apply(&text));
     }
 
     #[test]
-    fn any_pod_is_read_or_refused(text in pod(), damage in damage()) {
+    fn nearly_valid_pod_is_parsed_or_rejected(text in pod(), mutation in mutation()) {
         fuzzing::pod(text.as_bytes());
-        fuzzing::pod(&damage.done_to(&text));
+        fuzzing::pod(&mutation.apply(&text));
     }
 }
 
-/// The same cases at every run, so that a green one means something; `PROPTEST_CASES` for more.
-pub fn always_the_same() -> ProptestConfig {
+/// Generates the same cases in every run; `PROPTEST_CASES` sets their number.
+pub(crate) fn fixed_seed_config() -> ProptestConfig {
     ProptestConfig {
         failure_persistence: None,
         rng_seed: RngSeed::Fixed(554),
@@ -68,16 +68,16 @@ pub fn always_the_same() -> ProptestConfig {
     }
 }
 
-/// One change somewhere.
+/// Replaces up to three bytes by up to three others.
 #[derive(Debug, Clone)]
-struct Damage {
+struct Mutation {
     place: Index,
     removed: usize,
     inserted: Vec<u8>,
 }
 
-impl Damage {
-    fn done_to(&self, text: &str) -> Vec<u8> {
+impl Mutation {
+    fn apply(&self, text: &str) -> Vec<u8> {
         let mut bytes = text.as_bytes().to_vec();
         let place = self.place.index(bytes.len() + 1);
         let end = bytes.len().min(place + self.removed);
@@ -86,16 +86,16 @@ impl Damage {
     }
 }
 
-fn damage() -> impl Strategy<Value = Damage> {
+fn mutation() -> impl Strategy<Value = Mutation> {
     let parts = (any::<Index>(), 0_usize..4, vec(any::<u8>(), 0..4));
-    parts.prop_map(|(place, removed, inserted)| Damage {
+    parts.prop_map(|(place, removed, inserted)| Mutation {
         place,
         removed,
         inserted,
     })
 }
 
-/// Any JSON value, as somebody could spell it.
+/// Any JSON value, in unusual spellings too.
 fn json() -> impl Strategy<Value = String> {
     let scalar = prop_oneof![
         select(vec![
@@ -151,8 +151,7 @@ fn space() -> impl Strategy<Value = &'static str> {
     select(vec!["", "", " ", "\n\t\r "])
 }
 
-/// A JSON object whose members are each there with one of its values, or anything, or
-/// not at all.
+/// A JSON object: each member has one of its values, rarely any other value, or is missing.
 fn object(members: Vec<(&'static str, Vec<&'static str>)>) -> impl Strategy<Value = String> {
     let member = |(key, values): (&'static str, Vec<&'static str>)| {
         let usual = select(values).prop_map(|value| Some(value.to_owned()));
@@ -217,9 +216,9 @@ fn configuration() -> impl Strategy<Value = String> {
     })
 }
 
-/// A configuration that has to succeed, with a result of its own version's family.
-fn with_result() -> impl Strategy<Value = String> {
-    let families = [&VERSIONS[..2], &VERSIONS[2..5], &VERSIONS[5..]];
+/// A valid configuration with a prevResult in the result format of its CNI version.
+fn configuration_with_result() -> impl Strategy<Value = String> {
+    let formats = [&VERSIONS[..2], &VERSIONS[2..5], &VERSIONS[5..]];
     let version = || any::<Index>();
     let known = [
         vec![
@@ -252,18 +251,18 @@ fn with_result() -> impl Strategy<Value = String> {
         unknown,
         space(),
     );
-    parts.prop_map(move |(family, wanted, found, labelled, unknown, space)| {
-        let (versions, known) = (families[family], &known[family]);
+    parts.prop_map(move |(format, version, given, has_version, unknown, space)| {
+        let (versions, known) = (formats[format], &known[format]);
         let mut members: Vec<String> = known.iter().map(|it| (*it).to_owned()).collect();
         let spelled = |(key, value, space)| format!("{space}\"{key}\"{space}:{value}{space}");
         members.extend(unknown.into_iter().map(spelled));
-        if labelled {
-            let label = format!("\"cniVersion\":{space}{}", found.get(versions));
-            members.insert(found.index(members.len()), label);
+        if has_version {
+            let member = format!("\"cniVersion\":{space}{}", given.get(versions));
+            members.insert(given.index(members.len()), member);
         }
         format!(
             r#"{{"cniVersion":{},"name":"n","kubernetes":{{"kubeConfig":"/nowhere/k"}},"prevResult":{space}{{{}}}}}"#,
-            wanted.get(versions),
+            version.get(versions),
             members.join(",")
         )
     })
@@ -292,8 +291,8 @@ fn environment() -> impl Strategy<Value = String> {
         vec(pair, 0..6).prop_map(|pairs| pairs.join(";")),
         one_of(&["", "1", "TRUE"]),
     );
-    lines.prop_map(|(command, id, interface, path, netns, args, own)| {
-        [command, id, interface, path, netns, args, own].join("\n")
+    lines.prop_map(|(command, id, interface, path, netns, args, override_)| {
+        [command, id, interface, path, netns, args, override_].join("\n")
     })
 }
 

@@ -1,8 +1,8 @@
-//! Any rule set is the same after it went through a real kernel: written by our own
-//! messages or loaded from its text by other people's tools, it is listed as what it was,
-//! by us and by them.
+//! Property tests with a real kernel: a rule set is listed unchanged by msm-cni and by
+//! `nft` or `iptables-save`, whether msm-cni programmed it or `nft` or `iptables-restore`
+//! loaded its text.
 //!
-//! Always the same cases, unless `PROPTEST_CASES` or `PROPTEST_RNG_SEED` say otherwise.
+//! The cases are always the same unless `PROPTEST_CASES` or `PROPTEST_RNG_SEED` is set.
 
 use std::collections::HashSet;
 use std::env;
@@ -21,46 +21,57 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
 use crate::names::TABLE;
 use crate::redirect::Change;
+use crate::redirect::id::{Id, Variant};
 use crate::redirect::iptables;
-use crate::redirect::iptables::Variant;
 use crate::redirect::iptables::script;
 use crate::redirect::nft;
-use crate::redirect::policy::{Cidr, Family, Ipv6Mode, LONGEST_LIST, Port, Uid};
-use crate::redirect::rules::{Redirect, RuleSet, Scope};
+use crate::redirect::nft::compile::decompile;
+use crate::redirect::nft::list;
+use crate::redirect::nft::netlink::Socket;
+use crate::redirect::parameters::LIST_LIMIT;
+use crate::redirect::policy::{Cidr, Family, Ipv6Mode, Port, Uid};
+use crate::redirect::rules::{Chain, Redirect, Role, RuleSet, Scope};
 
 const CASES: u32 = 24;
 const SEED: u64 = 554;
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+const ROLES: [Role; 4] = [
+    Role::Output,
+    Role::Prerouting,
+    Role::RejectOutput,
+    Role::RejectInput,
+];
 
 #[test]
-fn nftables_lists_what_was_written_and_what_its_text_says() {
+fn nftables_lists_rules_unchanged() {
     if can_run(&["nft"]) {
-        for_any_redirect(nftables_holds);
+        for_any_redirect(survives_nftables);
     }
 }
 
 #[test]
-fn iptables_nft_lists_what_was_written_and_what_its_text_says() {
+fn iptables_nft_lists_rules_unchanged() {
     if can_run(&["iptables-nft-restore", "ip6tables-nft-restore"]) {
-        for_any_redirect(|redirect| iptables_holds(redirect, Variant::Nft));
+        for_any_redirect(|redirect| survives_iptables(redirect, Variant::Nft));
     }
 }
 
 #[test]
-fn iptables_legacy_lists_what_was_written_and_what_its_text_says() {
+fn iptables_legacy_lists_rules_unchanged() {
     if can_run(&["iptables-legacy-restore", "ip6tables-legacy-restore"]) {
-        for_any_redirect(|redirect| iptables_holds(redirect, Variant::Legacy));
+        for_any_redirect(|redirect| survives_iptables(redirect, Variant::Legacy));
     }
 }
 
 #[test]
-fn the_longest_lists_fit_every_backend() {
+fn longest_lists_fit_every_backend() {
     let tools = ["nft", "iptables-nft-restore", "iptables-legacy-restore"];
     if !can_run(&tools) {
         return;
     }
     for ipv6 in [Ipv6Mode::Bypass, Ipv6Mode::Redirect, Ipv6Mode::Reject] {
-        for family in [Family::Ipv4, Family::Ipv6] {
-            nftables_holds(&longest(ipv6, family)).unwrap();
+        for family in FAMILIES {
+            survives_nftables(&longest(ipv6, family)).unwrap();
         }
     }
     for (ipv6, family) in [
@@ -68,12 +79,12 @@ fn the_longest_lists_fit_every_backend() {
         (Ipv6Mode::Reject, Family::Ipv6),
     ] {
         for variant in [Variant::Nft, Variant::Legacy] {
-            iptables_holds(&longest(ipv6, family), variant).unwrap();
+            survives_iptables(&longest(ipv6, family), variant).unwrap();
         }
     }
 }
 
-fn nftables_holds(redirect: &Redirect) -> Result<(), TestCaseError> {
+fn survives_nftables(redirect: &Redirect) -> Result<(), TestCaseError> {
     let set = RuleSet::new(redirect, Scope::Inet).unwrap();
     let text = set.to_string();
     let list = [
@@ -84,78 +95,94 @@ fn nftables_holds(redirect: &Redirect) -> Result<(), TestCaseError> {
         "inet",
         TABLE,
     ];
-    in_fresh_namespace(|| {
-        same(&nft::apply(redirect)?.0, &Change::Created)?;
-        let (found, _) = nft::found()?;
-        same(&found, &nft::wanted(redirect, &found))?;
-        same(&nft::read(Scope::Inet).unwrap(), &set)?;
-        same_lines(&normal(&run("nft", &list, "")), &normal(&text))?;
-        same(&nft::apply(redirect)?.0, &Change::None)
+    in_new_namespace(|| {
+        same(&nft::apply(redirect)?.change, &Change::Created)?;
+        nftables_reads_as_expected(redirect)?;
+        same(&read(Scope::Inet).unwrap(), &set)?;
+        same_lines(&normalize(&run("nft", &list, "")), &normalize(&text))?;
+        same(&nft::apply(redirect)?.change, &Change::None)
     })?;
-    in_fresh_namespace(|| {
+    in_new_namespace(|| {
         run("nft", &["-f", "-"], &text);
-        same(&nft::read(Scope::Inet).unwrap(), &set)?;
-        same(&nft::apply(redirect)?.0, &Change::None)
+        same(&read(Scope::Inet).unwrap(), &set)?;
+        same(&nft::apply(redirect)?.change, &Change::None)
     })?;
-    in_fresh_namespace(|| {
-        let scopes = [Family::Ipv4, Family::Ipv6].map(Scope::Only);
-        for set in scopes
-            .iter()
-            .filter_map(|scope| RuleSet::new(redirect, *scope))
-        {
+    in_new_namespace(|| {
+        let sets = FAMILIES.map(|family| RuleSet::new(redirect, Scope::Only(family)));
+        for set in sets.into_iter().flatten() {
             run("nft", &["-f", "-"], &set.to_string());
-            same(&nft::read(set.scope).unwrap(), &set)?;
+            same(&read(set.scope).unwrap(), &set)?;
         }
-        let (found, _) = nft::found()?;
-        same(&found, &nft::wanted(redirect, &found))
+        nftables_reads_as_expected(redirect)
     })
 }
 
-fn iptables_holds(redirect: &Redirect, variant: Variant) -> Result<(), TestCaseError> {
-    let [tool4, tool6] = variant.tools();
-    let families = [(tool4, Family::Ipv4), (tool6, Family::Ipv6)];
-    let scripts = families.map(|(tool, family)| {
-        let set = RuleSet::new(redirect, Scope::Only(family));
-        (
-            tool,
-            set.map_or_else(String::new, |set| script::create(&set)),
-        )
+fn nftables_reads_as_expected(redirect: &Redirect) -> Result<(), TestCaseError> {
+    let actual = nft::read()?.listing;
+    same(&actual, &nft::expected(redirect, &actual))
+}
+
+/// The table of msm-cni in the kernel; `None` if it has an unknown chain or rule.
+fn read(scope: Scope) -> Option<RuleSet> {
+    let socket = Socket::open().ok()?;
+    let rules = list::rules(&socket, scope).ok()?;
+    let chains = list::chains(&socket, scope).ok()?;
+    let chains = chains.iter().map(|listed| {
+        let id = |role: &Role| Id::Chain {
+            scope,
+            chain: role.name().to_owned(),
+        };
+        let role = ROLES.into_iter().find(|role| id(role) == listed.id)?;
+        let rules = rules.iter().filter(|rule| rule.chain == role.name());
+        let rules = rules.map(|rule| decompile(&rule.expressions, scope));
+        let rules = rules.collect::<Option<_>>()?;
+        (role.to_string() == listed.heading).then_some(Chain { role, rules })
     });
-    let holds = || {
-        let (found, holder) = iptables::found(&nft::tables()?)?;
-        same(&holder, &Some(variant))?;
-        let wanted = iptables::wanted(redirect, holder)?;
-        same(&wanted.first_difference(&found), &None)?;
-        for (tool, script) in &scripts {
-            let saved = normal(&run(&format!("{tool}-save"), &[], ""));
+    let chains = chains.collect::<Option<_>>()?;
+    Some(RuleSet { scope, chains })
+}
+
+fn survives_iptables(redirect: &Redirect, variant: Variant) -> Result<(), TestCaseError> {
+    let scripts = FAMILIES.map(|family| {
+        let set = RuleSet::new(redirect, Scope::Only(family));
+        let script = set.map_or_else(String::new, |set| script::create(&set));
+        (variant.command(family), script)
+    });
+    let reads_as_expected = || {
+        let actual = iptables::read(&nft::tables()?)?;
+        same(&actual.holder, &Some(variant))?;
+        let expected = iptables::expected(redirect, actual.holder)?;
+        same(&expected.diff(&actual.listing), &None)?;
+        for (command, script) in &scripts {
+            let saved = normalize(&run(&format!("{command}-save"), &[], ""));
             let saved: HashSet<_> = saved.lines().collect();
-            let script = normal(script);
+            let script = normalize(script);
             let mut rules = script.lines().filter(|line| line.starts_with("-A"));
             let missing = rules.find(|line| !saved.contains(line));
             same(&missing, &None)?;
         }
         Ok::<_, TestCaseError>(())
     };
-    in_fresh_namespace(|| {
+    in_new_namespace(|| {
         if variant == Variant::Legacy {
             run("iptables-legacy", &["-t", "nat", "-S"], "");
         }
         same(&iptables::apply(redirect)?, &Change::Created)?;
-        holds()?;
+        reads_as_expected()?;
         same(&iptables::apply(redirect)?, &Change::None)
     })?;
-    in_fresh_namespace(|| {
-        for (tool, script) in scripts.iter().filter(|(_, script)| !script.is_empty()) {
-            run(&format!("{tool}-restore"), &["--noflush"], script);
+    in_new_namespace(|| {
+        for (command, script) in scripts.iter().filter(|(_, script)| !script.is_empty()) {
+            run(&format!("{command}-restore"), &["--noflush"], script);
         }
-        holds()?;
+        reads_as_expected()?;
         same(&iptables::apply(redirect)?, &Change::None)
     })
 }
 
-/// Every list as long as it may be, with ranges of one family, and of the longest text.
+/// All lists have their maximum length, with the longest ranges of one family.
 fn longest(ipv6: Ipv6Mode, family: Family) -> Redirect {
-    let ports = |first: u16| (first..).take(LONGEST_LIST).filter_map(Port::new).collect();
+    let ports = |first: u16| (first..).take(LIST_LIMIT).filter_map(Port::new).collect();
     let address = |number: u128| match family {
         Family::Ipv4 => IpAddr::from(
             (0xc0a8_0001 + number * 512)
@@ -174,13 +201,13 @@ fn longest(ipv6: Ipv6Mode, family: Family) -> Redirect {
         ports: ports(60_000),
         proxy_port: Port::new(65_535).unwrap(),
         proxy_uid: Uid::new(highest_uid()).unwrap(),
-        exclude_cidrs: (0..LONGEST_LIST).filter_map(range).collect(),
+        exclude_cidrs: (0..LIST_LIMIT).filter_map(range).collect(),
         ipv6,
         inbound_ports: ports(61_000),
     }
 }
 
-/// The kernel's owner match knows only users that the namespace's own users can be.
+/// The kernel's owner match accepts only users that exist in the user namespace.
 fn highest_uid() -> u32 {
     match fs::read_to_string("/proc/self/uid_map") {
         Ok(map) if !map.contains(&u32::MAX.to_string()) => 65_535,
@@ -188,7 +215,7 @@ fn highest_uid() -> u32 {
     }
 }
 
-fn for_any_redirect(holds: impl Fn(&Redirect) -> Result<(), TestCaseError>) {
+fn for_any_redirect(property: impl Fn(&Redirect) -> Result<(), TestCaseError>) {
     let mut config = Config {
         failure_persistence: None,
         max_shrink_iters: 100,
@@ -200,17 +227,17 @@ fn for_any_redirect(holds: impl Fn(&Redirect) -> Result<(), TestCaseError>) {
     if config.rng_seed == RngSeed::Random {
         config.rng_seed = RngSeed::Fixed(SEED);
     }
-    let again = format!(
-        "again: PROPTEST_RNG_SEED={} PROPTEST_CASES={}",
+    let repeat = format!(
+        "repeat with PROPTEST_RNG_SEED={} PROPTEST_CASES={}",
         config.rng_seed, config.cases
     );
     let outcome = TestRunner::new(config).run(&redirects().prop_map(Short), |Short(redirect)| {
-        holds(&redirect)
+        property(&redirect)
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}\n{again}"));
+    outcome.unwrap_or_else(|failure| panic!("{failure}\n{repeat}"));
 }
 
-/// A redirect in one line, however it is asked to print.
+/// Prints a redirect in one line, also for `{:#?}`.
 struct Short(Redirect);
 
 impl Debug for Short {
@@ -228,12 +255,12 @@ fn redirects() -> impl Strategy<Value = Redirect> {
         Just(Ipv6Mode::Reject)
     ];
     (
-        vec(port.clone(), 1..=LONGEST_LIST),
+        vec(port.clone(), 1..=LIST_LIMIT),
         port.clone(),
         uid,
-        vec(cidrs(), 0..=LONGEST_LIST),
+        vec(cidrs(), 0..=LIST_LIMIT),
         mode,
-        vec(port, 0..=LONGEST_LIST),
+        vec(port, 0..=LIST_LIMIT),
     )
         .prop_map(
             |(ports, proxy_port, proxy_uid, exclude_cidrs, ipv6, inbound_ports)| Redirect {
@@ -247,7 +274,7 @@ fn redirects() -> impl Strategy<Value = Redirect> {
         )
 }
 
-/// Every prefix of every kind of address, those that are written in two ways included.
+/// Every prefix length, and every kind of address, including those with two spellings.
 fn cidrs() -> impl Strategy<Value = Cidr> {
     let ipv4 = any::<u32>().prop_map(|bits| IpAddr::from(bits.to_be_bytes()));
     let ipv6 = prop_oneof![
@@ -265,9 +292,9 @@ fn cidrs() -> impl Strategy<Value = Cidr> {
     ]
 }
 
-/// The text in our spelling: some print `::192.0.2.1` for `::c000:201`, and newer nft
-/// another form of what flags are compared with, which older ones cannot read.
-fn normal(text: &str) -> String {
+/// Rewrites addresses and TCP flags as msm-cni prints them: some tools print `::192.0.2.1`
+/// for `::c000:201`, and newer versions of nft print flags in a form that older ones reject.
+fn normalize(text: &str) -> String {
     let word = |word: &str| match (word.parse::<Cidr>(), word.contains('/')) {
         (Ok(cidr), true) => cidr.to_string(),
         (Ok(cidr), false) => cidr.network().to_string(),
@@ -279,34 +306,34 @@ fn normal(text: &str) -> String {
     text.replace("tcp flags syn / fin,syn,rst,ack", flags)
 }
 
-fn same_lines(found: &str, wanted: &str) -> Result<(), TestCaseError> {
-    let mut pairs = found.lines().zip(wanted.lines());
-    if let Some((found, wanted)) = pairs.find(|(found, wanted)| found != wanted) {
-        same(&found, &wanted)?;
+fn same_lines(actual: &str, expected: &str) -> Result<(), TestCaseError> {
+    let mut pairs = actual.lines().zip(expected.lines());
+    if let Some((actual, expected)) = pairs.find(|(actual, expected)| actual != expected) {
+        same(&actual, &expected)?;
     }
-    same(&found.lines().count(), &wanted.lines().count())
+    same(&actual.lines().count(), &expected.lines().count())
 }
 
-fn same<T: PartialEq + Debug>(found: &T, wanted: &T) -> Result<(), TestCaseError> {
-    if found == wanted {
+fn same<T: PartialEq + Debug>(actual: &T, expected: &T) -> Result<(), TestCaseError> {
+    if actual == expected {
         Ok(())
     } else {
         Err(TestCaseError::fail(format!(
-            "found {found:?}\nwanted {wanted:?}"
+            "actual {actual:?}\nexpected {expected:?}"
         )))
     }
 }
 
-/// Runs `work` in a network namespace that ends with it.
-fn in_fresh_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+/// Runs `work` in a new network namespace, on a new thread.
+fn in_new_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let inside = || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+        unshare(CloneFlags::CLONE_NEWNET).expect("create a network namespace");
         work()
     };
-    thread::scope(|scope| scope.spawn(inside).join().expect("the namespace's thread"))
+    thread::scope(|scope| scope.spawn(inside).join().expect("join the thread"))
 }
 
-/// Runs a tool in the calling thread's namespace; what it prints.
+/// Runs a tool in the calling thread's network namespace and returns its output.
 fn run(tool: &str, args: &[&str], input: &str) -> String {
     let mut child = Command::new(find(tool).unwrap_or_else(|| panic!("{tool} is not installed")))
         .args(args)
@@ -337,14 +364,14 @@ fn find(tool: &str) -> Option<PathBuf> {
     paths.into_iter().find(|path| path.exists())
 }
 
-/// Whether this machine has what it takes. Elsewhere the black-box tests say what is
-/// missing; where `CI` is set, nothing may be.
+/// Whether this machine allows network namespaces and has the tools. Fails if it has not and
+/// `CI` is set; otherwise the black-box tests report what is missing.
 fn can_run(tools: &[&str]) -> bool {
     let can = thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok()).join();
     let can = can.is_ok_and(|can| can) && tools.iter().all(|tool| find(tool).is_some());
     assert!(
         can || env::var_os("CI").is_none(),
-        "no namespaces, or one of {tools:?} is missing"
+        "network namespaces or one of {tools:?} are missing"
     );
     can
 }

@@ -1,17 +1,18 @@
-//! `scripts/bench`: measures the executable that ships and prints one table. It judges by
-//! DESIGN.md's targets, but fails only when it cannot measure: a benchmark is not a test.
+//! `scripts/bench`: measures the shipped executable and prints one table. It shows whether the
+//! project's limits are met, but fails only if it cannot measure: a benchmark is not a test.
 #![expect(
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a benchmark prints, and ends at the first thing that does not work"
+    reason = "a benchmark prints, and stops at the first error"
 )]
 
 mod arguments;
+mod cases;
+mod cluster;
 mod cold;
-mod contenders;
 mod counts;
 mod growth;
 mod installer;
@@ -19,10 +20,9 @@ mod launch;
 mod parallel;
 mod sandbox;
 mod server;
-mod site;
 mod statistics;
-mod subjects;
 mod table;
+mod targets;
 mod timing;
 mod tools;
 
@@ -35,13 +35,13 @@ use clap::Parser as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use arguments::{Arguments, Part};
-use contenders::{Contender, OURS};
-use launch::{Answer, Launch, run};
-use site::{Call, Site};
+use cluster::{Call, Cluster};
+use launch::{Expected, Launch, run};
+use targets::{OURS, Target};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // What is reused from the tests panics with a sentence.
+    // Helpers shared with the tests panic.
     let measured = catch_unwind(AssertUnwindSafe(|| measure(&arguments)));
     match measured {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Err(_) => {
-            eprintln!("bench: it cannot go on, for the reason above");
+            eprintln!("bench: stopped by the panic above");
             ExitCode::FAILURE
         }
     }
@@ -60,7 +60,7 @@ fn measure(arguments: &Arguments) -> Result<(), String> {
     if let Some(refusal) = msm_testkit::netns::refusal() {
         return Err(refusal);
     }
-    // Hundreds of namespaces and of processes' pipes are open at the same time.
+    // Hundreds of namespaces and pipes are open at the same time.
     let most = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| {
         setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
         Ok(most)
@@ -69,70 +69,70 @@ fn measure(arguments: &Arguments) -> Result<(), String> {
         Ok(2_000..) => {}
         Ok(most) => {
             return Err(format!(
-                "2000 files have to be open at the same time, {most} may be: raise `ulimit -H -n`"
+                "the limit of open files is {most}, 2000 are needed: raise `ulimit -H -n`"
             ));
         }
-        Err(error) => return Err(format!("raise the limit of open files: {error}")),
+        Err(error) => return Err(format!("raising the limit of open files: {error}")),
     }
     let (start, load) = (Instant::now(), first_line("/proc/loadavg"));
-    let site = Site::new()?;
-    let contenders = contenders(arguments, &site)?;
+    let cluster = Cluster::new()?;
+    let targets = targets(arguments, &cluster)?;
 
     if arguments.wants(Part::Times) {
         let rounds = arguments.times(arguments.rounds.into());
         table::heading(&format!("times, {rounds} rounds, interleaved"));
-        let subjects = subjects::all(&site, &contenders)?;
-        let all = timing::measure(&site, &contenders[0], &subjects, rounds)?;
-        timing::print(&subjects, &all);
+        let cases = cases::all(&cluster, &targets)?;
+        let all = timing::measure(&cluster, &targets[0], &cases, rounds)?;
+        timing::print(&cases, &all);
     }
     if arguments.wants(Part::Counts) {
-        counts::report(&site, &contenders)?;
+        counts::report(&cluster, &targets)?;
     }
     if arguments.wants(Part::Parallel) {
-        parallel::report(&site, &contenders, arguments.times(10))?;
+        parallel::report(&cluster, &targets, arguments.times(10))?;
     }
     if arguments.wants(Part::Cold) {
-        cold::report(&site, &contenders, arguments.times(20))?;
+        cold::report(&cluster, &targets, arguments.times(20))?;
     }
     if arguments.wants(Part::Growth) {
-        growth::report(&site, &contenders, arguments.times(20))?;
+        growth::report(&cluster, &targets, arguments.times(20))?;
     }
     if arguments.wants(Part::Installer) {
         let idle = Duration::from_secs(if arguments.quick { 5 } else { 60 });
-        installer::report(&contenders, arguments.times(10).max(4), idle)?;
+        installer::report(&targets, arguments.times(10).max(4), idle)?;
     }
-    footer(&contenders, &load, start.elapsed());
+    footer(&targets, &load, start.elapsed());
     Ok(())
 }
 
-/// Ours first, then those who can be run at all.
-fn contenders(arguments: &Arguments, site: &Site) -> Result<Vec<Contender>, String> {
-    let cannot = |error: std::io::Error| format!("read an executable: {error}");
-    let ours = Contender::build(OURS, &msm_testkit::executable()).map_err(cannot)?;
-    let mut contenders = vec![ours];
+/// The shipped executable first. Others that cannot be run are left out.
+fn targets(arguments: &Arguments, cluster: &Cluster) -> Result<Vec<Target>, String> {
+    let cannot = |error: std::io::Error| format!("reading an executable: {error}");
+    let ours = Target::build(OURS, &msm_testkit::executable()).map_err(cannot)?;
+    let mut targets = vec![ours];
     for named in &arguments.against {
-        contenders.push(Contender::build(&named.label, &named.path).map_err(cannot)?);
+        targets.push(Target::build(&named.label, &named.path).map_err(cannot)?);
     }
     for named in &arguments.peer {
-        contenders.push(Contender::peer(named).map_err(cannot)?);
+        targets.push(Target::peer(named).map_err(cannot)?);
     }
-    let mut able = Vec::new();
-    for who in contenders {
+    let mut working = Vec::new();
+    for target in targets {
         let version = Call {
             verb: "VERSION",
             ..Call::ADD
         };
         let launch = Launch {
-            answer: Answer::Anything,
-            ..site.call(&who, version, None)
+            expected: Expected::Anything,
+            ..cluster.call(&target, version, None)
         };
-        match run(&mut [launch], &site.log) {
-            Ok(_) => able.push(who),
-            Err(error) if who.label == OURS => return Err(error),
-            Err(error) => println!("{} does not run and is left out: {error}", who.label),
+        match run(&mut [launch], &cluster.log) {
+            Ok(_) => working.push(target),
+            Err(error) if target.label == OURS => return Err(error),
+            Err(error) => println!("{} cannot be run and is left out: {error}", target.label),
         }
     }
-    Ok(able)
+    Ok(working)
 }
 
 fn first_line(path: &str) -> String {
@@ -140,20 +140,24 @@ fn first_line(path: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-fn footer(contenders: &[Contender], load: &str, took: Duration) {
+fn footer(targets: &[Target], load: &str, took: Duration) {
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processors
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(0, Into::into);
-    println!("\n== where and how");
+    println!("\n== environment");
     println!("processor     {}", model.map_or("unknown", |it| it.1));
     println!("cores         {cores}");
     println!("kernel        {}", first_line("/proc/sys/kernel/osrelease"));
     println!("load at start {load}");
-    for who in contenders {
-        let kind = who.libc().map_or("peer".to_owned(), |it| it.to_string());
-        println!("{:<13} {} ({kind})", who.label, who.executable.display());
+    for target in targets {
+        let kind = target.libc().map_or("peer".to_owned(), |it| it.to_string());
+        println!(
+            "{:<13} {} ({kind})",
+            target.label,
+            target.executable.display()
+        );
     }
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     println!("command line  scripts/bench {}", arguments.join(" "));

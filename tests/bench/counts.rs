@@ -1,45 +1,46 @@
-//! What does not depend on the machine's mood: system calls and processes by strace, page
-//! faults and peak memory by the launcher, bytes at the API server's socket, sizes of files.
+//! Figures that do not depend on the machine's load: system calls and processes by strace, page
+//! faults and peak memory by the launcher, bytes at the API server's socket, file sizes.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use msm_testkit::api_server::KeyKind;
+use msm_testkit::certificates::KeyKind;
 use msm_testkit::find_tool;
 use msm_testkit::libc::Libc;
 use msm_testkit::netns::Namespace;
+use serde_json::Value;
 
-use crate::contenders::Contender;
+use crate::cases::{FLOOR, STATIC_TRUE};
+use crate::cluster::{Call, Cluster, POD, PodKind};
 use crate::launch::{Launch, run};
-use crate::sandbox::{Sandbox, give_up};
+use crate::sandbox::{Sandbox, remove};
 use crate::server::Traffic;
-use crate::site::{Call, POD, PodKind, Site};
-use crate::subjects::{FLOOR, STATIC_TRUE};
 use crate::table::{Row, heading, verdict};
+use crate::targets::Target;
 
-/// DESIGN.md's target for an ADD, in kB.
+/// Limit of an ADD's peak memory, in kB.
 const PEAK: u64 = 3_000;
 /// How often memory and page faults are read.
 const READINGS: usize = 9;
 
-/// Prints the part.
-pub fn report(site: &Site, contenders: &[Contender]) -> Result<(), String> {
-    sizes(contenders);
+/// Prints this part of the table.
+pub fn report(cluster: &Cluster, targets: &[Target]) -> Result<(), String> {
+    sizes(targets);
     heading("counts (page faults and memory: median of 9)");
     let floor =
-        |command: Command, _: Option<&Namespace>| Launch::new(under(command, &site.static_true));
-    counts(site, STATIC_TRUE, FLOOR, Sandbox::None, &floor)?;
-    for who in contenders {
+        |command: Command, _: Option<&Namespace>| Launch::new(under(command, &cluster.static_true));
+    counts(cluster, STATIC_TRUE, FLOOR, Sandbox::None, &floor)?;
+    for target in targets {
         let row = |what: &str, sandbox, call: Call| {
             let launch = |command: Command, netns: Option<&Namespace>| {
-                site.call_by(under(command, &who.path("msm-cni")), call, netns)
+                cluster.call_by(under(command, &target.path("msm-cni")), call, netns)
             };
-            let counted = counts(site, what, &who.label, sandbox, &launch);
+            let counted = counts(cluster, what, &target.label, sandbox, &launch);
             counted.or_else(|error| {
-                fail(what, who, &error);
-                if who.label == crate::contenders::OURS {
+                fail(what, target, &error);
+                if target.label == crate::targets::OURS {
                     Err(error)
                 } else {
                     Ok(())
@@ -61,66 +62,75 @@ pub fn report(site: &Site, contenders: &[Contender]) -> Result<(), String> {
         }
     }
     heading("bytes at the API server's socket, one ADD by nftables");
-    for who in contenders {
+    for target in targets {
         for key in [KeyKind::Ecdsa, KeyKind::Rsa] {
             for pod in [POD, PodKind::Labelled(200_000)] {
-                bytes(site, who, key, pod)?;
+                bytes(cluster, target, key, pod)?;
             }
         }
     }
     Ok(())
 }
 
-fn fail(what: &str, who: &Contender, error: &str) {
+fn fail(what: &str, target: &Target, error: &str) {
     Row {
         what,
-        who: &who.label,
+        target: &target.label,
         remark: format!("FAILED: {error}"),
         ..Row::default()
     }
     .print();
 }
 
-fn sizes(contenders: &[Contender]) {
+fn sizes(targets: &[Target]) {
     heading("size of the executable");
-    for who in contenders {
-        let target = who.libc().map(|libc| {
-            let (target, limit) = match libc {
-                Libc::Musl => ("at most 2.2 MB by musl", 2_200_000),
-                Libc::Glibc => ("at most 3.2 MB by glibc", 3_200_000),
-            };
-            verdict(target, who.size <= limit)
+    for target in targets {
+        let limit = target.libc().map(|libc| {
+            let limit = size_limit(libc);
+            verdict(
+                &format!("at most {limit} with {libc}"),
+                target.size <= limit,
+            )
         });
         Row {
             what: "bytes",
-            who: &who.label,
-            figure: who.size.to_string(),
-            remark: target.unwrap_or_default(),
+            target: &target.label,
+            figure: target.size.to_string(),
+            remark: limit.unwrap_or_default(),
             ..Row::default()
         }
         .print();
     }
 }
 
-/// `program` as what a wrapper runs.
+/// The limit that tests/budget enforces, in bytes.
+fn size_limit(libc: Libc) -> u64 {
+    let figures: Value = serde_json::from_str(include_str!("../budget/figures.json"))
+        .expect("tests/budget/figures.json");
+    figures[libc.to_string()]["size_limit"]
+        .as_u64()
+        .expect("a size limit")
+}
+
+/// Runs `program` by `wrapper`.
 fn under(mut wrapper: Command, program: &Path) -> Command {
     wrapper.arg(program);
     wrapper
 }
 
-/// Prints the counts of what `launch` makes of a wrapper.
+/// Prints the counts of what `launch` runs by a wrapper.
 fn counts(
-    site: &Site,
+    cluster: &Cluster,
     what: &str,
-    who: &str,
+    target: &str,
     sandbox: Sandbox,
     launch: &dyn Fn(Command, Option<&Namespace>) -> Launch,
 ) -> Result<(), String> {
-    let output = site.path("counts");
+    let output = cluster.path("counts");
     let mut namespaces = Vec::new();
     let mut read = |wrapper: Command| -> Result<String, String> {
-        let namespace = sandbox.make(site)?;
-        run(&mut [launch(wrapper, namespace.as_ref())], &site.log)?;
+        let namespace = sandbox.make(cluster)?;
+        run(&mut [launch(wrapper, namespace.as_ref())], &cluster.log)?;
         namespaces.push(namespace);
         fs::read_to_string(&output).map_err(|error| format!("read {}: {error}", output.display()))
     };
@@ -135,7 +145,7 @@ fn counts(
 
     let mut readings: [Vec<u64>; 3] = Default::default();
     for _ in 0..READINGS {
-        let mut wrapper = Command::new(&site.launcher);
+        let mut wrapper = Command::new(&cluster.launcher);
         wrapper.arg(&output).env_clear();
         let text = read(wrapper)?;
         let numbers = text.split_whitespace().map(str::parse::<u64>);
@@ -143,7 +153,7 @@ fn counts(
             reading.push(number.map_err(|error| format!("the launcher wrote {text:?}: {error}"))?);
         }
     }
-    give_up(namespaces);
+    remove(namespaces);
     let [peak, minor, major] = readings.map(|mut it| {
         it.sort_unstable();
         it.get(it.len() / 2).copied().unwrap_or_default()
@@ -153,7 +163,7 @@ fn counts(
         let what = format!("{what}: {unit}");
         Row {
             what: &what,
-            who,
+            target,
             figure,
             remark,
             ..Row::default()
@@ -167,7 +177,11 @@ fn counts(
         calls.processes.to_string(),
         one.unwrap_or_default(),
     );
-    print("threads besides", calls.threads.to_string(), String::new());
+    print(
+        "additional threads",
+        calls.threads.to_string(),
+        String::new(),
+    );
     print(
         "programs executed",
         calls.programs.to_string(),
@@ -176,7 +190,7 @@ fn counts(
     print(
         "page faults",
         minor.to_string(),
-        format!("{major} of the disk besides"),
+        format!("{major} more waited for the disk"),
     );
     let small = is_main.then(|| verdict("at most 3 MB", peak * 1024 <= PEAK * 1000));
     print(
@@ -191,7 +205,7 @@ fn counts(
     Ok(())
 }
 
-/// What strace has seen.
+/// Counted in a log of strace.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Calls {
     all: usize,
@@ -209,12 +223,12 @@ impl Calls {
                 continue;
             };
             let call = call.trim_start();
-            // Signals and ends.
+            // Signals and exits.
             if call.starts_with(['-', '+']) {
                 continue;
             }
             tasks.insert(task);
-            // The second half of a line, which tells how the call ended.
+            // The second half of a call, with its result.
             if call.starts_with('<') {
                 if call.starts_with("<... execve resumed") && call.ends_with("= 0") {
                     calls.programs += 1;
@@ -234,32 +248,35 @@ impl Calls {
     }
 }
 
-fn bytes(site: &Site, who: &Contender, key: KeyKind, pod: PodKind) -> Result<(), String> {
+fn bytes(cluster: &Cluster, target: &Target, key: KeyKind, pod: PodKind) -> Result<(), String> {
     let PodKind::Labelled(size) = pod else {
         return Err("only labelled pods are counted".to_owned());
     };
     let what = format!("{key:?}, {} kB pod", size / 1000);
-    let server = site.server(key);
+    let server = cluster.server(key);
     let before = server.traffic();
-    let sandbox = Sandbox::Empty.make(site)?;
+    let sandbox = Sandbox::Empty.make(cluster)?;
     let call = Call {
         pod,
         key,
         ..Call::ADD
     };
-    let done = run(&mut [site.call(who, call, sandbox.as_ref())], &site.log);
+    let done = run(
+        &mut [cluster.call(target, call, sandbox.as_ref())],
+        &cluster.log,
+    );
     let traffic: Traffic = server.traffic().since(before);
-    give_up(sandbox);
+    remove(sandbox);
     if let Err(error) = done {
-        fail(&what, who, &error);
+        fail(&what, target, &error);
         return Ok(());
     }
     Row {
         what: &what,
-        who: &who.label,
+        target: &target.label,
         figure: format!("{} B", traffic.received + traffic.sent),
         remark: format!(
-            "{} sent to it, {} received from it; {} connection, {} request, {} round trips",
+            "client sent {}, received {}; {} connection, {} request, {} round trips",
             traffic.received,
             traffic.sent,
             traffic.connections,
@@ -277,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_call_counts_once_and_threads_are_no_processes() {
+    fn each_call_counts_once_and_threads_are_not_processes() {
         let log = "\
 10 execve(\"/x\", ..., 0x7 /* 0 vars */) = 0
 10 clone3({flags=CLONE_VM|CLONE_VFORK, exit_signal=SIGCHLD}, 88 <unfinished ...>

@@ -1,134 +1,131 @@
-//! What the time of an ADD grows with: the pod's object, rules of others in the namespace,
-//! namespaces on the node. ADDs at once have a part of their own. Why, the README says.
+//! How the time of an ADD grows with the size of the pod's object, with foreign rules in the
+//! namespace, and with namespaces on the node. Parallel ADDs are measured in `parallel`.
 
 use std::time::Duration;
 
 use msm_testkit::netns::Namespace;
 
-use crate::contenders::Contender;
-use crate::sandbox::{Sandbox, give_up};
-use crate::site::{Call, PodKind, SIZES, Site};
+use crate::cases::Case;
+use crate::cluster::{Call, Cluster, PodKind, SIZES};
+use crate::sandbox::{Sandbox, remove};
 use crate::statistics::slope;
-use crate::subjects::Subject;
 use crate::table::{Row, heading, time};
+use crate::targets::Target;
 use crate::timing::{Series, measure};
 
 const RULES: [usize; 4] = [0, 100, 1_000, 10_000];
 const NAMESPACES: [usize; 4] = [0, 100, 250, 500];
 
-/// Prints the part.
-pub fn report(site: &Site, contenders: &[Contender], rounds: usize) -> Result<(), String> {
+/// Prints this part of the table.
+pub fn report(cluster: &Cluster, targets: &[Target], rounds: usize) -> Result<(), String> {
     heading(&format!(
         "growth of an ADD (nftables, ECDSA), {rounds} rounds; per unit: the slope of minima"
     ));
-    let ours = contenders.first().ok_or("nobody is measured")?;
-    let builds: Vec<_> = contenders.iter().filter(|who| who.is_build()).collect();
+    let ours = targets.first().ok_or("no executable")?;
+    let builds: Vec<_> = targets.iter().filter(|target| target.is_build()).collect();
 
     let pods = SIZES.map(|size| (size, Sandbox::Empty, PodKind::Labelled(size)));
-    let crowds = RULES.map(|count| (count, Sandbox::Crowded(count), Call::ADD.pod));
+    let foreign = RULES.map(|count| (count, Sandbox::Foreign(count), Call::ADD.pod));
     for (unit, per, steps) in [
         ("bytes of pod", 100_000, &pods[..]),
-        ("rules and elements of others", 1_000, &crowds[..]),
+        ("foreign rules and elements", 1_000, &foreign[..]),
     ] {
-        let subjects: Vec<Subject> = steps
+        let cases: Vec<Case> = steps
             .iter()
             .flat_map(|&(count, sandbox, pod)| {
                 let call = Call { pod, ..Call::ADD };
                 let what = format!("{count} {unit}");
                 builds
                     .iter()
-                    .map(move |&who| Subject::call(site, who, &what, sandbox, call))
+                    .map(move |&target| Case::call(cluster, target, &what, sandbox, call))
             })
             .collect();
-        let all = measure(site, ours, &subjects, rounds)?;
-        for (at, who) in builds.iter().enumerate() {
-            let of_who = subjects.iter().zip(&all).skip(at).step_by(builds.len());
-            let points = steps.iter().map(|step| step.0).zip(of_who);
-            Growth { unit, per, who }.print(points);
+        let all = measure(cluster, ours, &cases, rounds)?;
+        for (at, target) in builds.iter().enumerate() {
+            let of_target = cases.iter().zip(&all).skip(at).step_by(builds.len());
+            let points = steps.iter().map(|step| step.0).zip(of_target);
+            Growth { unit, per, target }.print(points);
         }
     }
-    namespaces(site, ours, &builds, rounds)
+    namespaces(cluster, ours, &builds, rounds)
 }
 
-/// A namespace that is there cannot come and go within a round: one count after the other,
-/// and none once more at the end, which tells how much the machine has drifted meanwhile.
+/// Namespaces cannot be added and removed within a round, so one count is measured after the
+/// other. Zero is measured again at the end, to show how far the machine has drifted.
 fn namespaces(
-    site: &Site,
-    ours: &Contender,
-    builds: &[&Contender],
+    cluster: &Cluster,
+    ours: &Target,
+    builds: &[&Target],
     rounds: usize,
 ) -> Result<(), String> {
     let unit = "more namespaces on the node";
-    let rows = |what: &str| -> Vec<Subject> {
-        let subjects = builds
+    let rows = |what: &str| -> Vec<Case> {
+        let cases = builds
             .iter()
-            .map(|&who| Subject::call(site, who, what, Sandbox::Empty, Call::ADD));
-        subjects.collect()
+            .map(|&target| Case::call(cluster, target, what, Sandbox::Empty, Call::ADD));
+        cases.collect()
     };
     let mut held = Vec::new();
     let mut measured = Vec::new();
     for count in NAMESPACES {
         held.resize_with(count, Namespace::new);
-        let subjects = rows(&format!("{count} {unit}"));
-        let all = measure(site, ours, &subjects, rounds)?;
-        measured.push((count, subjects, all));
+        let cases = rows(&format!("{count} {unit}"));
+        let all = measure(cluster, ours, &cases, rounds)?;
+        measured.push((count, cases, all));
     }
-    give_up(held);
-    let subjects = rows(&format!("0 {unit}, once again"));
-    let all = measure(site, ours, &subjects, rounds)?;
-    for (at, who) in builds.iter().enumerate() {
+    remove(held);
+    let cases = rows(&format!("0 {unit}, again"));
+    let all = measure(cluster, ours, &cases, rounds)?;
+    for (at, target) in builds.iter().enumerate() {
         let points = measured
             .iter()
-            .map(|(count, subjects, all)| (*count, (&subjects[at], &all[at])));
+            .map(|(count, cases, all)| (*count, (&cases[at], &all[at])));
         Growth {
             unit,
             per: 100,
-            who,
+            target,
         }
         .print(points);
-        all[at].row(&subjects[at]).print();
+        all[at].row(&cases[at]).print();
     }
     Ok(())
 }
 
-/// How one thing grows for one executable.
+/// Prints the growth for one executable.
 struct Growth<'a> {
     unit: &'a str,
-    /// Of how many units the slope is given.
+    /// The number of units that the printed slope is for.
     per: usize,
-    who: &'a Contender,
+    target: &'a Target,
 }
 
 impl Growth<'_> {
-    fn print<'a, 'b: 'a>(
-        &self,
-        points: impl Iterator<Item = (usize, (&'a Subject<'b>, &'a Series))>,
-    ) {
+    fn print<'a, 'b: 'a>(&self, points: impl Iterator<Item = (usize, (&'a Case<'b>, &'a Series))>) {
         let (mut walls, mut cpus) = (Vec::new(), Vec::new());
-        for (count, (subject, series)) in points {
-            let row = series.row(subject);
+        for (count, (case, series)) in points {
+            let row = series.row(case);
             row.print();
             walls.push((float(count), series.walls.min().as_secs_f64()));
             cpus.push((float(count), series.cpus.min().as_secs_f64()));
         }
-        let Self { unit, per, who } = self;
+        let Self { unit, per, target } = self;
         print_slope(
             &format!("per {per} {unit}"),
-            who,
+            target,
             slope(&walls) * float(*per),
         );
         let cpu = format!("per {per} {unit}, cpu");
-        print_slope(&cpu, who, slope(&cpus) * float(*per));
+        print_slope(&cpu, target, slope(&cpus) * float(*per));
     }
 }
 
-/// A row of what one step more costs.
-pub fn print_slope(what: &str, who: &Contender, seconds: f64) {
+/// Prints the cost of one more step.
+pub fn print_slope(what: &str, target: &Target, seconds: f64) {
     let size = Duration::from_secs_f64(seconds.abs());
     let sign = if seconds < 0.0 { "-" } else { "+" };
     Row {
         what,
-        who: &who.label,
+        target: &target.label,
         figure: format!("{sign}{}", time(size)),
         ..Row::default()
     }

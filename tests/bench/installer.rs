@@ -1,6 +1,6 @@
-//! The installer: start to ready, entry back after a rival's rewrite, token to kubeconfig, and
-//! what a minute of idleness costs. Conditions are polled without a pause: a pause would be
-//! part of the figure.
+//! The installer: start to ready, repair of the plugin's entry after another component's
+//! rewrite, token to kubeconfig, and a minute of idling. Conditions are polled without pauses,
+//! which would be part of the figure.
 
 use std::fs;
 use std::path::Path;
@@ -13,70 +13,70 @@ use msm_testkit::node::{CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::contenders::{Contender, OURS};
 use crate::statistics::{Sample, ratio};
 use crate::table::{Row, heading, span, time, verdict};
+use crate::targets::{OURS, Target};
 
-/// As many rewrites in short order are put right without a pause (src/install/pace.rs).
-const PATIENCE: u64 = 5;
-/// DESIGN.md's target of readiness and of the entry.
-const SOON: Duration = Duration::from_millis(20);
-/// DESIGN.md's target of idle memory, in bytes.
+/// Repairs in quick succession that src/node/throttle.rs does not delay.
+const BURST: u64 = 5;
+/// Limit of start to ready and of repairing the entry.
+const REACTION: Duration = Duration::from_millis(20);
+/// Limit of idle memory, in bytes.
 const MEMORY: u64 = 2_500_000;
 
-/// Prints the part.
-pub fn report(contenders: &[Contender], rounds: usize, idle: Duration) -> Result<(), String> {
-    let builds: Vec<_> = contenders.iter().filter(|who| who.is_build()).collect();
+/// Prints this part of the table.
+pub fn report(targets: &[Target], rounds: usize, idle: Duration) -> Result<(), String> {
+    let builds: Vec<_> = targets.iter().filter(|target| target.is_build()).collect();
     heading(&format!("installer, {rounds} rounds"));
-    let mut able: Vec<(&Contender, Times)> = builds
+    let mut working: Vec<(&Target, Times)> = builds
         .into_iter()
-        .map(|who| (who, Times::default()))
+        .map(|target| (target, Times::default()))
         .collect();
     for round in 0..rounds {
-        let mut still_able = Vec::with_capacity(able.len());
-        able.rotate_left(usize::from(round > 0));
-        for (who, mut times) in able {
-            match times.add(who, round) {
-                Ok(()) => still_able.push((who, times)),
-                Err(error) if who.label == OURS => return Err(error),
+        let mut still_working = Vec::with_capacity(working.len());
+        working.rotate_left(usize::from(round > 0));
+        for (target, mut times) in working {
+            match times.add(target, round) {
+                Ok(()) => still_working.push((target, times)),
+                Err(error) if target.label == OURS => return Err(error),
                 Err(error) => Row {
                     what: "start",
-                    who: &who.label,
+                    target: &target.label,
                     remark: format!("FAILED, not timed: {error}"),
                     ..Row::default()
                 }
                 .print(),
             }
         }
-        able = still_able;
+        working = still_working;
     }
-    able.sort_by_key(|(who, _)| contenders.iter().position(|it| it.label == who.label));
+    working.sort_by_key(|(target, _)| targets.iter().position(|it| it.label == target.label));
     let rows: [(&str, Pick, bool); 4] = [
         ("start to ready, on a new node", |it| &it.first, true),
         ("start to ready, everything in place", |it| &it.again, true),
-        ("entry back after a rewrite", |it| &it.entry, true),
+        ("entry repaired after a rewrite", |it| &it.entry, true),
         ("token to kubeconfig", |it| &it.token, false),
     ];
-    for (what, sample, has_target) in rows {
-        let ours = able.first().map(|it| sample(&it.1).median());
-        for (who, times) in &able {
+    for (what, sample, has_limit) in rows {
+        let ours = working.first().map(|it| sample(&it.1).median());
+        for (target, times) in &working {
             let sample = sample(times);
             let median = sample.median();
-            let target = has_target.then(|| verdict("at most 20 ms", median <= SOON));
+            let limit = has_limit.then(|| verdict("at most 20 ms", median <= REACTION));
             Row {
                 what,
-                who: &who.label,
+                target: &target.label,
                 figure: time(median),
                 spread: span(sample.min(), sample.p90()),
                 of_ours: ours.map(|it| ratio(median, it)),
-                remark: target.unwrap_or_default(),
+                remark: limit.unwrap_or_default(),
                 ..Row::default()
             }
             .print();
         }
     }
-    let builds: Vec<_> = able.iter().map(|it| it.0).collect();
-    idleness(&builds, idle)
+    let builds: Vec<_> = working.iter().map(|it| it.0).collect();
+    idling(&builds, idle)
 }
 
 /// One of the samples.
@@ -91,35 +91,36 @@ struct Times {
 }
 
 impl Times {
-    /// Adds one start of each kind, and as many rewrites as are not answered more slowly.
-    fn add(&mut self, who: &Contender, round: usize) -> Result<(), String> {
+    /// Measures one start of each kind, and a burst of rewrites and of token rotations.
+    fn add(&mut self, target: &Target, round: usize) -> Result<(), String> {
         let node = Node::with_conf(CONF, CALICO);
         let start = Instant::now();
-        let mut first = started(&node, who);
+        let mut first = started(&node, target);
         if !first.lives_until("ready", Installer::is_ready) {
             return Err(first.log().trim().to_owned());
         }
         self.first.push(start.elapsed());
         drop(first);
         let start = Instant::now();
-        let installer = started(&node, who);
+        let installer = started(&node, target);
         installer.becomes_ready();
         self.again.push(start.elapsed());
 
         let conf = node.path(NET_DIR).join(CONF);
-        for number in 1..=PATIENCE {
+        for number in 1..=BURST {
             let temporary = conf.with_extension("tmp");
             fs::write(&temporary, CALICO)
-                .map_err(|error| format!("write a rival's file: {error}"))?;
+                .map_err(|error| format!("writing the other component's file: {error}"))?;
             let start = Instant::now();
-            fs::rename(&temporary, &conf).map_err(|error| format!("take the place: {error}"))?;
+            fs::rename(&temporary, &conf)
+                .map_err(|error| format!("replacing the configuration: {error}"))?;
             installer.wait_until("our entry", || has_our_entry(&conf));
             self.entry.push(start.elapsed());
             installer.wait_until("counted", || installer.mended() == number);
         }
-        for number in 0..PATIENCE {
+        for number in 0..BURST {
             let token = format!("rotated.token.{round}.{number}");
-            // What the kubelet does before takes effect with one rename, its last step but one.
+            // Includes what the kubelet does before the rename that makes the token visible.
             let start = Instant::now();
             node.rotate_token(&token);
             installer.wait_until("the new token", || node.read(KUBECONFIG).contains(&token));
@@ -134,10 +135,10 @@ fn has_our_entry(conf: &Path) -> bool {
     fs::read_to_string(conf).is_ok_and(|it| it.contains("\"msm-cni\"") && it.ends_with("}\n"))
 }
 
-/// The tests' command line, with the executable of a contender.
-fn started<'a>(node: &'a Node, who: &Contender) -> Installer<'a> {
+/// Starts an installer with the tests' command line.
+fn started<'a>(node: &'a Node, target: &Target) -> Installer<'a> {
     let (like, health) = node.command(&[]);
-    let mut command = who.applet("installer");
+    let mut command = target.applet("installer");
     command.args(like.get_args());
     command.envs(
         like.get_envs()
@@ -146,9 +147,9 @@ fn started<'a>(node: &'a Node, who: &Contender) -> Installer<'a> {
     Installer::start(node, command, health)
 }
 
-/// All of them idle at the same time: one of each is looked at by /proc, another one by
-/// strace, which would cost the first one time.
-fn idleness(builds: &[&Contender], span: Duration) -> Result<(), String> {
+/// Two installers of each executable idle at the same time: one is measured by /proc, the other
+/// is traced by strace, which costs processor time.
+fn idling(builds: &[&Target], span: Duration) -> Result<(), String> {
     heading(&format!("installer, idle for {} s", span.as_secs()));
     let nodes: Vec<_> = builds
         .iter()
@@ -162,7 +163,7 @@ fn idleness(builds: &[&Contender], span: Duration) -> Result<(), String> {
         let installers = builds
             .iter()
             .zip(nodes)
-            .map(|(who, node)| started(node, who));
+            .map(|(target, node)| started(node, target));
         installers.collect()
     };
     let installers = start(&nodes);
@@ -170,7 +171,7 @@ fn idleness(builds: &[&Contender], span: Duration) -> Result<(), String> {
     for installer in installers.iter().chain(&traced) {
         installer.becomes_ready();
     }
-    // The answer to the question whether they are ready is not idleness.
+    // Answering the readiness probe is not idling.
     thread::sleep(Duration::from_secs(2));
     let traces = traced.iter().zip(&traced_nodes);
     let traces = traces.map(|(installer, node)| Trace::start(installer.pid(), node));
@@ -183,31 +184,31 @@ fn idleness(builds: &[&Contender], span: Duration) -> Result<(), String> {
         .map(Trace::end)
         .collect::<Result<Vec<_>, _>>()?;
 
-    for (((who, before), after), calls) in builds.iter().zip(before).zip(after).zip(calls) {
+    for (((target, before), after), calls) in builds.iter().zip(before).zip(after).zip(calls) {
         let print = |what: &str, figure: String, remark: String| {
             Row {
                 what,
-                who: &who.label,
+                target: &target.label,
                 figure,
                 remark,
                 ..Row::default()
             }
             .print();
         };
-        let target = verdict("at most 2.5 MB", after.resident * 1024 <= MEMORY);
-        print("resident memory", format!("{} kB", after.resident), target);
+        let limit = verdict("at most 2.5 MB", after.resident * 1024 <= MEMORY);
+        print("resident memory", format!("{} kB", after.resident), limit);
         print(
-            "of it not a file's",
+            "of it anonymous",
             format!("{} kB", after.anonymous),
             String::new(),
         );
         print("peak memory", format!("{} kB", after.peak), String::new());
         let ran = after.ran.saturating_sub(before.ran);
         print("processor time", time(ran), String::new());
-        let woken = after.switches - before.switches;
-        print("times it was woken", woken.to_string(), String::new());
+        let wake_ups = after.switches - before.switches;
+        print("wake-ups", wake_ups.to_string(), String::new());
         print(
-            "system calls, of another one",
+            "system calls (other process)",
             calls.to_string(),
             String::new(),
         );
@@ -215,7 +216,7 @@ fn idleness(builds: &[&Contender], span: Duration) -> Result<(), String> {
     Ok(())
 }
 
-/// What /proc says of a process; memory in kB.
+/// Figures of a process from /proc; memory in kB.
 #[derive(Debug)]
 struct Usage {
     resident: u64,
@@ -260,7 +261,7 @@ impl Usage {
     }
 }
 
-/// strace at a running process.
+/// strace attached to a running process.
 struct Trace {
     strace: std::process::Child,
     output: std::path::PathBuf,
@@ -281,7 +282,7 @@ impl Trace {
         };
         let start = Instant::now();
         while !attached() {
-            if start.elapsed() > Duration::from_secs(10) {
+            if start.elapsed() > Duration::from_secs(30) {
                 return Err(format!("strace cannot attach to process {pid}"));
             }
             thread::yield_now();
@@ -289,7 +290,7 @@ impl Trace {
         Ok(Self { strace, output })
     }
 
-    /// How many calls began since then.
+    /// The number of calls since the start.
     fn end(mut self) -> Result<usize, String> {
         let pid = Pid::from_raw(self.strace.id().try_into().expect("a process's id"));
         kill(pid, Signal::SIGINT).map_err(|error| format!("end strace: {error}"))?;
@@ -298,7 +299,7 @@ impl Trace {
             .map_err(|error| format!("wait for strace: {error}"))?;
         let log =
             fs::read_to_string(&self.output).map_err(|error| format!("read strace's: {error}"))?;
-        // The call that it slept in at first is seen from its second half or its end on.
+        // The first line is the call that the process was blocked in.
         let begun = log
             .lines()
             .filter(|line| line.contains('(') && !line.contains(" <... "));

@@ -1,9 +1,8 @@
-//! One run of something, as a container runtime sees it: start, standard input written,
-//! standard output read to its end, waited for. Tells what it cost and whether it was right.
+//! Runs a program as a container runtime does (start, write standard input, read standard
+//! output, wait), measures the cost and checks the output.
 //!
-//! `Command` takes `posix_spawn` here, because nothing is asked of it that would need `fork`:
-//! the child borrows this process's memory until it is another program, so that the size of
-//! the harness does not count.
+//! `Command` uses `posix_spawn`, because nothing needs `fork`: the child shares this process's
+//! memory until it executes the program, so the size of the benchmark does not matter.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,18 +15,18 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 /// When a run counts as hanging, in milliseconds.
-const DEADLINE: u16 = 40_000;
+const DEADLINE: u16 = 60_000;
 
-/// Something to be run, once.
+/// One run of a program.
 pub struct Launch {
     pub command: Command,
     pub input: Vec<u8>,
-    pub answer: Answer,
+    pub expected: Expected,
 }
 
-/// What has to be on standard output.
+/// The expected standard output.
 #[derive(Debug, Clone)]
-pub enum Answer {
+pub enum Expected {
     Anything,
     Nothing,
     /// This JSON.
@@ -40,23 +39,23 @@ pub enum Answer {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cost {
     pub wall: Duration,
-    /// User and system time of the processes that ended.
+    /// User and system time of the processes.
     pub cpu: Duration,
     /// Page faults that waited for a disk.
     pub major_faults: u64,
 }
 
 impl Launch {
-    /// Without input and without an answer.
+    /// Without input, and with any output.
     pub const fn new(command: Command) -> Self {
         Self {
             command,
             input: Vec::new(),
-            answer: Answer::Anything,
+            expected: Expected::Anything,
         }
     }
 
-    /// Where its standard error goes; before the clock starts.
+    /// Sets up the streams before the clock starts.
     fn prepare(&mut self, log: &File) -> io::Result<()> {
         log.set_len(0)?;
         self.command
@@ -68,7 +67,7 @@ impl Launch {
 
     fn start(&mut self) -> io::Result<(Child, ChildStdout)> {
         let mut child = self.command.spawn()?;
-        // Whoever ends without reading breaks the pipe; the exit code tells more.
+        // Fails if the program exits without reading; its exit code is checked instead.
         let _ = child
             .stdin
             .take()
@@ -77,7 +76,7 @@ impl Launch {
         Ok((child, stdout))
     }
 
-    /// From start to end: what it wrote, and its exit code.
+    /// Runs the program. Returns its standard output and exit code.
     fn complete(&mut self) -> io::Result<(Vec<u8>, Option<i32>)> {
         let (mut child, mut stdout) = self.start()?;
         let mut written = Vec::new();
@@ -89,34 +88,34 @@ impl Launch {
         Ok((written, child.wait()?.code()))
     }
 
-    fn judge(&self, written: &[u8], code: Option<i32>, log: &File) -> Result<(), String> {
+    fn check(&self, written: &[u8], code: Option<i32>, log: &File) -> Result<(), String> {
         let json = || serde_json::from_slice::<serde_json::Value>(written).unwrap_or_default();
         let is_right = code == Some(0)
-            && match &self.answer {
-                Answer::Anything => true,
-                Answer::Nothing => written.is_empty(),
-                Answer::Json(expected) => json() == *expected,
-                Answer::Key(key) => json().get(key).is_some(),
+            && match &self.expected {
+                Expected::Anything => true,
+                Expected::Nothing => written.is_empty(),
+                Expected::Json(expected) => json() == *expected,
+                Expected::Key(key) => json().get(key).is_some(),
             };
         if is_right {
             return Ok(());
         }
-        let mut complaint = String::new();
-        let _ = io::Seek::rewind(&mut &*log).and_then(|()| (&*log).read_to_string(&mut complaint));
-        let said = [String::from_utf8_lossy(written).into_owned(), complaint].concat();
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut stderr = String::new();
+        let _ = io::Seek::rewind(&mut &*log).and_then(|()| (&*log).read_to_string(&mut stderr));
+        let output = [String::from_utf8_lossy(written).into_owned(), stderr].concat();
+        let output = output.split_whitespace().collect::<Vec<_>>().join(" ");
         let end = match code {
-            Some(0) => "did not give the answer that is expected".to_owned(),
-            Some(code) => format!("ended with exit code {code}"),
+            Some(0) => "did not print what is expected".to_owned(),
+            Some(code) => format!("exited with code {code}"),
             None => "was killed by a signal".to_owned(),
         };
         let program = self.command.get_program().display();
-        Err(format!("{program} {end}: {said}"))
+        Err(format!("{program} {end}: {output}"))
     }
 }
 
-/// Runs one after the other, and tells what all of it cost. Must not be called while another
-/// thread waits for processes: their time would be counted too.
+/// Runs programs one after the other and returns the sum of their costs. No other thread may
+/// wait for child processes meanwhile: their time would be counted too.
 pub fn run(launches: &mut [Launch], log: &File) -> Result<Cost, String> {
     for launch in &mut *launches {
         launch.prepare(log).map_err(|error| error.to_string())?;
@@ -127,14 +126,14 @@ pub fn run(launches: &mut [Launch], log: &File) -> Result<Cost, String> {
     for launch in &mut *launches {
         let end = launch.complete().map_err(|error| {
             let program = launch.command.get_program().display();
-            format!("{program} cannot be run: {error}")
+            format!("running {program}: {error}")
         });
         ends.push(end?);
     }
     let wall = start.elapsed();
     let after = usage();
     for (launch, (written, code)) in launches.iter().zip(&ends) {
-        launch.judge(written, *code, log)?;
+        launch.check(written, *code, log)?;
     }
     Ok(Cost {
         wall,
@@ -143,7 +142,7 @@ pub fn run(launches: &mut [Launch], log: &File) -> Result<Cost, String> {
     })
 }
 
-/// Of all processes that were waited for.
+/// The cost of all child processes that were waited for.
 fn usage() -> Cost {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("getrusage of children");
     let cpu = usage.user_time() + usage.system_time();
@@ -159,7 +158,7 @@ fn read_to_end(stream: &mut ChildStdout, bytes: &mut Vec<u8>) -> io::Result<()> 
     loop {
         let mut waiting = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
         if poll(&mut waiting, PollTimeout::from(DEADLINE))? == 0 {
-            return Err(io::Error::other("it hangs, and was killed"));
+            return Err(io::Error::other("killed: no output for a minute"));
         }
         match stream.read(&mut buffer)? {
             0 => return Ok(()),
@@ -168,22 +167,22 @@ fn read_to_end(stream: &mut ChildStdout, bytes: &mut Vec<u8>) -> io::Result<()> 
     }
 }
 
-/// What runs at the same time came to.
+/// The outcome of parallel runs.
 #[derive(Debug, Default)]
-pub struct Together {
-    /// Until the last one was done.
+pub struct Parallel {
+    /// Until the last run ended.
     pub all: Duration,
-    /// The longest that one took.
+    /// The time of the slowest run.
     pub slowest: Duration,
     pub failures: Vec<String>,
 }
 
-/// Starts all of them without waiting for any.
-pub fn run_together(launches: &mut [Launch], log: &File) -> Result<Together, String> {
+/// Starts all programs before it waits for any.
+pub fn run_parallel(launches: &mut [Launch], log: &File) -> Result<Parallel, String> {
     for launch in &mut *launches {
         launch.prepare(log).map_err(|error| error.to_string())?;
     }
-    let mut result = Together::default();
+    let mut result = Parallel::default();
     let start = Instant::now();
     let mut running = Vec::with_capacity(launches.len());
     for (index, launch) in launches.iter_mut().enumerate() {
@@ -201,7 +200,7 @@ pub fn run_together(launches: &mut [Launch], log: &File) -> Result<Together, Str
             .collect();
         let count = poll(&mut waiting, PollTimeout::from(DEADLINE)).map_err(|it| it.to_string())?;
         let is_ready: Vec<_> = waiting.iter().map(|it| it.any() == Some(true)).collect();
-        // From the last to the first: what is taken out does not move those still to come.
+        // Backwards: swap_remove moves only elements that were visited.
         for at in (0..running.len()).rev() {
             let (_, _, child, stdout, written) = &mut running[at];
             if count == 0 {
@@ -219,7 +218,7 @@ pub fn run_together(launches: &mut [Launch], log: &File) -> Result<Together, Str
             result.slowest = result.slowest.max(begun.elapsed());
             result
                 .failures
-                .extend(launches[index].judge(&written, code, log).err());
+                .extend(launches[index].check(&written, code, log).err());
         }
     }
     result.all = start.elapsed();

@@ -1,7 +1,7 @@
-/* `launcher FILE PROGRAM [ARGUMENT...]`: runs a program and leaves in FILE its peak memory in
-   kB and its minor and major page faults, with those of the processes that it waited for.
-   The kernel carries the peak memory of whoever calls exec over to what is executed: with a
-   large launcher a small program would seem as large. This one is as small as true.c. */
+/* `launcher FILE PROGRAM [ARGUMENT...]`: runs a program and writes to FILE its peak memory in
+   kB and its minor and major page faults, including those of the children it waited for.
+   The kernel carries the peak memory of the process over execve(2), so a large launcher would
+   hide a small program's peak. This one is as small as true.c. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <sys/resource.h>

@@ -1,5 +1,5 @@
-//! Network namespaces for one run each: made before the clock starts, given up together, and
-//! gone before anything else is measured. What is measured in them is not its business.
+//! Network namespaces, one for each run: created before the clock starts, and removed by the
+//! kernel before anything else is measured.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,38 +8,38 @@ use std::time::{Duration, Instant};
 
 use msm_testkit::netns::Namespace;
 
-use crate::contenders::Contender;
+use crate::cluster::{Call, Cluster};
 use crate::launch::run;
-use crate::site::{Call, Site};
+use crate::targets::Target;
 
-/// When a namespace that is given up counts as stuck.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// A watchdog for the removal of a namespace.
+const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How many rules of others are written in one go.
+/// How many foreign rules are written at once.
 const PART: usize = 250;
 
-/// What a run finds.
+/// The state that a run finds.
 #[derive(Clone, Copy)]
 pub enum Sandbox<'a> {
     /// No namespace at all.
     None,
     Empty,
-    /// The tables of legacy iptables, which is therefore the variant to be used.
+    /// With tables of legacy iptables, which makes it the variant in use.
     Legacy,
-    /// Our redirect.
-    Redirected(&'a Contender),
-    /// So many rules of others, and as many elements of a set.
-    Crowded(usize),
+    /// With a redirect that this executable wrote.
+    Redirected(&'a Target),
+    /// With this number of foreign rules, and of elements of a foreign set.
+    Foreign(usize),
 }
 
 impl Sandbox<'_> {
-    pub fn make(self, site: &Site) -> Result<Option<Namespace>, String> {
+    pub fn make(self, cluster: &Cluster) -> Result<Option<Namespace>, String> {
         if matches!(self, Self::None) {
             return Ok(None);
         }
         let namespace = Namespace::new();
         match self {
-            Self::None | Self::Empty | Self::Crowded(0) => {}
+            Self::None | Self::Empty | Self::Foreign(0) => {}
             Self::Legacy => {
                 for tool in ["iptables-legacy", "ip6tables-legacy"] {
                     for table in ["nat", "filter"] {
@@ -48,20 +48,20 @@ impl Sandbox<'_> {
                     }
                 }
             }
-            Self::Redirected(who) => {
-                let add = site.call(who, Call::ADD, Some(&namespace));
-                run(&mut [add], &site.log)?;
+            Self::Redirected(target) => {
+                let add = cluster.call(target, Call::ADD, Some(&namespace));
+                run(&mut [add], &cluster.log)?;
             }
-            Self::Crowded(count) => crowd(&namespace, count),
+            Self::Foreign(count) => add_foreign_rules(&namespace, count),
         }
         Ok(Some(namespace))
     }
 }
 
-/// In parts: what an ordinary user sends in one go has to fit into a socket's buffer.
-fn crowd(namespace: &Namespace, count: usize) {
+/// In parts, because a message of an ordinary user must fit in the socket's buffer.
+fn add_foreign_rules(namespace: &Namespace, count: usize) {
     namespace.load(
-        "table inet others {
+        "table inet foreign {
              set known { type ipv4_addr . inet_service; }
              chain output { type filter hook output priority 0; }
          }",
@@ -73,20 +73,20 @@ fn crowd(namespace: &Namespace, count: usize) {
             let address = address(n);
             let _ = write!(
                 commands,
-                "add element inet others known {{ {address} . 443 }}
-                 add rule inet others output ip daddr {address} tcp dport 443 counter accept\n"
+                "add element inet foreign known {{ {address} . 443 }}
+                 add rule inet foreign output ip daddr {address} tcp dport 443 counter accept\n"
             );
         }
         namespace.load(&commands);
     }
 }
 
-/// Gives namespaces up and waits until the kernel is done with them. It does that later, in
-/// one thread, in order: what it has left would fall into what is measured next.
-pub fn give_up<T>(namespaces: T) {
+/// Drops namespaces and waits until the kernel has removed them, which it does later, in order,
+/// in one thread, and which would disturb the next measurement.
+pub fn remove<T>(namespaces: T) {
     drop(namespaces);
     let watch = Namespace::new();
-    // The first may go in one batch with the others, and its cable before their tables.
+    // The first marker may be removed in one batch with the others, before their tables.
     for _ in 0..2 {
         let marker = Namespace::new();
         watch.ip(&format!(
@@ -100,7 +100,7 @@ pub fn give_up<T>(namespaces: T) {
             while links().contains("marker") {
                 assert!(
                     start.elapsed() < DEADLINE,
-                    "the kernel does not remove a network namespace within {DEADLINE:?}"
+                    "the kernel did not remove a network namespace within {DEADLINE:?}"
                 );
                 thread::yield_now();
             }

@@ -1,5 +1,5 @@
-//! An API server that costs little and counts what passes: its answers are made beforehand,
-//! its threads wait from the start. Who it is and how it speaks TLS is the tests' own.
+//! A cheap API server that counts its traffic: responses are prepared, and threads started, in
+//! advance. Certificates and TLS settings are those of the tests' server.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use msm_testkit::api_server::{Authority, KeyKind, Options};
+use msm_testkit::api_server::Options;
+use msm_testkit::certificates::{CertificateAuthority, KeyKind};
 use nix::sys::socket::{Shutdown, shutdown};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{
@@ -17,9 +18,9 @@ use rustls::{
     ServerConnection, StreamOwned,
 };
 
-/// As many connections are served at the same time.
+/// The maximum number of connections at the same time.
 const THREADS: usize = 256;
-/// A thread does no more than TLS.
+/// In bytes; a thread only needs it for TLS.
 const STACK: usize = 256 << 10;
 
 /// Bodies by path.
@@ -45,14 +46,14 @@ struct Counters {
     handshakes: AtomicU64,
 }
 
-/// What has passed.
+/// What the server has counted.
 #[derive(Debug, Clone, Copy)]
 pub struct Traffic {
     pub connections: u64,
     pub requests: u64,
     pub received: u64,
     pub sent: u64,
-    /// Round trips of TLS before the request.
+    /// Round trips of TLS handshakes.
     handshakes: u64,
 }
 
@@ -67,8 +68,7 @@ impl Traffic {
         }
     }
 
-    /// How often the client waited for the network: for TCP's handshake, for TLS's, and for
-    /// the answer to each request.
+    /// How often the client waited for the network: TCP handshakes, TLS handshakes, requests.
     pub const fn round_trips(self) -> u64 {
         self.connections + self.handshakes + self.requests
     }
@@ -76,7 +76,7 @@ impl Traffic {
 
 impl Server {
     pub fn start(kind: KeyKind, objects: &Arc<Objects>) -> Self {
-        let authority = Authority::new(kind);
+        let authority = CertificateAuthority::new(kind);
         let options = Options::new(authority.server(&["127.0.0.1"]));
         let listener = Arc::new(TcpListener::bind(options.address).expect("listen on 127.0.0.1"));
         let tls = Arc::new(options.tls_config());
@@ -88,7 +88,7 @@ impl Server {
                 while let Ok((stream, _)) = listener.accept() {
                     let connection = ServerConnection::new(Arc::clone(&tls));
                     let connection = connection.expect("TLS with the tests' certificate");
-                    // The peer's leaving is no error of ours.
+                    // A client that disconnects is not an error.
                     let _ = serve(connection, stream, &counters, &objects);
                     counters.ended.fetch_add(1, Ordering::SeqCst);
                 }
@@ -110,15 +110,15 @@ impl Server {
         format!("https://{}", self.address)
     }
 
-    /// PEM of whoever signed its certificate.
+    /// PEM of the certificate authority.
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// What has passed until now, when nobody is connected any more.
+    /// The traffic so far. Waits until no client is connected.
     pub fn traffic(&self) -> Traffic {
         let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
-        // A client may have ended before the thread that has served it has counted.
+        // A client may exit before the thread that served it has counted.
         while count(&self.counters.ended) < count(&self.counters.connections) {
             thread::yield_now();
         }
@@ -131,7 +131,7 @@ impl Server {
         }
     }
 
-    /// Connects, asks once and reads the answer, all in this process.
+    /// Connects, sends one request and reads the response, in this process.
     pub fn exchange(&self, path: &str) -> io::Result<()> {
         let stream = TcpStream::connect(self.address)?;
         stream.set_nodelay(true)?;
@@ -144,19 +144,19 @@ impl Server {
             "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n",
             self.address
         )?;
-        let mut answer = BufReader::new(secured);
-        let (status, length) = read_head(&mut answer)?;
+        let mut response = BufReader::new(secured);
+        let (status, length) = read_head(&mut response)?;
         if !status.starts_with("HTTP/1.1 200 ") {
             return Err(io::Error::other(status));
         }
-        io::copy(&mut answer.take(length), &mut io::sink())?;
+        io::copy(&mut response.take(length), &mut io::sink())?;
         Ok(())
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Wakes all that wait in accept(2).
+        // Wakes the threads in accept(2).
         let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -174,7 +174,7 @@ fn client(authority: &str) -> ClientConfig {
         .expect("ring's TLS versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    // A new process has no session to go on with.
+    // A new process has no session to resume.
     config.resumption = rustls::client::Resumption::disabled();
     config
 }
@@ -210,22 +210,22 @@ fn serve(
             "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        let mut whole = Vec::with_capacity(head.len() + body.len());
-        whole.extend_from_slice(head.as_bytes());
-        whole.extend_from_slice(body);
-        secured.get_mut().write_all(&whole)?;
+        let mut response = Vec::with_capacity(head.len() + body.len());
+        response.extend_from_slice(head.as_bytes());
+        response.extend_from_slice(body);
+        secured.get_mut().write_all(&response)?;
     }
 }
 
-/// How many round trips it took before the client could ask (RFC 8446, section 2).
+/// The round trips before the client could send its request (RFC 8446, section 2).
 fn handshake(connection: &ServerConnection) -> u64 {
     let is_old = connection.protocol_version() == Some(ProtocolVersion::TLSv1_2);
-    let is_tried_again =
-        connection.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest);
-    1 + u64::from(is_old) + u64::from(is_tried_again)
+    let is_retried = connection.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest);
+    1 + u64::from(is_old) + u64::from(is_retried)
 }
 
-/// The first line of a request or an answer, empty at the end; and the length of what follows.
+/// Reads a head. Returns its first line, which is empty at the end of the stream, and the
+/// length of the body.
 fn read_head(stream: &mut impl BufRead) -> io::Result<(String, u64)> {
     let mut first = String::new();
     stream.read_line(&mut first)?;
@@ -240,7 +240,7 @@ fn read_head(stream: &mut impl BufRead) -> io::Result<(String, u64)> {
     Ok((first, length))
 }
 
-/// A socket that counts.
+/// A socket that counts its bytes.
 struct Counted<'a> {
     stream: TcpStream,
     counters: &'a Counters,

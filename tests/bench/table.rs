@@ -1,27 +1,26 @@
-//! The one table: what each column holds, how a figure is written, and what a target makes of
-//! it. It measures nothing.
+//! The layout of the table: columns, formats of figures, and the verdict on a limit.
 
 use std::time::Duration;
 
-/// A row; an empty column stays empty.
+/// A row. Columns may be empty.
 #[derive(Debug, Default)]
 pub struct Row<'a> {
     pub what: &'a str,
-    /// Which executable.
-    pub who: &'a str,
+    /// The label of the executable.
+    pub target: &'a str,
     /// The median, or the only figure.
     pub figure: String,
-    /// From the smallest to the 90th percentile.
+    /// From the minimum to the 90th percentile.
     pub spread: String,
     pub cpu: String,
-    /// How many times as much as a static `true`.
+    /// The ratio to a static `true`.
     pub of_true: Option<f64>,
-    /// How many times as much as the executable that ships.
+    /// The ratio to the shipped executable.
     pub of_ours: Option<f64>,
     pub remark: String,
 }
 
-/// Begins a part of the table.
+/// Starts a part of the table.
 pub fn heading(text: &str) {
     println!("\n== {text}");
     print_columns([
@@ -32,7 +31,7 @@ pub fn heading(text: &str) {
         "cpu",
         "x true",
         "x ours",
-        "target, remark",
+        "limit, remark",
     ]);
 }
 
@@ -41,7 +40,7 @@ impl Row<'_> {
         let times = |ratio: Option<f64>| ratio.map(|it| format!("{it:.2}")).unwrap_or_default();
         print_columns([
             self.what,
-            self.who,
+            self.target,
             &self.figure,
             &self.spread,
             &self.cpu,
@@ -53,19 +52,19 @@ impl Row<'_> {
 }
 
 fn print_columns(columns: [&str; 8]) {
-    let [what, who, figure, spread, cpu, of_true, of_ours, remark] = columns;
+    let [what, target, figure, spread, cpu, of_true, of_ours, remark] = columns;
     let line = format!(
-        "{what:<50} {who:<10} {figure:>11} {spread:>17} {cpu:>9} {of_true:>7} {of_ours:>7}  {remark}"
+        "{what:<50} {target:<10} {figure:>11} {spread:>17} {cpu:>9} {of_true:>7} {of_ours:>7}  {remark}"
     );
     println!("{}", line.trim_end());
 }
 
-/// In milliseconds.
+/// Formats a time in milliseconds.
 pub fn time(value: Duration) -> String {
     format!("{} ms", digits(value))
 }
 
-/// From one to the other, in milliseconds.
+/// Formats a range in milliseconds.
 pub fn span(from: Duration, to: Duration) -> String {
     format!("{} - {}", digits(from), digits(to))
 }
@@ -79,7 +78,7 @@ fn digits(value: Duration) -> String {
     }
 }
 
-/// What DESIGN.md's target makes of a figure.
-pub fn verdict(target: &str, is_met: bool) -> String {
-    format!("{target}: {}", if is_met { "met" } else { "MISSED" })
+/// States a limit and whether it is met.
+pub fn verdict(limit: &str, is_met: bool) -> String {
+    format!("{limit}: {}", if is_met { "met" } else { "MISSED" })
 }

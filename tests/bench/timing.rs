@@ -1,90 +1,90 @@
-//! Times many things in turn: each once a round, in another order each round, every one in
-//! surroundings of its own. Nothing is timed that was not right before the clock started.
+//! Times all cases in turn: each once a round, in another order each round, and in its own
+//! sandbox. A case is checked once before it is timed.
 
 use std::time::{Duration, Instant};
 
 use msm_testkit::libc::Libc;
 use msm_testkit::netns::Namespace;
 
-use crate::contenders::Contender;
+use crate::cases::{Case, DYNAMIC_TRUE, Limit, Rules, STATIC_TRUE, Work};
+use crate::cluster::Cluster;
 use crate::launch::{Cost, run};
-use crate::sandbox::give_up;
-use crate::site::Site;
+use crate::sandbox::remove;
 use crate::statistics::{Sample, ratio};
-use crate::subjects::{DYNAMIC_TRUE, Limit, Rules, STATIC_TRUE, Subject, Work};
 use crate::table::{Row, span, time, verdict};
+use crate::targets::Target;
 
-/// What the runs of one subject came to.
+/// The results of one case.
 #[derive(Debug, Default)]
 pub struct Series {
     pub walls: Sample,
     pub cpus: Sample,
     pub major_faults: u64,
     failures: usize,
-    /// Why it is not timed, or the first failure, or what is odd about it.
+    /// Why it is not timed, the first failure, or another remark.
     pub remark: Option<String>,
-    is_out: bool,
+    is_excluded: bool,
 }
 
-/// Runs everything once to see that it is right, then `rounds` times. Ours has to be right;
-/// what is wrong about others is said in their rows.
+/// Runs each case once to check it, then `rounds` times. A failure of the shipped executable is
+/// an error; failures of others are shown in their rows.
 pub fn measure(
-    site: &Site,
-    ours: &Contender,
-    subjects: &[Subject],
+    cluster: &Cluster,
+    ours: &Target,
+    cases: &[Case],
     rounds: usize,
 ) -> Result<Vec<Series>, String> {
-    let mut all: Vec<Series> = subjects.iter().map(|_| Series::default()).collect();
+    let mut all: Vec<Series> = cases.iter().map(|_| Series::default()).collect();
     for round in 0..=rounds {
-        let mut sandboxes = Vec::with_capacity(subjects.len());
-        for (subject, series) in subjects.iter().zip(&mut all) {
-            let sandbox = if series.is_out {
+        let mut sandboxes = Vec::with_capacity(cases.len());
+        for (case, series) in cases.iter().zip(&mut all) {
+            let sandbox = if series.is_excluded {
                 None
             } else {
-                subject.sandbox.make(site).unwrap_or_else(|error| {
+                case.sandbox.make(cluster).unwrap_or_else(|error| {
                     series.exclude(&error);
                     None
                 })
             };
             sandboxes.push(sandbox);
         }
-        for step in 0..subjects.len() {
-            let at = (step + round) % subjects.len();
-            let (subject, sandbox) = (&subjects[at], sandboxes[at].as_ref());
-            if all[at].is_out {
+        for step in 0..cases.len() {
+            let at = (step + round) % cases.len();
+            let (case, sandbox) = (&cases[at], sandboxes[at].as_ref());
+            if all[at].is_excluded {
                 continue;
             }
-            if let Some(before) = &subject.before {
+            if let Some(before) = &case.before {
                 before()?;
             }
-            let cost = subject.run(site, sandbox);
+            let cost = case.run(cluster, sandbox);
             if round > 0 {
                 all[at].add(cost);
-            } else if let Err(error) = cost.and_then(|_| subject.verify(ours, sandbox)) {
-                if subject.is_ours() {
-                    return Err(format!("{} is wrong: {error}", subject.what));
+            } else if let Err(error) = cost.and_then(|_| case.verify(ours, sandbox)) {
+                if case.is_ours() {
+                    return Err(format!("{}: {error}", case.what));
                 }
                 all[at].exclude(&error);
-            } else if let (Rules::Some, Some(sandbox)) = (&subject.rules, sandbox)
+            } else if let (Rules::Some, Some(sandbox)) = (&case.rules, sandbox)
                 && !sandbox.rules().contains("redirect")
                 && !sandbox.rules().contains("REDIRECT")
             {
-                all[at].remark = Some("it leaves no redirect in the namespace".to_owned());
+                all[at].remark = Some("leaves no redirect in the namespace".to_owned());
             }
         }
-        give_up(sandboxes);
+        remove(sandboxes);
     }
     Ok(all)
 }
 
-impl Subject<'_> {
-    fn run(&self, site: &Site, sandbox: Option<&Namespace>) -> Result<Cost, String> {
+impl Case<'_> {
+    fn run(&self, cluster: &Cluster, sandbox: Option<&Namespace>) -> Result<Cost, String> {
         match &self.work {
-            Work::Processes(launches) => run(&mut launches(sandbox), &site.log),
+            Work::Processes(launches) => run(&mut launches(sandbox), &cluster.log),
             Work::Exchange(key, pod) => {
                 let path = pod.url_path();
                 let start = Instant::now();
-                let done = site.server(*key).exchange(&path);
+                let done = cluster.server(*key).exchange(&path);
                 let wall = start.elapsed();
                 done.map_err(|error| format!("GET {path}: {error}"))?;
                 Ok(Cost {
@@ -95,7 +95,7 @@ impl Subject<'_> {
         }
     }
 
-    fn verify(&self, ours: &Contender, sandbox: Option<&Namespace>) -> Result<(), String> {
+    fn verify(&self, ours: &Target, sandbox: Option<&Namespace>) -> Result<(), String> {
         let (Rules::Redirect(flags), Some(sandbox)) = (&self.rules, sandbox) else {
             return Ok(());
         };
@@ -110,7 +110,7 @@ impl Subject<'_> {
             return Ok(());
         }
         Err(format!(
-            "the kernel does not hold the redirect afterwards: {}",
+            "no redirect in the kernel afterwards: {}",
             outcome.stderr.trim()
         ))
     }
@@ -132,15 +132,15 @@ impl Series {
     }
 
     fn exclude(&mut self, reason: &str) {
-        self.is_out = true;
+        self.is_excluded = true;
         self.remark = Some(format!("FAILED, not timed: {reason}"));
     }
 
-    /// Its row, without what it is compared with.
-    pub fn row<'a>(&self, subject: &'a Subject) -> Row<'a> {
+    /// The row, without ratios.
+    pub fn row<'a>(&self, case: &'a Case) -> Row<'a> {
         let mut row = Row {
-            what: &subject.what,
-            who: subject.who,
+            what: &case.what,
+            target: case.target,
             remark: self.remark.clone().unwrap_or_default(),
             ..Row::default()
         };
@@ -150,7 +150,7 @@ impl Series {
         if !self.walls.is_empty() {
             row.figure = time(self.walls.median());
             row.spread = span(self.walls.min(), self.walls.p90());
-            if matches!(subject.work, Work::Processes(_)) {
+            if matches!(case.work, Work::Processes(_)) {
                 row.cpu = time(self.cpus.median());
             }
         }
@@ -158,27 +158,27 @@ impl Series {
     }
 }
 
-/// Prints a row for each, compared with a static `true` and with ours.
-pub fn print(subjects: &[Subject], all: &[Series]) {
-    let median = |is_it: &dyn Fn(&Subject) -> bool| {
-        let at = subjects.iter().position(is_it)?;
+/// Prints a row for each case, with ratios and limits.
+pub fn print(cases: &[Case], all: &[Series]) {
+    let median = |matches: &dyn Fn(&Case) -> bool| {
+        let at = cases.iter().position(matches)?;
         let walls = &all.get(at)?.walls;
         (!walls.is_empty()).then(|| walls.median())
     };
     let of = |what: &str| median(&|it| it.what == what);
     let of_ours = |what: &str| median(&|it| it.what == what && it.is_ours());
-    for (subject, series) in subjects.iter().zip(all) {
-        let mut row = series.row(subject);
+    for (case, series) in cases.iter().zip(all) {
+        let mut row = series.row(case);
         if !series.walls.is_empty() {
             let wall = series.walls.median();
             row.of_true = of(STATIC_TRUE).map(|it| ratio(wall, it));
-            row.of_ours = of_ours(&subject.beside).map(|it| ratio(wall, it));
-            let said = subject
+            row.of_ours = of_ours(&case.baseline).map(|it| ratio(wall, it));
+            let verdict = case
                 .limit
                 .as_ref()
-                .and_then(|limit| limit.judge(wall, &of));
-            if let Some(said) = said {
-                row.remark.insert_str(0, &(said + " "));
+                .and_then(|limit| limit.verdict(wall, &of));
+            if let Some(verdict) = verdict {
+                row.remark.insert_str(0, &(verdict + " "));
             }
         }
         row.print();
@@ -186,11 +186,11 @@ pub fn print(subjects: &[Subject], all: &[Series]) {
 }
 
 impl Limit {
-    fn judge(&self, wall: Duration, of: &dyn Fn(&str) -> Option<Duration>) -> Option<String> {
+    fn verdict(&self, wall: Duration, of: &dyn Fn(&str) -> Option<Duration>) -> Option<String> {
         match self {
             Self::Wall(limit) => {
-                let target = format!("at most {} ms", limit.as_millis());
-                Some(verdict(&target, wall <= *limit))
+                let text = format!("at most {} ms", limit.as_millis());
+                Some(verdict(&text, wall <= *limit))
             }
             Self::OfTrue(libc) => {
                 let limit = match libc {
@@ -198,13 +198,13 @@ impl Limit {
                     Libc::Glibc => 1.1,
                 };
                 let share = ratio(wall, of(DYNAMIC_TRUE)?);
-                let target = format!("{share:.2} of /bin/true, at most {limit} by {libc}");
-                Some(verdict(&target, share <= limit))
+                let text = format!("{share:.2} of /bin/true, at most {limit} with {libc}");
+                Some(verdict(&text, share <= limit))
             }
             Self::EighthOf(what) => {
                 let share = ratio(of(what)?, wall);
-                let target = format!("1/{share:.1} of {what}, at most 1/8");
-                Some(verdict(&target, share >= 8.0))
+                let text = format!("1/{share:.1} of {what}, at most 1/8");
+                Some(verdict(&text, share >= 8.0))
             }
         }
     }

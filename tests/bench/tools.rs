@@ -1,5 +1,5 @@
-//! How a plugin that is built on command-line tools writes our rules: `nsenter`, and in it
-//! `iptables` once a rule, or `iptables-restore` once a family.
+//! Writes the same rules by command-line tools, as other plugins do: `nsenter`, and in it
+//! `iptables` for each rule, or `iptables-restore` for each family.
 
 use std::process::Command;
 
@@ -7,10 +7,10 @@ use msm_testkit::command::run;
 use msm_testkit::netns::Namespace;
 use msm_testkit::{TOOL_DIRECTORIES, find_tool};
 
-use crate::contenders::Contender;
-use crate::launch::{Answer, Launch};
+use crate::launch::{Expected, Launch};
+use crate::targets::Target;
 
-/// Which rules.
+/// The rules to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleSet {
     Default,
@@ -28,7 +28,7 @@ impl RuleSet {
         }
     }
 
-    /// What `msm-iptables` is told.
+    /// The flags of `msm-iptables`.
     pub const fn flags(self) -> &'static [&'static str] {
         match self {
             Self::Default => &[],
@@ -37,19 +37,19 @@ impl RuleSet {
     }
 }
 
-/// What goes into one table of one family.
+/// The rules of one table of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     is_ipv6: bool,
     name: String,
-    /// Each as arguments.
+    /// Each as the arguments of `iptables`.
     rules: Vec<Vec<String>>,
-    /// All of it, for `iptables-restore`.
+    /// The input of `iptables-restore`.
     text: String,
 }
 
-/// The rules as the executable itself prints them.
-pub fn rules(ours: &Contender, set: RuleSet) -> Result<Vec<Table>, String> {
+/// The rules, as the executable prints them.
+pub fn rules(ours: &Target, set: RuleSet) -> Result<Vec<Table>, String> {
     let mut command = ours.applet("msm-iptables");
     command
         .args(["--dry-run", "--backend", "iptables"])
@@ -57,7 +57,7 @@ pub fn rules(ours: &Contender, set: RuleSet) -> Result<Vec<Table>, String> {
     let text = run(&mut command).succeeded().stdout;
     let tables = parse(&text);
     if tables.is_empty() {
-        return Err(format!("msm-iptables --dry-run prints no rules: {text}"));
+        return Err(format!("msm-iptables --dry-run printed no rules: {text}"));
     }
     Ok(tables)
 }
@@ -111,13 +111,13 @@ pub fn restore(tables: &[Table], variant: &str, netns: Option<&Namespace>) -> Ve
                 .map(|it| it.text.as_str())
                 .collect::<String>()
                 .into(),
-            answer: Answer::Anything,
+            expected: Expected::Anything,
         })
     });
     families.into_iter().flatten().collect()
 }
 
-/// A tool inside of the namespace.
+/// Runs a tool in the namespace.
 fn enter(table: &Table, tool: &str, netns: Option<&Namespace>) -> Command {
     let path = |name: &str| find_tool(name).unwrap_or_else(|| panic!("{name} is not installed"));
     let family = if table.is_ipv6 { "ip6" } else { "ip" };
@@ -125,7 +125,7 @@ fn enter(table: &Table, tool: &str, netns: Option<&Namespace>) -> Command {
     command
         .env_clear()
         .env("PATH", TOOL_DIRECTORIES.join(":"))
-        // Its usual place belongs to root.
+        // The default path is writable for root only.
         .env("XTABLES_LOCKFILE", "/dev/null");
     if let Some(netns) = netns {
         command.arg(format!("--net={}", netns.path().display()));
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_are_told_apart_by_family_and_table() {
+    fn rules_are_grouped_by_family_and_table() {
         let text = "# iptables-restore --noflush\n*nat\n-N A\n-A A -j RETURN\nCOMMIT\n\
                     # ip6tables-restore --noflush\n*filter\n-N B\nCOMMIT\n";
         let tables = parse(text);

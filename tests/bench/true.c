@@ -1,4 +1,4 @@
-/* The least that a process can be: the floor of every figure. */
+/* The smallest process: the base of every ratio. */
 int main(void) {
     return 0;
 }

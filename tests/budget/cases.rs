@@ -1,5 +1,5 @@
-//! What is measured: verbs as a runtime asks for them, each on a new sandbox and a new API
-//! server, in an environment that holds nothing else.
+//! The cases that are measured: a runtime's requests, each with a new sandbox, a new API server
+//! and an otherwise empty environment.
 
 use msm_testkit::applet_under;
 use msm_testkit::cluster::{Cluster, K8S_NAMESPACE, LABELLED, request};
@@ -10,20 +10,20 @@ use serde_json::json;
 
 use crate::figures::Counts;
 
-/// A verb, and what it meets.
+/// A request and its preconditions.
 pub struct Case {
-    /// As figures.json calls it.
+    /// The key in figures.json.
     pub name: &'static str,
     verb: &'static str,
     labels: &'static [(&'static str, &'static str)],
     /// Namespaces that the configuration excludes.
     excluded: &'static [&'static str],
     before: Before,
-    /// How often the API server has to be asked, each time by a connection of its own.
+    /// The expected requests to the API server, each over its own connection.
     requests: usize,
 }
 
-/// What was done to the sandbox.
+/// What is done to the sandbox before.
 #[derive(PartialEq)]
 enum Before {
     Nothing,
@@ -64,8 +64,8 @@ const CASES: [Case; 6] = [
     },
 ];
 
-/// What `count` makes of each case; files go into a folder that it is given.
-pub fn counted(count: impl Fn(&Case, &Scratch) -> u64) -> Counts {
+/// Counts each case. `count` may write files to the directory.
+pub fn counts(count: impl Fn(&Case, &Scratch) -> u64) -> Counts {
     let scratch = Scratch::new();
     let counts = CASES.iter().map(|case| {
         let number = count(case, &scratch);
@@ -84,7 +84,7 @@ const ADD: Case = Case {
 };
 
 impl Case {
-    /// Runs the verb by the program and arguments of `wrapper`; it has to succeed.
+    /// Runs the request by the program and arguments of `wrapper`. It must succeed.
     pub fn run_under(&self, wrapper: &[&str]) -> Outcome {
         let cluster = Cluster::new(self.labels, &[]);
         let sandbox = Namespace::new();
@@ -92,17 +92,17 @@ impl Case {
             "interceptName": "nftables", "excludeNamespaces": self.excluded,
         }});
         if self.before == Before::Add {
-            cluster.added(&sandbox, &settings);
+            cluster.add_succeeds(&sandbox, &settings);
         }
-        let asked_before = asked(&cluster);
+        let before = traffic(&cluster);
         let plugin = applet_under(wrapper, "msm-cni");
         let mut request = request(plugin, self.verb, &sandbox.path());
         let configuration = cluster.configuration(&settings).to_string();
         let outcome = run_with_input(&mut request, &configuration).succeeded();
-        // A second attempt is work that nobody means to record.
+        // A retry would be counted too.
         assert_eq!(
-            asked(&cluster),
-            asked_before.map(|count| count + self.requests),
+            traffic(&cluster),
+            before.map(|count| count + self.requests),
             "connections to and requests of the API server after {}\n{outcome}",
             self.name
         );
@@ -111,7 +111,7 @@ impl Case {
 }
 
 /// Connections to and requests of the API server.
-fn asked(cluster: &Cluster) -> [usize; 2] {
+fn traffic(cluster: &Cluster) -> [usize; 2] {
     let server = &cluster.server;
     [server.connections(), server.requests().len()]
 }

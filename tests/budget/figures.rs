@@ -1,5 +1,4 @@
-//! The figures: read from figures.json, and written there when they are recorded anew.
-//! Which of them are for the executable under test, the executable itself tells.
+//! Reads and records figures.json. The libc of the executable under test selects its figures.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,42 +8,42 @@ use msm_testkit::executable;
 use msm_testkit::libc::Libc;
 use serde::{Deserialize, Serialize};
 
-/// What a failing test says last.
-pub const HOW_TO_RECORD: &str = "Figures are recorded by `MSM_RECORD_BUDGET=1 \
-    MSM_EXECUTABLE=$PWD/dist/msm cargo test --test budget`, with the reason in the commit.";
+/// Printed by failing tests.
+pub const HOW_TO_RECORD: &str = "Record the figures by `MSM_RECORD_BUDGET=1 \
+    MSM_EXECUTABLE=$PWD/dist/msm cargo test --test budget`, and give the reason in the commit.";
 
-/// A number for each case, by its name.
+/// Counts by the name of the case.
 pub type Counts = BTreeMap<String, u64>;
 
-/// Those of one libc: each brings code of its own and starts in its own way.
+/// The figures of one libc, which adds code and system calls.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Figures {
-    /// In bytes; set by hand.
+    /// In bytes. Set by hand.
     pub size_limit: u64,
-    /// From execve to exit, both included.
+    /// From execve to exit, inclusive.
     pub system_calls: Counts,
     /// By callgrind.
     pub instructions: Counts,
-    /// What those were counted with; they cannot be compared with another one's.
+    /// The compiler, valgrind and processor; other ones count differently.
     pub instructions_counted_with: String,
 }
 
-/// Of every libc.
+/// The figures of each libc.
 type Book = BTreeMap<String, Figures>;
 
-/// What the executable under test has to keep to.
+/// The recorded figures of the executable under test.
 pub fn recorded() -> Figures {
     let mut book: Book = serde_json::from_str(include_str!("figures.json")).unwrap();
     book.remove(&libc()).unwrap()
 }
 
-/// Whether figures are recorded anew.
+/// Whether this run records the figures.
 pub fn recording() -> bool {
     std::env::var_os("MSM_RECORD_BUDGET").is_some()
 }
 
-/// When figures are recorded anew, lets `change` do so; whether it did.
+/// Applies `change` to the file if this run records the figures. Returns whether it does.
 pub fn record(change: impl FnOnce(&mut Figures)) -> bool {
     static FILE: Mutex<()> = Mutex::new(());
     if !recording() {
@@ -58,27 +57,31 @@ pub fn record(change: impl FnOnce(&mut Figures)) -> bool {
     true
 }
 
-/// A count that is not as recorded, and what to do about it.
-pub fn told(case: &str, unit: &str, found: u64, recorded: u64) -> String {
+/// Describes a count that differs from the recorded one.
+pub fn describe(case: &str, unit: &str, found: u64, recorded: u64) -> String {
     let tenths = difference(found, recorded);
     let advice = if found > recorded {
-        "more; make it cheaper again or, if it has to be, record it"
+        "more; reduce it, or record it if it is justified"
     } else {
-        "fewer; record it, so that it stays"
+        "fewer; record it"
     };
     format!(
-        "{case}: {found} {unit}, recorded are {recorded}: {}.{} % {advice}",
+        "{case}: {found} {unit}, {recorded} recorded: {}.{} % {advice}",
         tenths / 10,
         tenths % 10,
     )
 }
 
-/// Fails the test if there is anything to be told.
-pub fn assert_kept(told: &[String]) {
-    assert!(told.is_empty(), "{}\n{HOW_TO_RECORD}", told.join("\n"));
+/// Fails the test if any count differs.
+pub fn assert_none(differences: &[String]) {
+    assert!(
+        differences.is_empty(),
+        "{}\n{HOW_TO_RECORD}",
+        differences.join("\n")
+    );
 }
 
-/// In tenths of a per cent of the recorded one.
+/// The difference in tenths of a per cent of the recorded count.
 pub fn difference(found: u64, recorded: u64) -> u64 {
     found.abs_diff(recorded) * 1000 / recorded
 }
@@ -88,17 +91,17 @@ pub fn size() -> u64 {
     fs::metadata(executable()).unwrap().len()
 }
 
-/// Which libc is in the executable.
+/// The libc of the executable.
 pub fn libc() -> String {
     Libc::of(&executable()).unwrap().to_string()
 }
 
-/// Which rustc built the executable, as its section .comment has it.
+/// The rustc that built the executable, from its section .comment.
 pub fn compiler() -> String {
     let label = b"rustc version ";
     let bytes = fs::read(executable()).unwrap();
     let start = bytes.windows(label.len()).position(|it| it == label);
-    let start = start.expect("the executable says which rustc built it") + label.len();
+    let start = start.expect("the section .comment names rustc") + label.len();
     let text = bytes[start..]
         .split(|byte| matches!(byte, 0 | b'\n'))
         .next();

@@ -1,23 +1,23 @@
-//! System calls and processes, by strace. Their number is the same at every run, as root
-//! and as an ordinary user, idle and under load; another kernel or libc may need others.
+//! System calls and processes, counted by strace. The count is the same in every run, for root
+//! and other users, and under load; it may differ with another kernel or libc.
 
 use std::fs;
 
 use msm_testkit::scratch::Scratch;
 
 use crate::cannot_measure;
-use crate::cases::{Case, counted};
-use crate::figures::{assert_kept, record, recorded, told};
+use crate::cases::{Case, counts};
+use crate::figures::{assert_none, describe, record, recorded};
 
-/// What starts a process, a thread or another program.
+/// System calls that start a process, a thread or a program.
 const STARTS: [&str; 6] = ["clone", "clone3", "fork", "vfork", "execve", "execveat"];
 
 #[test]
-fn every_verb_is_one_process_with_no_more_system_calls_than_recorded() {
+fn each_verb_is_one_process_and_within_its_system_calls() {
     if cannot_measure(&["ip", "strace"]) {
         return;
     }
-    let found = counted(count);
+    let found = counts(count);
     if record(|figures| figures.system_calls.clone_from(&found)) {
         return;
     }
@@ -25,14 +25,14 @@ fn every_verb_is_one_process_with_no_more_system_calls_than_recorded() {
     let exceeded: Vec<_> = found
         .iter()
         .filter(|(case, found)| *found > &recorded[*case])
-        .map(|(case, found)| told(case, "system calls", *found, recorded[case]))
+        .map(|(case, found)| describe(case, "system calls", *found, recorded[case]))
         .collect();
-    assert_kept(&exceeded);
+    assert_none(&exceeded);
 }
 
 fn count(case: &Case, scratch: &Scratch) -> u64 {
     let log = scratch.path().join("strace");
-    // -y: a descriptor's path.
+    // -y prints the path of a descriptor.
     case.run_under(&["strace", "-f", "-y", "-qq", "-o", log.to_str().unwrap()]);
     let log = fs::read_to_string(log).unwrap();
     let calls: Vec<(&str, &str)> = log
@@ -45,10 +45,10 @@ fn count(case: &Case, scratch: &Scratch) -> u64 {
         .collect();
     assert!(
         starts.len() == 1 && starts[0].0 == "execve",
-        "{} is more than one process with one thread: {starts:#?}\n{log}",
+        "{}: more than one process or thread: {starts:#?}\n{log}",
         case.name
     );
-    // glibc reads its map of memory in pieces: the longer the executable's path, the more.
+    // glibc reads /proc/self/maps in pieces; their number depends on the executable's path.
     let of_map = |(name, rest): &&(&str, &str)| *name == "read" && rest.contains("/maps>");
     let counted = calls.iter().filter(|call| !of_map(call)).count();
     u64::try_from(counted).unwrap()

@@ -1,10 +1,11 @@
-//! ADD from the bytes on stdin to where connections land: the executable as a runtime runs
-//! it, a real HTTPS API server, a real pod. How the lookup fails is not asked here.
+//! ADD from standard input to the destination of a pod's connections: the executable run as by
+//! a runtime, an HTTPS API server, a pod in its network namespace. Failing lookups are tested
+//! in `lookup`.
 
 use std::thread;
 
 use msm_testkit::cannot_run;
-use msm_testkit::cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, by, refused};
+use msm_testkit::cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, error_text, intercept_name};
 use msm_testkit::endpoints::{
     APP, APP_FROM_OUTSIDE, FAR6, HTTP, HTTP_SERVER, NEAR, POD6, RTSP, RTSP_ALT, RTSP_LOCAL,
     RTSP_NEAR, RTSP_POD, RTSP6, SERVER, SERVER_ALT, SERVER6, STUB, STUB_ALT, STUB_ALT_FROM_OUTSIDE,
@@ -21,7 +22,7 @@ fn default_settings() -> Value {
 }
 
 #[track_caller]
-fn is_redirected(pod: &Pod) {
+fn assert_redirected(pod: &Pod) {
     lands(pod, RTSP, STUB);
     let of_stub = pod.connect_as(STUB_UID, RTSP);
     assert_eq!(of_stub, SERVER, "{}", pod.inside.rules());
@@ -33,15 +34,15 @@ fn is_redirected(pod: &Pod) {
 }
 
 #[test]
-fn traffic_of_a_labelled_pod_lands_in_its_stub() {
+fn labelled_pod_is_redirected_to_its_stub() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
     for value in ["true", "yes", ""] {
         let cluster = Cluster::new(&[(INJECT, value)], &[]);
         let pod = Pod::new();
-        cluster.added(&pod.inside, &default_settings());
-        is_redirected(&pod);
+        cluster.add_succeeds(&pod.inside, &default_settings());
+        assert_redirected(&pod);
         assert!(pod.inside.nft_rules().contains("table inet msm_cni {"));
     }
 }
@@ -63,57 +64,57 @@ fn every_backend_redirects() {
                 .tool(variant, &["-t", "nat", "-n", "-L"], "")
                 .succeeded();
         }
-        cluster.added(&pod.inside, &by(backend));
-        is_redirected(&pod);
+        cluster.add_succeeds(&pod.inside, &intercept_name(backend));
+        assert_redirected(&pod);
     }
 }
 
 #[test]
-fn adding_twice_is_adding_once() {
+fn second_add_changes_nothing() {
     if cannot_run(&["ip", "nft", "iptables-nft"]) {
         return;
     }
     let cluster = Cluster::new(LABELLED, &[]);
     for backend in ["nftables", "iptables"] {
         let pod = Pod::new();
-        cluster.added(&pod.inside, &by(backend));
+        cluster.add_succeeds(&pod.inside, &intercept_name(backend));
         let once = pod.inside.rules();
-        cluster.added(&pod.inside, &by(backend));
+        cluster.add_succeeds(&pod.inside, &intercept_name(backend));
         assert_eq!(pod.inside.rules(), once);
-        is_redirected(&pod);
+        assert_redirected(&pod);
     }
 }
 
 #[test]
-fn adding_by_the_other_backend_leaves_nothing_of_the_first() {
+fn add_with_another_backend_removes_the_rules_of_the_first() {
     if cannot_run(&["ip", "nft", "iptables-nft"]) {
         return;
     }
     let cluster = Cluster::new(LABELLED, &[]);
     let pod = Pod::new();
-    for (backend, stays, goes) in [
+    for (backend, present, absent) in [
         ("nftables", "table inet msm_cni {", "MSM_CNI"),
         ("iptables", "MSM_CNI", "table inet msm_cni {"),
         ("nftables", "table inet msm_cni {", "MSM_CNI"),
     ] {
-        cluster.added(&pod.inside, &by(backend));
+        cluster.add_succeeds(&pod.inside, &intercept_name(backend));
         let rules = pod.inside.rules();
         assert!(
-            rules.contains(stays) && !rules.contains(goes),
+            rules.contains(present) && !rules.contains(absent),
             "after {backend}:\n{rules}"
         );
-        is_redirected(&pod);
+        assert_redirected(&pod);
     }
 }
 
 #[test]
-fn adding_mends_damage() {
+fn add_repairs_damaged_rules() {
     if cannot_run(&["ip", "nft", "iptables-nft"]) {
         return;
     }
     let cluster = Cluster::new(LABELLED, &[]);
     let pod = Pod::new();
-    cluster.added(&pod.inside, &by("nftables"));
+    cluster.add_succeeds(&pod.inside, &intercept_name("nftables"));
     let whole = pod.inside.rules();
     for damage in [
         "flush chain inet msm_cni output",
@@ -123,24 +124,24 @@ fn adding_mends_damage() {
     ] {
         pod.inside.load(damage);
         assert_ne!(pod.inside.rules(), whole);
-        cluster.added(&pod.inside, &by("nftables"));
+        cluster.add_succeeds(&pod.inside, &intercept_name("nftables"));
         assert_eq!(pod.inside.rules(), whole, "after {damage}");
     }
 
     let pod = Pod::new();
-    cluster.added(&pod.inside, &by("iptables"));
+    cluster.add_succeeds(&pod.inside, &intercept_name("iptables"));
     let whole = pod.inside.rules();
     for damage in ["-F OUTPUT", "-F MSM_CNI_OUTPUT", "-D MSM_CNI_OUTPUT 2"] {
         let args: Vec<_> = ["-t", "nat"].into_iter().chain(damage.split(' ')).collect();
         pod.inside.tool("iptables-nft", &args, "").succeeded();
         assert_ne!(pod.inside.rules(), whole);
-        cluster.added(&pod.inside, &by("iptables"));
+        cluster.add_succeeds(&pod.inside, &intercept_name("iptables"));
         assert_eq!(pod.inside.rules(), whole, "after {damage}");
     }
 }
 
 #[test]
-fn pods_that_do_not_ask_for_it_are_untouched() {
+fn pod_without_label_or_with_label_false_is_not_redirected() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -155,14 +156,14 @@ fn pods_that_do_not_ask_for_it_are_untouched() {
         let cluster = Cluster::new(labels, &[]);
         let pod = Pod::new();
         let before = pod.inside.rules();
-        cluster.added(&pod.inside, &default_settings());
+        cluster.add_succeeds(&pod.inside, &default_settings());
         assert_eq!(pod.inside.rules(), before, "{labels:?}");
         lands(&pod, RTSP, SERVER);
     }
 }
 
 #[test]
-fn pods_in_excluded_namespaces_are_untouched_and_not_asked_for() {
+fn pod_in_excluded_namespace_is_neither_redirected_nor_looked_up() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -170,19 +171,19 @@ fn pods_in_excluded_namespaces_are_untouched_and_not_asked_for() {
     let pod = Pod::new();
     let before = pod.inside.rules();
     let excluded = json!({"kubernetes": {"excludeNamespaces": ["kube-system", K8S_NAMESPACE]}});
-    cluster.added(&pod.inside, &excluded);
+    cluster.add_succeeds(&pod.inside, &excluded);
     assert_eq!(pod.inside.rules(), before);
     assert_eq!(cluster.server.connections(), 0);
 
-    cluster.added(
+    cluster.add_succeeds(
         &pod.inside,
         &json!({"kubernetes": {"excludeNamespaces": ["kube-system"]}}),
     );
-    is_redirected(&pod);
+    assert_redirected(&pod);
 }
 
 #[test]
-fn the_configuration_chooses_what_is_redirected() {
+fn configuration_selects_what_is_redirected() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -192,7 +193,7 @@ fn the_configuration_chooses_what_is_redirected() {
         "ports": [1554], "proxyPort": 9554, "proxyUID": 1234, "excludeCIDRs": ["10.1.0.0/24"],
         "ipv6": "redirect", "inboundPorts": [554],
     }});
-    cluster.added(&pod.inside, &settings);
+    cluster.add_succeeds(&pod.inside, &settings);
     lands(&pod, RTSP_ALT, STUB_ALT);
     lands(
         &pod,
@@ -227,7 +228,7 @@ fn annotations_override_the_configuration() {
         ],
     );
     let pod = Pod::new();
-    cluster.added(
+    cluster.add_succeeds(
         &pod.inside,
         &json!({"redirect": {"ports": [80], "ipv6": "redirect"}}),
     );
@@ -243,7 +244,7 @@ fn annotations_override_the_configuration() {
 }
 
 #[test]
-fn invalid_annotations_are_named_and_nothing_is_written() {
+fn invalid_annotation_is_named_and_no_rules_are_written() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -259,30 +260,30 @@ fn invalid_annotations_are_named_and_nothing_is_written() {
         ("inbound-ports", "65536"),
     ] {
         let annotation = format!("sidecar.mediastreamingmesh.io/{name}");
-        cluster.show(LABELLED, &[(&annotation, value)]);
+        cluster.set_pod(LABELLED, &[(&annotation, value)]);
         let outcome = cluster.run("ADD", &sandbox, &default_settings());
-        let message = refused(outcome, INVALID_CONFIGURATION);
+        let message = error_text(outcome, INVALID_CONFIGURATION);
         assert!(
             message.contains(&annotation),
-            "{annotation} is not named: {message}"
+            "{annotation} is not named in {message}"
         );
         assert_eq!(sandbox.nft_rules(), "", "after {annotation}: {value}");
     }
 }
 
 #[test]
-fn a_pod_with_its_own_users_is_redirected() {
+fn pod_with_user_namespace_is_redirected() {
     if cannot_run(&["ip", "nft", "unshare", "nsenter"]) {
         return;
     }
     let cluster = Cluster::new(LABELLED, &[]);
     let pod = Pod::in_user_namespace();
-    cluster.added(&pod.inside, &default_settings());
-    is_redirected(&pod);
+    cluster.add_succeeds(&pod.inside, &default_settings());
+    assert_redirected(&pod);
 }
 
 #[test]
-fn fifty_pods_at_once_are_all_redirected() {
+fn fifty_concurrent_pods_are_redirected() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -290,7 +291,7 @@ fn fifty_pods_at_once_are_all_redirected() {
     let sandboxes: Vec<Namespace> = (0..50).map(|_| Namespace::new()).collect();
     thread::scope(|scope| {
         for sandbox in &sandboxes {
-            scope.spawn(|| cluster.added(sandbox, &default_settings()));
+            scope.spawn(|| cluster.add_succeeds(sandbox, &default_settings()));
         }
     });
     let expected = sandboxes[0].nft_rules();

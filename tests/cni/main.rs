@@ -4,7 +4,6 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::unreachable,
     clippy::unwrap_used,
     reason = "a test fails by panicking"
 )]

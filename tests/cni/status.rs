@@ -1,18 +1,17 @@
-//! STATUS: whether an ADD could work, told by its code, a sentence that names the file and
-//! what to do, and without a word on the network.
+//! STATUS: reports whether an ADD could succeed, names the kubeconfig that prevents it, and
+//! makes no network request.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use msm_testkit::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Credentials, Identity, KeyKind, Kubeconfig, Options,
-};
-use msm_testkit::cluster::refused;
+use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Options};
+use msm_testkit::certificates::{CertificateAuthority, Identity, KeyKind};
+use msm_testkit::cluster::error_text;
 use msm_testkit::command::{Outcome, run_with_input};
+use msm_testkit::kubeconfig::{Credentials, Kubeconfig};
 use msm_testkit::netns::Namespace;
 use msm_testkit::scratch::Scratch;
 use msm_testkit::{WITHOUT_NF_TABLES, WITHOUT_TOOLS, applet, applet_under, cannot_run};
@@ -20,35 +19,35 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
-/// CNI's code of a plugin that cannot add anything now.
+/// The code of a plugin that cannot serve ADD.
 const UNAVAILABLE: u64 = 50;
 
 /// A node with a kubeconfig.
 struct Node {
-    authority: Authority,
-    /// It counts who comes.
+    authority: CertificateAuthority,
+    /// Counts connections.
     server: ApiServer,
     scratch: Scratch,
 }
 
 impl Node {
-    /// Whose kubeconfig is good.
+    /// A node with a valid kubeconfig.
     fn new() -> Self {
-        let authority = Authority::new(KeyKind::Ecdsa);
+        let authority = CertificateAuthority::new(KeyKind::Ecdsa);
         let options = Options::new(authority.server(&["127.0.0.1", "localhost"]));
         let server = ApiServer::start(&options, |_| {
-            Behaviour::Answer(Answer::error(500, "nobody should ask"))
+            Behaviour::Answer(Answer::error(500, "unexpected request"))
         });
         let node = Self {
             authority,
             server,
             scratch: Scratch::new(),
         };
-        node.write(&node.good());
+        node.write(&node.valid());
         node
     }
 
-    fn good(&self) -> String {
+    fn valid(&self) -> String {
         self.yaml(&self.server.url(), Credentials::Token("sesame"))
     }
 
@@ -56,7 +55,7 @@ impl Node {
         let authority = self.authority.pem();
         let kubeconfig = Kubeconfig {
             server,
-            authority: Some(&authority),
+            ca_pem: Some(&authority),
             tls_server_name: None,
             credentials,
         };
@@ -71,14 +70,14 @@ impl Node {
         fs::write(self.kubeconfig(), text).unwrap();
     }
 
-    /// The good kubeconfig with another text in one place.
-    fn good_but(&self, from: &str, to: &str) -> String {
-        let good = self.good();
-        assert!(good.contains(from), "{good}");
-        good.replace(from, to)
+    /// The valid kubeconfig with `from` replaced by `to`.
+    fn valid_but(&self, from: &str, to: &str) -> String {
+        let valid = self.valid();
+        assert!(valid.contains(from), "{valid}");
+        valid.replace(from, to)
     }
 
-    /// STATUS of the node with these settings of `kubernetes`.
+    /// Runs STATUS with these settings of `kubernetes`.
     fn status(&self, kubernetes: &Value) -> Outcome {
         self.status_under(&[], kubernetes)
     }
@@ -99,56 +98,55 @@ impl Node {
             configuration["kubernetes"][key] = value.clone();
         }
         let outcome = run_with_input(&mut plugin, &configuration.to_string());
-        assert!(outcome.took < Duration::from_secs(1), "{outcome}");
         assert_eq!(self.server.connections(), 0, "{outcome}");
         outcome
     }
 
-    /// STATUS has to name the kubeconfig, what to do about it, and all of `causes`.
+    /// Fails the test unless STATUS names the kubeconfig, advice and all `causes`.
     #[track_caller]
-    fn is_unusable(&self, causes: &[&str]) {
-        self.names_the_kubeconfig(self.status(&json!({})), causes);
+    fn assert_unusable(&self, causes: &[&str]) {
+        self.assert_kubeconfig_named(self.status(&json!({})), causes);
     }
 
-    fn each_is_unusable(&self, kubeconfigs: &[(String, &[&str])]) {
+    fn assert_each_unusable(&self, kubeconfigs: &[(String, &[&str])]) {
         for (text, causes) in kubeconfigs {
             self.write(text);
-            self.is_unusable(causes);
+            self.assert_unusable(causes);
         }
     }
 
     #[track_caller]
-    fn names_the_kubeconfig(&self, outcome: Outcome, causes: &[&str]) {
-        let said = outcome.to_string();
-        let message = refused(outcome, UNAVAILABLE);
+    fn assert_kubeconfig_named(&self, outcome: Outcome, causes: &[&str]) {
+        let output = outcome.to_string();
+        let message = error_text(outcome, UNAVAILABLE);
         let path = self.kubeconfig();
         let sentence = format!(
-            "the kubeconfig {} cannot be used; the installer of msm-cni writes it: ",
+            "the kubeconfig {} cannot be used; the installer of msm-cni writes this file: ",
             path.display()
         );
-        assert!(message.starts_with(&sentence), "{message}\n{said}");
+        assert!(message.starts_with(&sentence), "{message}\n{output}");
         for cause in causes {
             assert!(message.contains(cause), "{cause:?} is not in {message:?}");
         }
-        assert!(!said.contains("sesame"), "{said}");
+        assert!(!output.contains("sesame"), "{output}");
     }
 }
 
 #[track_caller]
-fn is_ready(outcome: Outcome) -> Outcome {
+fn assert_ready(outcome: Outcome) -> Outcome {
     let outcome = outcome.succeeded();
     assert_eq!(outcome.stdout, "", "{outcome}");
     outcome
 }
 
 #[test]
-fn a_node_that_can_add_pods_is_ready() {
+fn node_that_can_add_pods_is_ready() {
     if cannot_run(&["ip", "iptables-nft-restore"]) {
         return;
     }
     let node = Node::new();
     for backend in ["auto", "nftables", "iptables", ""] {
-        is_ready(node.status(&json!({"interceptName": backend})));
+        assert_ready(node.status(&json!({"interceptName": backend})));
     }
     let port = node.server.address().port();
     let client = node.authority.client("msm-cni");
@@ -162,69 +160,69 @@ fn a_node_that_can_add_pods_is_ready() {
         node.yaml("https://[::1]", Credentials::Client(&client)),
         Kubeconfig {
             server: "https://10.96.0.1",
-            authority: None,
+            ca_pem: None,
             tls_server_name: Some("kubernetes"),
             credentials: Credentials::Token("sesame"),
         }
         .yaml(),
     ] {
         node.write(&kubeconfig);
-        is_ready(node.status(&json!({})));
+        assert_ready(node.status(&json!({})));
     }
 }
 
 #[test]
-fn a_kubeconfig_without_a_context_to_use_is_named() {
+fn kubeconfig_without_a_usable_context_is_named() {
     let node = Node::new();
-    let swap = |from: &str, to: &str| node.good_but(from, to);
-    node.each_is_unusable(&[
-        (String::new(), &["it is empty"]),
-        ("# nothing\n".to_owned(), &["it is empty"]),
+    let swap = |from: &str, to: &str| node.valid_but(from, to);
+    node.assert_each_unusable(&[
+        (String::new(), &["file is empty"]),
+        ("# nothing\n".to_owned(), &["file is empty"]),
         ("a: [b".to_owned(), &["neither YAML nor JSON", "line 2"]),
         ("{\"a\": ".to_owned(), &["neither YAML nor JSON"]),
         ("\0\u{1}".to_owned(), &["neither YAML nor JSON"]),
-        ("- a\n".to_owned(), &["the kubeconfig is not a mapping"]),
-        ("x".repeat(2 << 20), &["larger than 1024 KiB"]),
+        ("- a\n".to_owned(), &["kubeconfig is not an object"]),
+        ("x".repeat(2 << 20), &["larger than 1048576 bytes"]),
         (
             swap("current-context", "no-context"),
             &["no current-context", "msm-cni-context"],
         ),
         (
             swap("current-context: msm-cni-context", "current-context: x"),
-            &["\"x\" in its contexts", "msm-cni-context"],
+            &["\"x\" in contexts", "msm-cni-context"],
         ),
         (
             swap("cluster: local", "cluster: remote"),
-            &["\"remote\" in its clusters", "local"],
+            &["\"remote\" in clusters", "local"],
         ),
         (
-            swap("user: msm-cni\n", "user: somebody\n"),
-            &["\"somebody\" in its users", "msm-cni"],
+            swap("user: msm-cni\n", "user: other\n"),
+            &["\"other\" in users", "msm-cni"],
         ),
         (swap("cluster: local", ""), &["context.cluster is missing"]),
     ]);
     fs::write(node.kubeconfig(), [0xff, 0xfe]).unwrap();
-    node.is_unusable(&["not UTF-8"]);
+    node.assert_unusable(&["not UTF-8"]);
 }
 
 #[test]
-fn a_kubeconfig_without_a_server_to_trust_is_named() {
+fn kubeconfig_without_a_usable_cluster_is_named() {
     let node = Node::new();
     let server = format!("server: {}", node.server.url());
-    let server = |to: &str| node.good_but(&server, to);
+    let server = |to: &str| node.valid_but(&server, to);
     let authority = STANDARD.encode(node.authority.pem());
     let authority = format!("certificate-authority-data: \"{authority}\"");
-    let authority = |to: &str| node.good_but(&authority, to);
-    node.each_is_unusable(&[
+    let authority = |to: &str| node.valid_but(&authority, to);
+    node.assert_each_unusable(&[
         (server("server: \"\""), &["cluster.server is missing"]),
         (
             server("server: http://127.0.0.1"),
-            &["cluster.server is not a usable URL", "https://"],
+            &["cluster.server is invalid", "https://"],
         ),
-        (server("server: [a]"), &["cluster.server is not a text"]),
+        (server("server: [a]"), &["cluster.server is not a string"]),
         (
             server("server: https://a/\n    proxy-url: http://b"),
-            &["cluster.proxy-url is not supported", "a direct connection"],
+            &["cluster.proxy-url is not supported", "direct connection"],
         ),
         (
             authority("namespace: x"),
@@ -236,7 +234,7 @@ fn a_kubeconfig_without_a_server_to_trust_is_named() {
         ),
         (
             authority("certificate-authority-data: QUFBQQ=="),
-            &["certificate-authority holds no PEM certificate"],
+            &["CA bundle contains no PEM certificate"],
         ),
         (
             authority("certificate-authority: ca.crt"),
@@ -244,26 +242,26 @@ fn a_kubeconfig_without_a_server_to_trust_is_named() {
         ),
         (
             authority("certificate-authority: /etc/passwd"),
-            &["certificate-authority holds no PEM certificate"],
+            &["CA bundle contains no PEM certificate"],
         ),
         (
             authority("certificate-authority-data: QUFB\n    insecure-skip-tls-verify: true"),
-            &["insecure-skip-tls-verify", "drop one of them"],
+            &["certificate-authority and insecure-skip-tls-verify are both set"],
         ),
     ]);
 }
 
 #[test]
-fn a_kubeconfig_that_does_not_say_who_we_are_is_named() {
+fn kubeconfig_without_usable_credentials_is_named() {
     let node = Node::new();
-    let user = |to: &str| node.good_but("token: \"sesame\"", to);
+    let user = |to: &str| node.valid_but("token: \"sesame\"", to);
     let mixed = Identity {
         certificate_pem: node.authority.client("a").certificate_pem,
         key_pem: node.authority.client("b").key_pem,
     };
     fs::write(node.scratch.path().join("empty"), "\n").unwrap();
     let mixed = node.yaml("https://127.0.0.1", Credentials::Client(&mixed));
-    node.each_is_unusable(&[
+    node.assert_each_unusable(&[
         (user(""), &["neither a token nor a client certificate"]),
         (
             user("token: \"\""),
@@ -271,25 +269,28 @@ fn a_kubeconfig_that_does_not_say_who_we_are_is_named() {
         ),
         (
             user("token: \"a b\""),
-            &["its user.token holds characters that no token has"],
+            &["invalid user.token: token contains characters other than printable ASCII"],
         ),
-        (user("token: \" \""), &["its user.token is empty"]),
+        (
+            user("token: \" \""),
+            &["invalid user.token: token is empty"],
+        ),
         (
             user("tokenFile: empty"),
-            &["its user.tokenFile /", "/empty is empty"],
+            &["invalid user.tokenFile /", "/empty: token is empty"],
         ),
-        (user("token: [a]"), &["user.token is not a text"]),
+        (user("token: [a]"), &["user.token is not a string"]),
         (
             user("tokenFile: nowhere"),
             &["reading", "/nowhere", "No such file"],
         ),
         (
             user("tokenFile: /dev/null"),
-            &["/dev/null is not a regular file"],
+            &["reading /dev/null", "not a regular file"],
         ),
         (
             user("exec: {command: aws}"),
-            &["user.exec is not supported", "use a token"],
+            &["user.exec is not supported", "supported: token"],
         ),
         (
             user("auth-provider: {name: oidc}"),
@@ -309,7 +310,7 @@ fn a_kubeconfig_that_does_not_say_who_we_are_is_named() {
         ),
         (
             user("client-certificate-data: QUFB\n    client-key-data: QUFB"),
-            &["client-certificate holds nothing usable"],
+            &["client-certificate contains no usable PEM certificate"],
         ),
         (
             mixed,
@@ -319,33 +320,33 @@ fn a_kubeconfig_that_does_not_say_who_we_are_is_named() {
 }
 
 #[test]
-fn a_kubeconfig_that_is_no_readable_file_is_named() {
+fn kubeconfig_that_is_not_a_readable_file_is_named() {
     if cannot_run(&["setpriv"]) {
         return;
     }
     let node = Node::new();
     let path = node.kubeconfig();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
-    // Root reads what he may not read.
+    // Without these capabilities root cannot read it.
     let wrapper = [
         "setpriv",
         "--bounding-set=-dac_override,-dac_read_search",
         "--inh-caps=-dac_override,-dac_read_search",
     ];
     let unreadable = node.status_under(&wrapper, &json!({}));
-    node.names_the_kubeconfig(unreadable, &["reading", "Permission denied"]);
+    node.assert_kubeconfig_named(unreadable, &["reading", "Permission denied"]);
 
     fs::remove_file(&path).unwrap();
-    node.is_unusable(&["reading", "No such file"]);
+    node.assert_unusable(&["reading", "No such file"]);
     mkfifo(&path, Mode::S_IRWXU).unwrap();
-    node.is_unusable(&["not a regular file"]);
+    node.assert_unusable(&["not a regular file"]);
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    node.is_unusable(&["not a regular file"]);
+    node.assert_unusable(&["not a regular file"]);
 }
 
 #[test]
-fn no_socket_but_netlinks_is_opened() {
+fn only_netlink_sockets_are_opened() {
     if cannot_run(&["ip", "strace", "iptables-nft-restore"]) {
         return;
     }
@@ -355,10 +356,11 @@ fn no_socket_but_netlinks_is_opened() {
         node.write(&node.yaml(&server, Credentials::Token("sesame")));
         for backend in ["nftables", "iptables"] {
             let trace = ["strace", "-f", "-e", "trace=socket,connect"];
-            let outcome = is_ready(node.status_under(&trace, &json!({"interceptName": backend})));
+            let outcome =
+                assert_ready(node.status_under(&trace, &json!({"interceptName": backend})));
             assert!(outcome.stderr.contains("socket(AF_NETLINK"), "{outcome}");
-            // iptables asks the host's name service, by a socket in the file system, whether
-            // a number is a user's name.
+            // iptables asks the host's name service, over a Unix socket, whether the number is
+            // a user name.
             let is_other = |line: &&str| match backend {
                 "nftables" => line.contains("connect(") || !line.contains("AF_NETLINK"),
                 _ => line.contains("AF_INET"),
@@ -371,7 +373,7 @@ fn no_socket_but_netlinks_is_opened() {
 }
 
 #[test]
-fn the_nodes_own_namespace_is_left_as_it_was() {
+fn namespace_of_the_node_is_unchanged() {
     if cannot_run(&["ip", "nft", "iptables-nft-restore"]) {
         return;
     }
@@ -379,25 +381,25 @@ fn the_nodes_own_namespace_is_left_as_it_was() {
     let own = Namespace::new();
     let before = own.rules();
     for backend in ["nftables", "iptables"] {
-        is_ready(own.run(|| node.status(&json!({"interceptName": backend}))));
+        assert_ready(own.run(|| node.status(&json!({"interceptName": backend}))));
         assert_eq!(own.rules(), before);
     }
 }
 
 #[test]
-fn without_the_tools_iptables_is_unusable_and_nftables_is_not() {
+fn nftables_is_usable_without_tools_and_iptables_is_not() {
     if cannot_run(&["unshare", "mount", "sh"]) {
         return;
     }
     let node = Node::new();
     for backend in ["auto", "nftables"] {
-        is_ready(node.status_under(&WITHOUT_TOOLS, &json!({"interceptName": backend})));
+        assert_ready(node.status_under(&WITHOUT_TOOLS, &json!({"interceptName": backend})));
     }
     let outcome = node.status_under(&WITHOUT_TOOLS, &json!({"interceptName": "iptables"}));
-    let message = refused(outcome, UNAVAILABLE);
+    let message = error_text(outcome, UNAVAILABLE);
     assert!(
-        message.contains("there is no iptables-restore in /usr/sbin, ")
-            && message.contains("install iptables on the node, or use nftables"),
+        message.contains("iptables-restore not found in /usr/sbin, ")
+            && message.contains("install iptables on the node, or set interceptName to nftables"),
         "{message}"
     );
 }
@@ -408,15 +410,17 @@ fn without_nf_tables_iptables_is_used_or_both_are_named() {
         return;
     }
     let node = Node::new();
-    let outcome = is_ready(node.status_under(&WITHOUT_NF_TABLES, &json!({})));
+    let outcome = assert_ready(node.status_under(&WITHOUT_NF_TABLES, &json!({})));
     assert!(outcome.stderr.contains("using iptables"), "{outcome}");
-    is_ready(node.status_under(&WITHOUT_NF_TABLES, &json!({"interceptName": "iptables"})));
+    assert_ready(node.status_under(&WITHOUT_NF_TABLES, &json!({"interceptName": "iptables"})));
 
-    let nftables = "this kernel's nftables does not support netlink; load nf_tables";
-    let iptables = "there is no iptables-restore in";
+    let nftables = "this kernel's nftables does not support netlink sockets";
+    let advice = "load the kernel modules nf_tables, ";
+    let iptables = "iptables-restore not found in";
     let outcome = node.status_under(&WITHOUT_NF_TABLES, &json!({"interceptName": "nftables"}));
-    let message = refused(outcome, UNAVAILABLE);
+    let message = error_text(outcome, UNAVAILABLE);
     assert!(message.contains(nftables), "{message}");
+    assert!(message.contains(advice), "{message}");
     assert!(!message.contains(iptables), "{message}");
 
     let neither = [
@@ -425,18 +429,20 @@ fn without_nf_tables_iptables_is_used_or_both_are_named() {
         &WITHOUT_NF_TABLES[1..],
     ]
     .concat();
-    let message = refused(node.status_under(&neither, &json!({})), UNAVAILABLE);
+    let message = error_text(node.status_under(&neither, &json!({})), UNAVAILABLE);
     for part in [
         "neither nftables nor iptables can be used",
         nftables,
         iptables,
+        advice,
+        "install iptables there",
     ] {
         assert!(message.contains(part), "{part:?} is not in {message:?}");
     }
 }
 
 #[test]
-fn without_privilege_no_backend_is_usable() {
+fn missing_capability_is_named() {
     if cannot_run(&["setpriv", "iptables-nft-restore"]) {
         return;
     }
@@ -449,7 +455,7 @@ fn without_privilege_no_backend_is_usable() {
         let wrapper = ["setpriv", &bounding, &inherited];
         ["auto", "nftables", "iptables"].map(|backend| {
             let outcome = node.status_under(&wrapper, &json!({"interceptName": backend}));
-            refused(outcome, UNAVAILABLE)
+            error_text(outcome, UNAVAILABLE)
         })
     };
     for message in drop("all").into_iter().chain(drop("sys_admin")) {
@@ -459,14 +465,14 @@ fn without_privilege_no_backend_is_usable() {
     for message in [auto, nftables] {
         assert!(message.contains("CAP_NET_ADMIN"), "{message}");
     }
-    // The tool's own words.
+    // The output of iptables.
     assert!(iptables.contains("you must be root"), "{iptables}");
 }
 
 #[test]
-fn a_file_beside_is_looked_for_where_the_kubeconfig_is() {
+fn relative_path_is_relative_to_the_kubeconfig() {
     let node = Node::new();
-    let beside = |name: &str| -> Box<Path> { node.scratch.path().join(name).into() };
+    let path = node.scratch.path().join("tokens/now");
     node.write(&node.yaml("https://127.0.0.1", Credentials::TokenFile("tokens/now")));
-    node.is_unusable(&[beside("tokens/now").to_str().unwrap()]);
+    node.assert_unusable(&[path.to_str().unwrap()]);
 }

@@ -1,10 +1,10 @@
-//! The main job, shown: three pods with real addresses, RTSP servers, an API server over
-//! TLS, the plugin run as a runtime runs it, and where each RTSP request lands.
+//! `scripts/demo`: three pods with RTSP servers, an API server with TLS and the plugin, run as a
+//! container runtime runs it. Prints which server answers each RTSP request.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "a demonstration prints, and ends at the first thing that does not work"
+    reason = "a demonstration prints, and stops at the first error"
 )]
 
 use std::fmt::Write as _;
@@ -14,20 +14,20 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use msm_testkit::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Credentials, KeyKind, Kubeconfig, Options, PodSpec,
-    Request, pod_json,
-};
+use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Options, Request};
+use msm_testkit::certificates::{CertificateAuthority, KeyKind};
 use msm_testkit::cluster::INJECT;
 use msm_testkit::command::run_with_input;
+use msm_testkit::kubeconfig::{Credentials, Kubeconfig};
 use msm_testkit::netns::{self, Namespace};
 use msm_testkit::pod::{APP_UID, STUB_UID};
+use msm_testkit::pod_json::{PodSpec, pod_json};
 use msm_testkit::scratch::Scratch;
 use serde_json::json;
 
-const DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A pod: its name, its label and the network that it has to itself.
+/// A pod on its own network, 10.N.0.0/24.
 struct Pod {
     name: &'static str,
     label: Option<&'static str>,
@@ -35,16 +35,16 @@ struct Pod {
     namespace: Namespace,
 }
 
-/// One row of the table.
+/// A request and the server that answered it.
 struct Row {
     what: String,
     expected: &'static str,
-    seen: String,
+    actual: String,
 }
 
 fn main() -> ExitCode {
     if let Some(refusal) = netns::refusal() {
-        println!("This cannot run here: {refusal}");
+        println!("The demonstration cannot run here: {refusal}");
         return ExitCode::FAILURE;
     }
     let outside = Namespace::new();
@@ -56,26 +56,26 @@ fn main() -> ExitCode {
     let pods = pods.map(|(name, label, network)| Pod::new(name, label, network, &outside));
     serve(&outside, "RTSP server", 554);
 
-    heading("The plugin, run for each pod as a container runtime runs it");
+    heading("ADD of each pod");
     let cluster = Cluster::new(&pods);
     for pod in &pods {
         cluster.add(pod);
     }
 
     let camera = &pods[0];
-    heading("What the kernel now holds in the namespace of pod camera");
+    heading("Rules in the network namespace of pod camera");
     match msm_testkit::find_tool("nft") {
         Some(_) => println!("{}", camera.namespace.nft_rules().trim_end()),
-        None => println!("(nft is not installed to show it; the redirect needs no tool)"),
+        None => println!("(nft is not installed; only this listing needs it)"),
     }
 
-    heading("Where RTSP requests land");
+    heading("Servers that answer RTSP requests");
     let mut rows: Vec<Row> = Vec::new();
-    let mut row = |what: String, expected, seen| {
+    let mut row = |what: String, expected, actual| {
         rows.push(Row {
             what,
             expected,
-            seen,
+            actual,
         });
     };
     for pod in &pods {
@@ -84,11 +84,11 @@ fn main() -> ExitCode {
         } else {
             "RTSP server"
         };
-        let seen = pod.options(APP_UID, pod.server());
+        let actual = pod.options(APP_UID, pod.server());
         row(
             format!("pod {}: app to the server, port 554", pod.name),
             expected,
-            seen,
+            actual,
         );
     }
     row(
@@ -103,22 +103,22 @@ fn main() -> ExitCode {
         camera.options(APP_UID, loopback),
     );
 
-    let right = rows.iter().filter(|row| row.seen == row.expected).count();
-    println!("{:<48} {:<18} {:<18}", "request", "expected", "seen");
+    let correct = rows.iter().filter(|row| row.actual == row.expected).count();
+    println!("{:<48} {:<18} {:<18}", "request", "expected", "actual");
     for Row {
         what,
         expected,
-        seen,
+        actual,
     } in &rows
     {
-        let verdict = if seen == expected { "ok" } else { "WRONG" };
-        println!("{what:<48} {expected:<18} {seen:<18} {verdict}");
+        let verdict = if actual == expected { "ok" } else { "WRONG" };
+        println!("{what:<48} {expected:<18} {actual:<18} {verdict}");
     }
     println!(
-        "\n{right} of {} requests landed where they should.",
+        "\n{correct} of {} requests were answered by the expected server.",
         rows.len()
     );
-    if right == rows.len() {
+    if correct == rows.len() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -130,7 +130,7 @@ fn heading(text: &str) {
 }
 
 impl Pod {
-    /// A pod on a network of its own, with a stub and an application's server in it.
+    /// Creates the pod with a stub and an application's server.
     fn new(
         name: &'static str,
         label: Option<&'static str>,
@@ -166,15 +166,15 @@ impl Pod {
         (Ipv4Addr::new(10, self.network, 0, 1), 554).into()
     }
 
-    /// Who answers an RTSP request of that user of the pod.
+    /// Returns which server answers an RTSP request of the pod's user `uid`.
     fn options(&self, uid: u32, server: SocketAddr) -> String {
         self.namespace.run_as(uid, || options(server))
     }
 }
 
-/// RTSP's OPTIONS (RFC 7826, section 13.1); returns the Server header of the answer.
+/// Sends OPTIONS (RFC 7826, section 13.1) and returns the Server header of the response.
 fn options(server: SocketAddr) -> String {
-    let ask = || -> std::io::Result<String> {
+    let request = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&server, DEADLINE)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         write!(
@@ -183,12 +183,12 @@ fn options(server: SocketAddr) -> String {
         )?;
         let lines: Vec<String> = BufReader::new(stream).lines().collect::<Result<_, _>>()?;
         let name = lines.iter().find_map(|line| line.strip_prefix("Server: "));
-        Ok(name.unwrap_or("an answer that is not RTSP").to_owned())
+        Ok(name.unwrap_or("a response without Server").to_owned())
     };
-    ask().unwrap_or_else(|error| error.to_string())
+    request().unwrap_or_else(|error| error.to_string())
 }
 
-/// An RTSP server that tells its name; ends with the process.
+/// Starts an RTSP server that puts its name in responses and runs until the process exits.
 fn serve(namespace: &Namespace, name: &'static str, port: u16) {
     let listener =
         namespace.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("listen"));
@@ -207,7 +207,7 @@ fn serve(namespace: &Namespace, name: &'static str, port: u16) {
     });
 }
 
-/// An API server that knows the pods, and a node's kubeconfig for it.
+/// An API server with the pods, and a kubeconfig for it.
 struct Cluster {
     _server: ApiServer,
     scratch: Scratch,
@@ -215,20 +215,20 @@ struct Cluster {
 
 impl Cluster {
     fn new(pods: &[Pod]) -> Self {
-        let authority = Authority::new(KeyKind::Ecdsa);
-        let known: Vec<(String, serde_json::Value)> = pods.iter().map(known_pod).collect();
-        let answer = move |request: &Request| {
-            let pod = known.iter().find(|(path, _)| *path == request.path);
+        let authority = CertificateAuthority::new(KeyKind::Ecdsa);
+        let objects: Vec<(String, serde_json::Value)> = pods.iter().map(object).collect();
+        let respond = move |request: &Request| {
+            let pod = objects.iter().find(|(path, _)| *path == request.path);
             Behaviour::Answer(match pod {
                 Some((_, pod)) => Answer::object(pod),
                 None => Answer::error(404, "no such pod"),
             })
         };
-        let server = ApiServer::start(&Options::new(authority.server(&["127.0.0.1"])), answer);
+        let server = ApiServer::start(&Options::new(authority.server(&["127.0.0.1"])), respond);
         let scratch = Scratch::new();
         let kubeconfig = Kubeconfig {
             server: &server.url(),
-            authority: Some(&authority.pem()),
+            ca_pem: Some(&authority.pem()),
             tls_server_name: None,
             credentials: Credentials::Token("demo"),
         };
@@ -264,19 +264,20 @@ impl Cluster {
                 ),
             );
         let outcome = run_with_input(&mut plugin, &configuration.to_string()).succeeded();
-        let mut said = String::new();
+        let mut log = String::new();
         for line in outcome.stderr.lines() {
-            let _ = write!(said, "\n    {line}");
+            let _ = write!(log, "\n    {line}");
         }
         println!(
-            "pod {} ({INJECT}: {}){said}",
+            "pod {} ({INJECT}: {}){log}",
             pod.name,
             pod.label.unwrap_or("absent")
         );
     }
 }
 
-fn known_pod(pod: &Pod) -> (String, serde_json::Value) {
+/// Path and object of a pod in the API.
+fn object(pod: &Pod) -> (String, serde_json::Value) {
     let labels: Vec<(&str, &str)> = pod.label.map(|label| (INJECT, label)).into_iter().collect();
     let object = pod_json(&PodSpec {
         namespace: "media",

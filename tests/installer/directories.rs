@@ -180,17 +180,17 @@ const TROUBLES: [Trouble; 9] = [
     (
         "an empty token",
         |it| replace(&it.join("token"), b"\n"),
-        "is empty, or is no token",
+        "token is empty",
     ),
     (
         "garbage as token",
         |it| replace(&it.join("token"), b"\xff\x00"),
-        "is empty, or is no token",
+        "characters other than printable ASCII",
     ),
     (
         "two lines",
         |it| replace(&it.join("token"), b"a\nb"),
-        "is empty, or is no token",
+        "characters other than printable ASCII",
     ),
     (
         "a directory as token",

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use msm_testkit::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Greeting, Identity, KeyKind, Options, Request,
-};
+use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Greeting, Options, Request};
 use msm_testkit::cannot_run;
+use msm_testkit::certificates::{CertificateAuthority, Identity, KeyKind};
 use msm_testkit::node::{BIN_DIR, CALICO, CONF, CONF_PATH, Installer, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -71,7 +70,7 @@ impl Cluster {
         greeting: Greeting,
         answer: impl Fn(&Request) -> Behaviour + Send + Sync + 'static,
     ) -> Self {
-        let authority = Authority::new(KeyKind::Ecdsa);
+        let authority = CertificateAuthority::new(KeyKind::Ecdsa);
         let options = Options {
             greeting,
             ..Options::new(authority.server(&["127.0.0.1"]))
@@ -148,7 +147,7 @@ fn assert_asked_for_no_more_than_it_may(server: &ApiServer) {
 fn it_goes_when_the_daemon_set_is_gone_or_going_or_nobody_knows_us() {
     let deleting = set(&json!({"name": "msm-cni", "deletionTimestamp": "2026-01-05T09:30:00Z"}));
     let cases: Vec<(&str, Cluster)> = vec![
-        ("is gone", Cluster::new(but_the_set(error(404)))),
+        ("does not exist", Cluster::new(but_the_set(error(404)))),
         (
             "is being deleted",
             Cluster::new(but_the_set(Behaviour::Answer(deleting))),
@@ -203,23 +202,23 @@ fn it_stays_when_the_daemon_set_stays_or_nobody_can_tell() {
     let leaky = Answer::object(&json!({"metadata": bound_token()}));
     let redirect = Answer::error(302, "there").header("Location", "https://127.0.0.1:1/");
     let drip = || Behaviour::Drip(pod());
-    let stays = "is there to stay";
+    let stays = "DaemonSet msm/msm-cni exists";
     let cases: Vec<(&str, Cluster)> = vec![
         (stays, Cluster::new(well)),
         (
-            "there is no pod msm/msm-cni-x7k2p",
+            "pod msm/msm-cni-x7k2p does not exist",
             Cluster::new(always(error(404))),
         ),
         (
-            "belongs to no DaemonSet",
+            "does not belong to a DaemonSet",
             Cluster::new(always(Behaviour::Answer(other_owner))),
         ),
         (
-            "has no name",
+            "DaemonSet with an invalid name",
             Cluster::new(always(Behaviour::Answer(odd_owner))),
         ),
         (
-            "no object in JSON",
+            "not a Kubernetes object",
             Cluster::new(always(Behaviour::Answer(leaky))),
         ),
         ("status 500", Cluster::new(always(error(500)))),
@@ -229,27 +228,30 @@ fn it_stays_when_the_daemon_set_stays_or_nobody_can_tell() {
             "status 302",
             Cluster::new(but_the_set(Behaviour::Answer(redirect))),
         ),
-        ("speak HTTP", Cluster::new(but_the_set(Behaviour::Garbage))),
         (
-            "no complete answer",
+            "HTTP protocol error",
+            Cluster::new(but_the_set(Behaviour::Garbage)),
+        ),
+        (
+            "no complete response",
             Cluster::new(but_the_set(Behaviour::Close)),
         ),
         (
-            "no object in JSON",
+            "not a Kubernetes object",
             Cluster::new(but_the_set(Behaviour::Answer(Answer {
                 body: b"[]".to_vec(),
                 ..pod()
             }))),
         ),
         (
-            "no object in JSON",
+            "not a Kubernetes object",
             Cluster::new(but_the_set(Behaviour::Answer(Answer {
                 body: b"<html>".to_vec(),
                 ..pod()
             }))),
         ),
         (
-            "no complete answer",
+            "no complete response",
             Cluster::new(but_the_set(Behaviour::CutOff(pod()))),
         ),
         ("larger than", Cluster::new(but_the_set(Behaviour::Endless))),
@@ -259,11 +261,11 @@ fn it_stays_when_the_daemon_set_stays_or_nobody_can_tell() {
         ("in time", Cluster::new(but_the_set(drip()))),
         ("in time", Cluster::greeting(Greeting::Silence, well)),
         (
-            "does not speak TLS",
+            "TLS protocol error",
             Cluster::greeting(Greeting::Garbage, well),
         ),
         (
-            "no complete answer",
+            "no complete response",
             Cluster::greeting(Greeting::CloseOnce, well),
         ),
     ];
@@ -294,11 +296,14 @@ fn nobody_there_or_a_stranger_changes_nothing() {
     for (port, reason) in [
         (
             stranger.address().port().to_string(),
-            "its certificate was refused",
+            "server certificate was rejected",
         ),
         (refused, "Connection refused"),
     ] {
-        let node = Node::with_account(&bound_token(), &Authority::new(KeyKind::Ecdsa).pem());
+        let node = Node::with_account(
+            &bound_token(),
+            &CertificateAuthority::new(KeyKind::Ecdsa).pem(),
+        );
         node.write(CONF_PATH, CALICO);
         let (mut command, health) = node.command(&[]);
         command.env("KUBERNETES_SERVICE_PORT", &port);

@@ -1,4 +1,4 @@
-//! What `msm-iptables` says to its caller: exit codes, usage errors, help.
+//! The command line of `msm-iptables`: exit codes, usage errors, help.
 
 use msm_testkit::applet;
 use msm_testkit::command::{Outcome, run};
@@ -8,7 +8,7 @@ fn msm_iptables(args: &[&str]) -> Outcome {
 }
 
 #[test]
-fn bad_values_are_usage_errors_that_name_them() {
+fn invalid_value_is_a_usage_error_that_names_it() {
     for args in [
         ["-p", "0"],
         ["-p", "65536"],
@@ -32,18 +32,18 @@ fn bad_values_are_usage_errors_that_name_them() {
         ["-m", "TPROXY"],
         ["--frobnicate", "1"],
     ] {
-        // --dry-run, so that a value taken after all changes nothing.
+        // --dry-run: no rules are written if the value is accepted by mistake.
         let joined = format!("{}={}", args[0], args[1]);
         let outcome = msm_iptables(&["--dry-run", &joined]).exited(2);
         let value = if args[1].is_empty() { args[0] } else { args[1] };
         let named = outcome.stderr.contains(value) || outcome.stderr.contains(args[0]);
-        assert!(named, "the message does not name {args:?}\n{outcome}");
+        assert!(named, "{args:?} is not named\n{outcome}");
         assert_eq!(outcome.stdout, "", "{outcome}");
     }
 }
 
 #[test]
-fn lists_are_the_plugins() {
+fn lists_are_limited_and_without_duplicates_as_in_the_plugin() {
     let many = |count: u16| {
         let items: Vec<String> = (1..=count).map(|port| port.to_string()).collect();
         items.join(",")
@@ -52,7 +52,7 @@ fn lists_are_the_plugins() {
         msm_iptables(&["--dry-run", flag, &many(64)]).succeeded();
         msm_iptables(&["--dry-run", flag, &many(65)])
             .exited(2)
-            .complains_about(&format!("{flag}: the list is longer than 64"));
+            .complains_about(&format!("{flag}: more than 64 different values"));
     }
     let repeated = ["554,322,554", "-d", "10.0.0.0/8", "-d", "10.1.2.3/8"];
     let args = [&["--dry-run", "--redirect-ports"][..], &repeated].concat();
@@ -63,47 +63,47 @@ fn lists_are_the_plugins() {
 }
 
 #[test]
-fn a_text_that_nobody_takes_is_told_of() {
+fn unwritable_output_is_reported_on_standard_error() {
     let full = || {
         std::fs::File::options()
             .write(true)
             .open("/dev/full")
             .unwrap()
     };
-    for (name, words) in [
+    for (name, args) in [
         ("msm-iptables", &["--help"][..]),
         ("installer", &["--help"]),
         ("msm", &["--version"]),
     ] {
-        let output = applet(name).args(words).stdout(full()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let output = applet(name).args(args).stdout(full()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(
-            said.contains("writing to standard output: No space"),
-            "{said}"
+            stderr.contains("writing to standard output: No space"),
+            "{stderr}"
         );
-        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
 }
 
 #[test]
-fn only_one_verb_at_a_time() {
-    for verbs in [
+fn modes_exclude_each_other() {
+    for modes in [
         ["--check", "--cleanup"],
         ["--dry-run", "--check"],
         ["--cleanup", "--dry-run"],
     ] {
-        msm_iptables(&verbs).exited(2);
+        msm_iptables(&modes).exited(2);
     }
 }
 
 #[test]
-fn arguments_without_a_flag_are_usage_errors() {
+fn positional_argument_is_a_usage_error() {
     msm_iptables(&["--dry-run", "554"]).exited(2);
 }
 
 #[test]
-fn help_names_every_flag() {
+fn help_names_every_flag_key_and_annotation() {
     let help = msm_iptables(&["--help"]).succeeded().stdout;
     for flag in [
         "-p",
@@ -122,13 +122,15 @@ fn help_names_every_flag() {
         "--dry-run",
         "--check",
         "--cleanup",
+        "redirect.excludeCIDRs",
+        "sidecar.mediastreamingmesh.io/exclude-outbound-cidrs",
     ] {
         assert!(help.contains(flag), "no {flag} in\n{help}");
     }
 }
 
 #[test]
-fn the_earlier_flags_are_taken_together() {
+fn flags_of_the_earlier_implementation_are_accepted_together() {
     let args = [
         "--dry-run",
         "-p",

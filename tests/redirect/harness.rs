@@ -1,5 +1,5 @@
-//! The harness itself: without any rules traffic goes straight through, with rules loaded
-//! by `nft` it lands where they say. What it shows here it can be trusted to show of ours.
+//! Tests of the test kit: without rules, connections reach their destination; with rules that
+//! `nft` loaded, they are redirected.
 
 use msm_testkit::cannot_run;
 use msm_testkit::endpoints::{
@@ -18,7 +18,7 @@ const RULES: &str = "table inet t {
 ";
 
 #[test]
-fn without_rules_traffic_goes_straight_through() {
+fn connections_without_rules_reach_their_destination() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -34,24 +34,24 @@ fn without_rules_traffic_goes_straight_through() {
 }
 
 #[test]
-fn rules_and_users_make_the_difference() {
+fn rules_apply_by_user() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
     let pod = Pod::new();
-    rules_apply_to_all_but_the_stub(&pod);
+    assert_all_but_the_stub_are_redirected(&pod);
 }
 
 #[test]
-fn users_of_a_user_namespaced_pod_are_its_own() {
+fn rules_apply_by_user_of_the_user_namespace() {
     if cannot_run(&["ip", "nft", "unshare", "nsenter"]) {
         return;
     }
     let pod = Pod::in_user_namespace();
-    rules_apply_to_all_but_the_stub(&pod);
+    assert_all_but_the_stub_are_redirected(&pod);
 }
 
-fn rules_apply_to_all_but_the_stub(pod: &Pod) {
+fn assert_all_but_the_stub_are_redirected(pod: &Pod) {
     pod.inside.load(RULES);
     assert_eq!(pod.inside.nft_rules(), RULES);
     assert_eq!(pod.connect(RTSP), STUB);
@@ -60,7 +60,7 @@ fn rules_apply_to_all_but_the_stub(pod: &Pod) {
 }
 
 #[test]
-fn both_variants_of_iptables_are_listed() {
+fn rules_of_both_iptables_variants_are_listed() {
     if cannot_run(&["ip", "nft", "iptables-nft", "iptables-legacy"]) {
         return;
     }
@@ -71,8 +71,8 @@ fn both_variants_of_iptables_are_listed() {
         let args: Vec<_> = rule.split(' ').collect();
         pod.inside.tool(variant, &args, "").succeeded();
         let rules = pod.inside.iptables_rules();
-        let wanted = format!("{variant}-save:\n*nat\n:PREROUTING ACCEPT\n");
-        assert!(rules.contains(&wanted), "no {wanted:?} in\n{rules}");
+        let expected = format!("{variant}-save:\n*nat\n:PREROUTING ACCEPT\n");
+        assert!(rules.contains(&expected), "no {expected:?} in\n{rules}");
         assert!(
             rules.contains("-A OUTPUT -p tcp -m tcp --dport 554 -j REDIRECT"),
             "{rules}"

@@ -1,5 +1,5 @@
-//! The redirect, black box: `msm-iptables` in real network namespaces, real connections,
-//! and the rules as the kernel lists them.
+//! Black-box tests of the redirect: `msm-iptables` in network namespaces, connections, and the
+//! rules that the kernel lists.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod command_line;

@@ -1,5 +1,5 @@
-//! `--netns`: the current namespace, the paths that runtimes hand out, and everything that
-//! is no network namespace.
+//! `--netns`: the current network namespace, paths as runtimes pass them, and paths that are
+//! not network namespaces.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -16,7 +16,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 #[test]
-fn the_current_namespace_is_the_default() {
+fn current_namespace_is_the_default() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -36,7 +36,7 @@ fn the_current_namespace_is_the_default() {
 }
 
 #[test]
-fn the_callers_own_namespace_is_left_as_it_was() {
+fn namespace_of_the_caller_is_unchanged() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -52,16 +52,16 @@ fn the_callers_own_namespace_is_left_as_it_was() {
 }
 
 #[test]
-fn what_is_no_network_namespace_is_refused_by_name() {
+fn path_that_is_not_a_network_namespace_is_refused() {
     let scratch = Scratch::new();
-    let own = |name: &str| scratch.path().join(name);
-    fs::write(own("file"), "").unwrap();
-    fs::create_dir(own("directory")).unwrap();
-    mkfifo(&own("fifo"), Mode::S_IRWXU).unwrap();
-    let _socket = UnixListener::bind(own("socket")).unwrap();
-    symlink(own("nowhere"), own("dangling")).unwrap();
-    symlink(own("loop"), own("loop")).unwrap();
-    symlink("/proc/self/ns/uts", own("link-to-uts")).unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    fs::write(path("file"), "").unwrap();
+    fs::create_dir(path("directory")).unwrap();
+    mkfifo(&path("fifo"), Mode::S_IRWXU).unwrap();
+    let _socket = UnixListener::bind(path("socket")).unwrap();
+    symlink(path("nowhere"), path("dangling")).unwrap();
+    symlink(path("loop"), path("loop")).unwrap();
+    symlink("/proc/self/ns/uts", path("link-to-uts")).unwrap();
 
     let names = [
         "missing",
@@ -74,7 +74,7 @@ fn what_is_no_network_namespace_is_refused_by_name() {
         "link-to-uts",
         "file/below",
     ];
-    let paths = names.map(|name| own(name).into_os_string().into_string().unwrap());
+    let paths = names.map(|name| path(name).into_os_string().into_string().unwrap());
     let elsewhere = [
         "/dev/null",
         "/proc/self/ns/mnt",
@@ -94,13 +94,13 @@ fn what_is_no_network_namespace_is_refused_by_name() {
     assert_ne!(
         empty.code,
         Some(0),
-        "an empty path was taken for the current namespace\n{empty}"
+        "an empty path is not the current namespace\n{empty}"
     );
 }
 
-/// Runtimes hand out a file that the namespace is mounted on, not a process's descriptor.
+/// Runtimes pass a file on which the namespace is mounted.
 #[test]
-fn a_bind_mounted_namespace_is_taken() {
+fn bind_mounted_namespace_is_accepted() {
     if cannot_run(&["ip", "nft", "unshare", "mount", "sh"]) {
         return;
     }
@@ -113,7 +113,7 @@ fn a_bind_mounted_namespace_is_taken() {
 }
 
 #[test]
-fn a_bind_mounted_namespace_of_another_kind_is_refused() {
+fn bind_mounted_namespace_of_another_type_is_refused() {
     if cannot_run(&["nft", "unshare", "mount", "sh"]) {
         return;
     }
@@ -125,7 +125,7 @@ fn a_bind_mounted_namespace_of_another_kind_is_refused() {
     }
 }
 
-/// Runs the program on a file that `namespace` is mounted on.
+/// Runs `msm-iptables` on a file on which `namespace` is mounted.
 fn bind_mounted(namespace: &Path, args: &[&str]) -> Outcome {
     let scratch = Scratch::new();
     let file = scratch.path().join("netns");

@@ -1,5 +1,5 @@
-//! Others who translate addresses in the same namespace: ours wins for our ports, theirs
-//! goes on working for the others, and their rules are never touched.
+//! Other components that translate addresses in the same network namespace: the redirect
+//! precedes their rules, which continue to apply to other ports and are never changed.
 
 use msm_testkit::backend::Backend;
 use msm_testkit::cannot_run;
@@ -7,8 +7,8 @@ use msm_testkit::endpoints::{HTTP, RIVAL, RTSP, STUB};
 use msm_testkit::on_every_backend;
 use msm_testkit::pod::Pod;
 
-/// A redirect of somebody else's, for our port and for another, at the usual priority, and
-/// things of theirs that a careless program might take for its own.
+/// A redirect of another component for the same port and another one, at the usual priority,
+/// and a table with a similar name.
 const NFT: &str = "table ip rival {
 	chain output {
 		type nat hook output priority -100; policy accept;
@@ -35,11 +35,11 @@ COMMIT
 ";
 
 on_every_backend! {
-    foreign_iptables_rules_stay_and_work,
-    foreign_nft_tables_stay_as_they_are,
+    foreign_iptables_rules_are_unchanged,
+    foreign_nft_tables_are_unchanged,
 }
 
-fn foreign_iptables_rules_stay_and_work(backend: Backend) {
+fn foreign_iptables_rules_are_unchanged(backend: Backend) {
     let variants: &[&str] = match backend {
         Backend::Nftables => &["iptables-nft-restore", "iptables-legacy-restore"],
         Backend::IptablesNft => &["iptables-nft-restore"],
@@ -54,26 +54,26 @@ fn foreign_iptables_rules_stay_and_work(backend: Backend) {
         pod.inside
             .tool(variant, &["--noflush"], IPTABLES)
             .succeeded();
-        works_beside_the_rival(backend, &pod);
+        assert_both_redirects_apply(backend, &pod);
     }
 }
 
-fn foreign_nft_tables_stay_as_they_are(backend: Backend) {
+fn foreign_nft_tables_are_unchanged(backend: Backend) {
     let pod = Pod::new();
     backend.prepare(&pod.inside);
-    // Two at one priority run in the order of their registration, the later one first:
-    // iptables' own -100 only comes before theirs when theirs is later.
+    // At equal priorities the chain that was registered last runs first. iptables has
+    // priority -100, so the other redirect needs a later one.
     let rules = match backend {
         Backend::Nftables => NFT.to_owned(),
         Backend::IptablesNft | Backend::IptablesLegacy => NFT.replace("-100", "-99"),
     };
     pod.inside.load(&rules);
-    works_beside_the_rival(backend, &pod);
+    assert_both_redirects_apply(backend, &pod);
 }
 
-fn works_beside_the_rival(backend: Backend, pod: &Pod) {
+fn assert_both_redirects_apply(backend: Backend, pod: &Pod) {
     assert_eq!(pod.connect(RTSP), RIVAL, "{}", pod.inside.rules());
-    let theirs = foreign_rules(pod);
+    let foreign = foreign_rules(pod);
 
     for args in [
         &[][..],
@@ -84,17 +84,17 @@ fn works_beside_the_rival(backend: Backend, pod: &Pod) {
         let rules = pod.inside.rules();
         assert_eq!(pod.connect(RTSP), STUB, "{args:?}\n{rules}");
         assert_eq!(pod.connect(HTTP), RIVAL, "{args:?}\n{rules}");
-        assert_eq!(foreign_rules(pod), theirs, "after applying {args:?}");
+        assert_eq!(foreign_rules(pod), foreign, "after applying {args:?}");
         backend.run(pod, &[args, &["--check"]].concat()).succeeded();
     }
     backend.run(pod, &["--cleanup"]).succeeded();
     assert_eq!(pod.connect(RTSP), RIVAL, "{}", pod.inside.rules());
-    assert_eq!(foreign_rules(pod), theirs, "after cleaning up");
+    assert_eq!(foreign_rules(pod), foreign, "after --cleanup");
     backend.run(pod, &["--check"]).exited(1);
 }
 
-/// All rules in the namespace but ours and the built-in chains, which appear with the
-/// first use of a table and cannot be removed.
+/// All rules except msm-cni's and the built-in chains, which the first use of a table creates
+/// and nothing removes.
 fn foreign_rules(pod: &Pod) -> String {
     let nft = pod
         .inside
@@ -102,19 +102,19 @@ fn foreign_rules(pod: &Pod) -> String {
         .succeeded()
         .stdout;
     let tables = nft.lines().filter(|table| table.contains("rival"));
-    let mut foreign = String::new();
+    let mut rules = String::new();
     for table in tables {
         let args: Vec<_> = ["--stateless", "list"]
             .into_iter()
             .chain(table.split(' '))
             .collect();
-        foreign += &pod.inside.tool("nft", &args, "").succeeded().stdout;
+        rules += &pod.inside.tool("nft", &args, "").succeeded().stdout;
     }
     for line in pod.inside.iptables_rules().lines() {
         let ours = line.contains("MSM_CNI");
         if !ours && (line.starts_with("-A") || line.ends_with(" -")) {
-            foreign.extend([line, "\n"]);
+            rules.extend([line, "\n"]);
         }
     }
-    foreign
+    rules
 }

@@ -1,11 +1,11 @@
-//! Again: the same redirect twice, another one, the other backend, after damage, and away
-//! with it. The end state is always that of one application in a fresh namespace.
+//! Repeated runs: the same redirect, another one, another backend, repair and removal. The
+//! result always equals that of a single run in a new network namespace.
 
 use msm_testkit::backend::{Backend, msm_iptables};
 use msm_testkit::on_every_backend;
 use msm_testkit::pod::Pod;
 
-/// Flags that use every rule and every chain there is.
+/// Flags that use every kind of rule and every chain.
 const EVERYTHING: &[&str] = &[
     "--redirect-ports",
     "554,1554",
@@ -21,7 +21,7 @@ const EVERYTHING: &[&str] = &[
     "fd09::/16",
 ];
 
-/// What somebody might do to our nftables rules.
+/// Commands of nft that damage the redirect.
 const NFT_DAMAGE: [&str; 11] = [
     "delete table inet msm_cni",
     "flush table inet msm_cni",
@@ -36,7 +36,7 @@ const NFT_DAMAGE: [&str; 11] = [
     "flush ruleset",
 ];
 
-/// The same for iptables.
+/// Commands of iptables that damage the redirect.
 const IPTABLES_DAMAGE: [&str; 8] = [
     "-F OUTPUT",
     "-F MSM_CNI_OUTPUT",
@@ -49,17 +49,17 @@ const IPTABLES_DAMAGE: [&str; 8] = [
 ];
 
 on_every_backend! {
-    applying_twice_is_applying_once,
-    other_parameters_replace_the_first_ones,
-    damage_is_found_and_mended,
-    what_an_interrupted_run_left_behind_goes,
-    check_is_right_and_changes_nothing,
+    second_run_changes_nothing,
+    other_options_replace_the_rules,
+    damage_is_reported_and_repaired,
+    rules_of_an_interrupted_run_are_removed,
+    check_reports_differences_and_changes_nothing,
     cleanup_is_complete_and_repeatable,
-    the_other_backends_rules_do_not_stay,
-    cleanup_removes_the_other_backends_rules_too,
+    rules_of_the_other_backend_are_replaced,
+    cleanup_removes_rules_of_every_backend,
 }
 
-fn applying_twice_is_applying_once(backend: Backend) {
+fn second_run_changes_nothing(backend: Backend) {
     for args in [&[][..], EVERYTHING] {
         let pod = backend.redirected_pod(args);
         let once = pod.inside.rules();
@@ -68,7 +68,7 @@ fn applying_twice_is_applying_once(backend: Backend) {
     }
 }
 
-fn other_parameters_replace_the_first_ones(backend: Backend) {
+fn other_options_replace_the_rules(backend: Backend) {
     let fresh = fresh_rules(backend, &[]);
     let pod = backend.redirected_pod(&[
         "--redirect-ports",
@@ -93,11 +93,11 @@ fn other_parameters_replace_the_first_ones(backend: Backend) {
     assert_eq!(own_rules(&pod), own_rules(&backend.redirected_pod(&[])));
 }
 
-fn damage_is_found_and_mended(backend: Backend) {
+fn damage_is_reported_and_repaired(backend: Backend) {
     match backend {
         Backend::Nftables => {
             for damage in NFT_DAMAGE {
-                mends(backend, damage, |pod| {
+                assert_repaired(backend, damage, |pod| {
                     pod.inside.load(&with_handles(pod, damage));
                 });
             }
@@ -106,7 +106,7 @@ fn damage_is_found_and_mended(backend: Backend) {
             let [iptables, _] = backend.iptables();
             for damage in IPTABLES_DAMAGE {
                 let args: Vec<_> = ["-t", "nat"].into_iter().chain(damage.split(' ')).collect();
-                mends(backend, damage, |pod| {
+                assert_repaired(backend, damage, |pod| {
                     pod.inside.tool(iptables, &args, "").succeeded();
                 });
             }
@@ -114,21 +114,21 @@ fn damage_is_found_and_mended(backend: Backend) {
     }
 }
 
-fn mends(backend: Backend, damage: &str, do_damage: impl Fn(&Pod)) {
+fn assert_repaired(backend: Backend, damage: &str, apply: impl Fn(&Pod)) {
     let pod = backend.redirected_pod(EVERYTHING);
-    let whole = pod.inside.rules();
-    do_damage(&pod);
+    let complete = pod.inside.rules();
+    apply(&pod);
     let damaged = pod.inside.rules();
-    assert_ne!(damaged, whole, "{damage} changed nothing");
+    assert_ne!(damaged, complete, "{damage} changed nothing");
 
     let check = backend.run(&pod, &[EVERYTHING, &["--check"]].concat());
     assert!(
         check.code == Some(1),
-        "--check overlooked: {damage}\n{check}\n{damaged}"
+        "--check missed {damage}\n{check}\n{damaged}"
     );
     assert!(
         check.stderr.trim_end().len() > 30,
-        "no sentence about {damage}\n{check}"
+        "no message about {damage}\n{check}"
     );
     assert_eq!(
         pod.inside.rules(),
@@ -137,13 +137,13 @@ fn mends(backend: Backend, damage: &str, do_damage: impl Fn(&Pod)) {
     );
 
     backend.apply(&pod, EVERYTHING);
-    assert_eq!(pod.inside.rules(), whole, "not mended after {damage}");
+    assert_eq!(pod.inside.rules(), complete, "not repaired after {damage}");
     backend
         .run(&pod, &[EVERYTHING, &["--check"]].concat())
         .succeeded();
 }
 
-/// Puts rules' handles in: those of the first and of the last rule of our output chain.
+/// Replaces `{first}` and `{last}` by the handles of these rules of the output chain.
 fn with_handles(pod: &Pod, damage: &str) -> String {
     let args = ["--handle", "list", "chain", "inet", "msm_cni", "output"];
     let listing = pod.inside.tool("nft", &args, "").succeeded().stdout;
@@ -158,8 +158,8 @@ fn with_handles(pod: &Pod, damage: &str) -> String {
         .replace("{last}", handles.last().unwrap())
 }
 
-fn what_an_interrupted_run_left_behind_goes(backend: Backend) {
-    // Each tool is one transaction: what is left is one family's whole redirect.
+fn rules_of_an_interrupted_run_are_removed(backend: Backend) {
+    // Each tool is one transaction, so an interrupted run leaves the rules of one family.
     let [tool4, _] = backend.iptables();
     let pod = backend.redirected_pod(&["--ipv6", "redirect"]);
     if backend != Backend::Nftables {
@@ -178,7 +178,7 @@ fn what_an_interrupted_run_left_behind_goes(backend: Backend) {
     assert_eq!(own_rules(&pod), own_rules(&backend.redirected_pod(&[])));
 }
 
-fn check_is_right_and_changes_nothing(backend: Backend) {
+fn check_reports_differences_and_changes_nothing(backend: Backend) {
     let pod = Pod::new();
     backend.prepare(&pod.inside);
     let none = pod.inside.rules();
@@ -186,7 +186,7 @@ fn check_is_right_and_changes_nothing(backend: Backend) {
     assert_eq!(pod.inside.rules(), none);
 
     backend.apply(&pod, &[]);
-    let whole = pod.inside.rules();
+    let complete = pod.inside.rules();
     backend.run(&pod, &["--check"]).succeeded();
     for other in [
         ["-p", "8555"],
@@ -202,7 +202,7 @@ fn check_is_right_and_changes_nothing(backend: Backend) {
             .run(&pod, &[&other[..], &["--check"]].concat())
             .exited(1);
     }
-    assert_eq!(pod.inside.rules(), whole);
+    assert_eq!(pod.inside.rules(), complete);
 }
 
 fn cleanup_is_complete_and_repeatable(backend: Backend) {
@@ -218,11 +218,11 @@ fn cleanup_is_complete_and_repeatable(backend: Backend) {
     assert_eq!(
         untouched.inside.rules(),
         before,
-        "nothing to clean up, and yet"
+        "--cleanup changed a namespace without a redirect"
     );
 }
 
-fn the_other_backends_rules_do_not_stay(backend: Backend) {
+fn rules_of_the_other_backend_are_replaced(backend: Backend) {
     for second in [
         Backend::Nftables,
         Backend::IptablesNft,
@@ -237,25 +237,25 @@ fn the_other_backends_rules_do_not_stay(backend: Backend) {
             second.apply(&pod, args);
             second.run(&pod, &[args, &["--check"]].concat()).succeeded();
             let rules = pod.inside.rules();
-            let (stays, goes) = match second {
+            let (present, absent) = match second {
                 Backend::Nftables => ("table inet msm_cni {", "MSM_CNI_"),
                 Backend::IptablesNft | Backend::IptablesLegacy => {
                     ("MSM_CNI_", "table inet msm_cni {")
                 }
             };
             assert!(
-                rules.contains(stays),
+                rules.contains(present),
                 "{second:?} after {backend:?} wrote nothing:\n{rules}"
             );
             assert!(
-                !rules.contains(goes),
+                !rules.contains(absent),
                 "{second:?} left rules of {backend:?}:\n{rules}"
             );
         }
     }
 }
 
-fn cleanup_removes_the_other_backends_rules_too(backend: Backend) {
+fn cleanup_removes_rules_of_every_backend(backend: Backend) {
     for args in [&["--cleanup"][..], &["--cleanup", "--backend", "auto"]] {
         let pod = backend.redirected_pod(EVERYTHING);
         msm_iptables(&pod, args).succeeded();
@@ -267,8 +267,8 @@ fn fresh_rules(backend: Backend, args: &[&str]) -> String {
     backend.redirected_pod(args).inside.rules()
 }
 
-/// Every line of the namespace's rules that is ours; without the built-in chains, which
-/// appear with the first use of a table and cannot be removed.
+/// The rules of msm-cni, without the built-in chains, which the first use of a table creates
+/// and nothing removes.
 fn own_rules(pod: &Pod) -> String {
     let listing = pod
         .inside

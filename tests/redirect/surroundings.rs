@@ -1,5 +1,5 @@
-//! Hosts and pods out of the ordinary: no tools, no `nf_tables` in the kernel, a pod with
-//! users of its own, a caller without privilege.
+//! Special hosts and pods: no tools, no `nf_tables` in the kernel, a pod with a user namespace,
+//! a caller without capabilities, concurrent calls.
 
 use msm_testkit::backend::{Backend, msm_iptables};
 use msm_testkit::command::{Outcome, run};
@@ -8,7 +8,7 @@ use msm_testkit::pod::{Pod, STUB_UID};
 use msm_testkit::{WITHOUT_NF_TABLES, WITHOUT_TOOLS, applet_under, cannot_run};
 
 #[test]
-fn a_pod_with_its_own_users_is_redirected_by_nftables() {
+fn nftables_redirects_a_pod_with_a_user_namespace() {
     if cannot_run(&["ip", "nft", "unshare", "nsenter"]) {
         return;
     }
@@ -31,10 +31,10 @@ fn a_pod_with_its_own_users_is_redirected_by_nftables() {
     assert_eq!(pod.connect(RTSP), SERVER);
 }
 
-/// The kernel's owner match (`owner_check` in `net/netfilter/xt_owner.c`) can only be written
-/// from the user namespace that owns the network namespace.
+/// The kernel accepts the owner match (`owner_check` in `net/netfilter/xt_owner.c`) only from
+/// the user namespace that owns the network namespace.
 #[test]
-fn a_pod_with_its_own_users_refuses_iptables_and_is_left_as_it_was() {
+fn iptables_fails_for_a_pod_with_a_user_namespace_and_changes_nothing() {
     let tools = [
         "ip",
         "nft",
@@ -57,7 +57,7 @@ fn a_pod_with_its_own_users_refuses_iptables_and_is_left_as_it_was() {
 }
 
 #[test]
-fn nftables_needs_no_tool_on_the_host() {
+fn nftables_needs_no_tools() {
     if cannot_run(&["ip", "nft", "unshare", "mount", "sh"]) {
         return;
     }
@@ -73,7 +73,7 @@ fn nftables_needs_no_tool_on_the_host() {
 }
 
 #[test]
-fn iptables_without_its_tools_is_a_clear_error() {
+fn iptables_without_its_tools_fails() {
     if cannot_run(&["ip", "nft", "unshare", "mount", "sh"]) {
         return;
     }
@@ -112,20 +112,20 @@ fn nftables_starts_no_process() {
         let starts = traced.stderr.matches("execve(").count();
         assert!(
             starts == 1,
-            "{starts} programs were started with {args:?}\n{traced}"
+            "{starts} programs were executed for {args:?}\n{traced}"
         );
         let is_fork = |line: &str| {
             FORKS.iter().any(|call| line.contains(call)) && !line.contains("CLONE_THREAD")
         };
         assert!(
             !traced.stderr.lines().any(is_fork),
-            "a process was forked with {args:?}\n{traced}"
+            "a process was forked for {args:?}\n{traced}"
         );
     }
 }
 
 #[test]
-fn without_nf_tables_auto_takes_iptables() {
+fn auto_uses_iptables_without_nf_tables() {
     if cannot_run(&[
         "ip",
         "nft",
@@ -157,7 +157,7 @@ fn without_nf_tables_auto_takes_iptables() {
 }
 
 #[test]
-fn without_nf_tables_asking_for_nftables_is_a_clear_error() {
+fn nftables_without_nf_tables_fails() {
     if cannot_run(&["ip", "nft", "strace"]) {
         return;
     }
@@ -175,7 +175,7 @@ fn without_nf_tables(pod: &Pod, args: &[&str]) -> Outcome {
 }
 
 #[test]
-fn without_privilege_the_error_says_what_is_missing() {
+fn missing_capability_is_named() {
     if cannot_run(&["ip", "nft", "setpriv"]) {
         return;
     }
@@ -193,7 +193,7 @@ fn without_privilege_the_error_says_what_is_missing() {
 }
 
 #[test]
-fn many_at_once_on_one_pod_end_in_one_redirect() {
+fn concurrent_calls_result_in_one_redirect() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }

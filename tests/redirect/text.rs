@@ -1,5 +1,5 @@
-//! The rule set as text: what `--dry-run` prints, and that the kernel lists the same rules
-//! for it, loaded by nft or iptables-restore, as for the program's own batch.
+//! The output of `--dry-run`: the kernel lists the same rules whether nft or iptables-restore
+//! loads that text or msm-cni programs them.
 
 use std::process::Command;
 
@@ -19,7 +19,7 @@ const DEFAULT: &str = "table inet msm_cni {
 }
 ";
 
-/// Flags whose rule sets differ in kind.
+/// Flags for every kind of rule set.
 const VARIANTS: [&[&str]; 9] = [
     &[],
     &["--ipv6", "redirect"],
@@ -57,13 +57,13 @@ fn dry_run(args: &[&str]) -> Outcome {
 }
 
 #[test]
-fn default_rules_read_as_documented() {
+fn default_rules_are_printed_as_documented() {
     assert_eq!(dry_run(&[]).stdout, DEFAULT);
     assert_eq!(dry_run(&["--backend", "nftables"]).stdout, DEFAULT);
 }
 
 #[test]
-fn own_batch_and_nft_make_the_same_rules() {
+fn nft_loads_the_same_rules_from_the_text() {
     if cannot_run(&["nft"]) {
         return;
     }
@@ -71,11 +71,11 @@ fn own_batch_and_nft_make_the_same_rules() {
         let text = dry_run(args).stdout;
         let by_nft = Namespace::new();
         by_nft.load(&text);
-        let by_us = Namespace::new();
+        let by_msm = Namespace::new();
         let mut apply = applet("msm-iptables");
         apply.args(["--backend", "nftables"]).args(args);
-        by_us.command(&mut apply).succeeded();
-        assert_eq!(by_us.nft_rules(), by_nft.nft_rules(), "{args:?}");
+        by_msm.command(&mut apply).succeeded();
+        assert_eq!(by_msm.nft_rules(), by_nft.nft_rules(), "{args:?}");
     }
 }
 
@@ -92,7 +92,7 @@ fn default_rules_are_listed_as_they_are_printed() {
 }
 
 #[test]
-fn iptables_text_and_iptables_backend_make_the_same_rules() {
+fn iptables_backend_sets_the_rules_of_the_text() {
     for backend in [Backend::IptablesNft, Backend::IptablesLegacy] {
         backend.test(|backend| {
             for args in VARIANTS {

@@ -1,279 +1,170 @@
-//! The flags of `msm-iptables`: what they are called, what they take, and what was asked
-//! for with them. Does nothing of it.
+//! The command line of `msm-iptables`: its flags, its help, and how arguments become
+//! `Options`. Executes nothing.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::{EnumValueParser, PossibleValue};
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueEnum, value_parser};
+use clap::{Arg, ArgAction, ArgGroup, Command, value_parser};
 
 use crate::flags;
 use crate::names::IPTABLES_APPLET;
-use crate::redirect::Redirect;
-use crate::redirect::policy::{Backend, ParseError, add};
+use crate::redirect::parameters::{PARAMETERS, Parameter, Setter};
+use crate::redirect::policy::ParseError;
+use crate::redirect::{Backend, Redirect};
 
-/// What was asked for.
 #[derive(Debug)]
 pub struct Options {
     pub redirect: Redirect,
     pub backend: Backend,
-    /// `None`: the current one.
+    /// `None`: the network namespace of this process.
     pub netns: Option<PathBuf>,
-    pub action: Action,
+    pub mode: Mode,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    Print,
-    Work(Work),
+pub enum Mode {
+    DryRun,
+    Run(Operation),
 }
 
-/// What is done in the namespace.
+/// What is done in the network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
+pub enum Operation {
     Set,
     Check,
     Remove,
 }
 
-struct Flag {
-    short: Option<char>,
-    name: &'static str,
-    value_name: &'static str,
-    default: Option<&'static str>,
-    help: &'static str,
-    takes: Takes,
-}
-
-#[derive(Clone, Copy)]
-enum Takes {
-    /// A value; the flag may be given once.
-    One(Put),
-    /// Values, separated by commas or by being given the flag again.
-    List(Put),
-    /// What earlier manifests give, which changes nothing.
-    InterceptMode,
-    /// The namespace's path, which need not be UTF-8.
-    Netns,
-    /// No value: the flag itself says what to do.
-    Nothing(Action),
-}
-
-#[derive(Clone)]
-enum InterceptMode {
-    Redirect,
-}
-
-/// Puts a value where it belongs. clap asks it of every value that it finds, so that a bad
-/// one is told as clap tells things, and `Options::new` of all of them together.
-type Put = fn(&mut Options, &str) -> Result<(), ParseError>;
-
-const FLAGS: [Flag; 12] = [
-    Flag {
-        short: Some('p'),
-        name: "msm-proxy-port",
-        value_name: "PORT",
-        default: Some("8554"),
-        help: "TCP port that the stub listens on",
-        takes: Takes::One(|options, text| {
-            options.redirect.proxy_port = text.parse()?;
-            Ok(())
-        }),
-    },
-    Flag {
-        short: Some('u'),
-        name: "proxy-uid",
-        value_name: "UID",
-        default: Some("1337"),
-        help: "User ID of the stub, whose own connections are left alone",
-        takes: Takes::One(|options, text| {
-            options.redirect.proxy_uid = text.parse()?;
-            Ok(())
-        }),
-    },
-    Flag {
-        short: Some('d'),
-        name: "redir-dest-addr",
-        value_name: "CIDR",
-        default: Some("127.0.0.0/8"),
-        help: "Destination that is left alone; may be given several times",
-        takes: Takes::List(|options, text| add(&mut options.redirect.exclude_cidrs, text.parse()?)),
-    },
-    Flag {
-        short: Some('m'),
-        name: "inbound-intercept-mode",
-        value_name: "MODE",
-        default: None,
-        help: "Accepted for compatibility, without effect: see --inbound-ports",
-        takes: Takes::InterceptMode,
-    },
-    Flag {
-        short: None,
-        name: "redirect-ports",
-        value_name: "PORTS",
-        default: Some("554"),
-        help: "Destination ports of outgoing connections that are redirected",
-        takes: Takes::List(|options, text| add(&mut options.redirect.ports, text.parse()?)),
-    },
-    Flag {
-        short: None,
-        name: "inbound-ports",
-        value_name: "PORTS",
-        default: None,
-        help: "Ports whose incoming connections are redirected as well",
-        takes: Takes::List(|options, text| add(&mut options.redirect.inbound_ports, text.parse()?)),
-    },
-    Flag {
-        short: None,
-        name: "ipv6",
-        value_name: "MODE",
-        default: Some("bypass"),
-        help: "What happens over IPv6: bypass, redirect or reject",
-        takes: Takes::One(|options, text| {
-            options.redirect.ipv6 = text.parse()?;
-            Ok(())
-        }),
-    },
-    Flag {
-        short: None,
-        name: "backend",
-        value_name: "BACKEND",
-        default: Some("auto"),
-        help: "How rules are written: auto, nftables or iptables",
-        takes: Takes::One(|options, text| {
-            options.backend = text.parse()?;
-            Ok(())
-        }),
-    },
-    Flag {
-        short: None,
-        name: "netns",
-        value_name: "PATH",
-        default: None,
-        help: "Network namespace to work in, such as /run/netns/NAME or /proc/PID/ns/net [default: the current one]",
-        takes: Takes::Netns,
-    },
-    action(
+const MODES: [(&str, Mode, &str); 3] = [
+    (
         "dry-run",
-        "Print the rules instead of setting them; needs no privilege",
-        Action::Print,
+        Mode::DryRun,
+        "Print the rules without setting them; needs no privileges",
     ),
-    action(
+    (
         "check",
-        "Compare the namespace with the rules: exit 0 when they are there, 1 when they differ",
-        Action::Work(Work::Check),
+        Mode::Run(Operation::Check),
+        "Compare the rules in the namespace with the options: exit 0 if they match, otherwise 1",
     ),
-    action(
+    (
         "cleanup",
-        "Remove the rules of either backend",
-        Action::Work(Work::Remove),
+        Mode::Run(Operation::Remove),
+        "Remove the rules of both backends",
     ),
 ];
-
-const fn action(name: &'static str, help: &'static str, action: Action) -> Flag {
-    Flag {
-        short: None,
-        name,
-        value_name: "",
-        default: None,
-        help,
-        takes: Takes::Nothing(action),
-    }
-}
 
 const ABOUT: &str =
     "Redirects the RTSP traffic of a network namespace to the Media Streaming Mesh stub in it";
 const LONG_ABOUT: &str = "\
 Redirects the RTSP traffic of a network namespace to the Media Streaming Mesh stub in it.
 
-Run twice is the same as once. Without --dry-run, --check or --cleanup the redirect is set; \
-needs `CAP_NET_ADMIN` in the namespace, and `CAP_SYS_ADMIN` to enter another one.";
+Sets the redirect unless --dry-run, --check or --cleanup is given. Running it again changes \
+nothing. Needs CAP_NET_ADMIN in the namespace, and CAP_SYS_ADMIN to enter another one.";
 
-/// The flags, for clap.
 pub fn command() -> Command {
-    let actions = FLAGS
-        .iter()
-        .filter(|flag| matches!(flag.takes, Takes::Nothing(_)));
+    let modes = MODES.map(|(flag, _, help)| {
+        flags::flag(flag)
+            .help(help)
+            .action(ArgAction::SetTrue)
+            .group("mode")
+    });
     flags::command(IPTABLES_APPLET, ABOUT)
         .long_about(LONG_ABOUT)
-        .args(FLAGS.iter().map(Flag::arg))
-        .group(ArgGroup::new("action").args(actions.map(|flag| flag.name)))
+        .args(PARAMETERS.iter().map(parameter_arg))
+        .arg(
+            flags::flag("inbound-intercept-mode")
+                .short('m')
+                .value_name("MODE")
+                .value_parser(["REDIRECT"])
+                .help("Accepted for compatibility, has no effect; see --inbound-ports"),
+        )
+        .arg(
+            flags::flag("backend")
+                .value_name("BACKEND")
+                .value_parser(str::parse::<Backend>)
+                .default_value("auto")
+                .help("How rules are written: auto, nftables or iptables")
+                .long_help(with_names(
+                    "How rules are written: auto, nftables or iptables",
+                    "kubernetes.interceptName",
+                    None,
+                )),
+        )
+        .arg(
+            flags::flag("netns")
+                .value_name("PATH")
+                .value_parser(value_parser!(PathBuf))
+                .help("Network namespace, such as /run/netns/NAME or /proc/PID/ns/net [default: that of this process]"),
+        )
+        .args(modes)
+        .group(ArgGroup::new("mode"))
 }
 
-impl Flag {
-    fn arg(&self) -> Arg {
-        let arg = flags::flag(self.name).short(self.short).help(self.help);
-        let arg = match self.takes {
-            Takes::Nothing(_) => return arg.action(ArgAction::SetTrue),
-            Takes::One(put) => arg.value_parser(checked(put)),
-            Takes::List(put) => arg
-                .value_parser(checked(put))
-                .action(ArgAction::Append)
-                .value_delimiter(','),
-            Takes::InterceptMode => arg.value_parser(EnumValueParser::<InterceptMode>::new()),
-            Takes::Netns => arg.value_parser(value_parser!(PathBuf)),
-        };
-        arg.value_name(self.value_name).default_value(self.default)
+fn parameter_arg(parameter: &'static Parameter) -> Arg {
+    let arg = flags::flag(parameter.flag)
+        .short(parameter.short_flag)
+        .value_name(parameter.value_name)
+        .default_value(parameter.default)
+        .value_parser(|text: &str| check(parameter, text))
+        .help(parameter.help)
+        .long_help(with_names(
+            parameter.help,
+            &format!("redirect.{}", parameter.key),
+            Some(parameter.annotation),
+        ));
+    match parameter.setter {
+        Setter::Number(_) | Setter::Keyword(_) => arg,
+        Setter::List(_) => arg.action(ArgAction::Append).value_delimiter(','),
     }
 }
 
-impl ValueEnum for InterceptMode {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Redirect]
+/// Adds the names that the option has elsewhere.
+fn with_names(help: &str, key: &str, annotation: Option<&str>) -> String {
+    let mut text = format!("{help}\n\nConfiguration key: {key}");
+    if let Some(annotation) = annotation {
+        text = text + "\nPod annotation: " + annotation;
     }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new("REDIRECT"))
-    }
+    text
 }
 
-fn checked(put: Put) -> impl Fn(&str) -> Result<(), ParseError> + Clone {
-    move |text| put(&mut Options::without_values(), text)
+/// Parses a value by itself, so that clap reports the flag and the value of an invalid one.
+fn check(parameter: &Parameter, text: &str) -> Result<String, ParseError> {
+    set(parameter, &mut Redirect::default(), &[text])?;
+    Ok(text.to_owned())
+}
+
+fn set(parameter: &Parameter, redirect: &mut Redirect, values: &[&str]) -> Result<(), ParseError> {
+    match parameter.setter {
+        Setter::Number(set) | Setter::Keyword(set) => {
+            values.iter().try_for_each(|text| set(redirect, text))
+        }
+        Setter::List(set) => set(redirect, values),
+    }
 }
 
 impl Options {
-    /// `args`: what stands behind the applet's name.
+    /// Parses the arguments that follow the applet's name.
     pub fn new(args: Vec<OsString>) -> Result<Self, clap::Error> {
         let mut command = command();
         let matches = flags::matches(&mut command, args)?;
-        let mut options = Self::without_values();
-        for flag in &FLAGS {
-            options.take(flag, &matches).map_err(|reason| {
-                let text = format!("--{}: {reason}", flag.name);
-                command.error(ErrorKind::TooManyValues, text)
-            })?;
-        }
-        Ok(options)
-    }
-
-    /// What the flags' values, given or default, make complete.
-    fn without_values() -> Self {
-        Self {
-            redirect: Redirect {
-                ports: Vec::new(),
-                exclude_cidrs: Vec::new(),
-                ..Redirect::default()
-            },
-            backend: Backend::default(),
-            netns: None,
-            action: Action::Work(Work::Set),
-        }
-    }
-
-    /// A list takes each item once, and no more of them than the plugin does.
-    fn take(&mut self, flag: &Flag, matches: &ArgMatches) -> Result<(), ParseError> {
-        match flag.takes {
-            Takes::One(put) | Takes::List(put) => {
-                for text in matches.get_raw(flag.name).into_iter().flatten() {
-                    put(self, &text.to_string_lossy())?;
-                }
+        let mut redirect = Redirect::default();
+        for parameter in &PARAMETERS {
+            if let Some(values) = matches.get_many::<String>(parameter.flag) {
+                let values: Vec<&str> = values.map(String::as_str).collect();
+                set(parameter, &mut redirect, &values).map_err(|reason| {
+                    let text = format!("--{}: {reason}", parameter.flag);
+                    command.error(ErrorKind::TooManyValues, text)
+                })?;
             }
-            Takes::Netns => self.netns = matches.get_one(flag.name).cloned(),
-            Takes::Nothing(action) if matches.get_flag(flag.name) => self.action = action,
-            Takes::Nothing(_) | Takes::InterceptMode => {}
         }
-        Ok(())
+        let mode = MODES.iter().find(|(flag, ..)| matches.get_flag(flag));
+        Ok(Self {
+            redirect,
+            backend: matches.get_one("backend").copied().unwrap_or_default(),
+            netns: matches.get_one("netns").cloned(),
+            mode: mode.map_or(Mode::Run(Operation::Set), |(_, mode, _)| *mode),
+        })
     }
 }
 
@@ -282,13 +173,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_word_the_redirect_is_the_plugins() {
+    fn defaults_are_those_of_the_plugin() {
         let options = Options::new(Vec::new()).unwrap();
         assert_eq!(options.redirect, Redirect::default());
         assert_eq!(options.backend, Backend::default());
         assert_eq!(
-            (options.netns, options.action),
-            (None, Action::Work(Work::Set))
+            (options.netns, options.mode),
+            (None, Mode::Run(Operation::Set))
         );
+    }
+
+    #[test]
+    fn help_names_the_configuration_key_and_annotation_of_each_flag() {
+        let help = command().render_long_help().to_string();
+        for parameter in &PARAMETERS {
+            for name in [parameter.flag, parameter.key, parameter.annotation] {
+                assert!(help.contains(name), "{name}:\n{help}");
+            }
+        }
+        assert!(help.contains("kubernetes.interceptName"), "{help}");
     }
 }

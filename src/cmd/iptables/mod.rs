@@ -1,125 +1,112 @@
-//! `msm-iptables`: the redirect by hand. Does what its flags ask and says what came of it;
-//! how is the rest of this module's.
+//! `msm-iptables`: sets, checks, removes or prints a redirect manually. Executes the options
+//! that `flags` parsed and reports the outcome; the rules are made by `redirect`.
 
+mod advice;
 pub mod flags;
 
 use std::process::ExitCode;
 
-use crate::cmd::iptables::flags::{Action, Options, Work};
+use flags::{Mode, Operation, Options};
+
 use crate::names::IPTABLES_APPLET;
 use crate::process::Process;
-use crate::redirect::Netns;
 use crate::redirect::iptables::script;
-use crate::redirect::policy::{Backend, Family};
+use crate::redirect::policy::Family;
 use crate::redirect::rules::{RuleSet, Scope};
-use crate::redirect::{self, Change};
+use crate::redirect::{self, Backend, Change, Netns};
 use crate::text::error_chain;
 
-/// Why `msm-iptables` ended with 1.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("choosing the network namespace")]
-    Netns { source: redirect::NetnsError },
-    #[error("{doing} the redirect in {netns}")]
+    #[error(transparent)]
+    Netns(#[from] redirect::NetnsError),
+    #[error("{operation} the redirect in {netns}")]
     Redirect {
-        doing: &'static str,
+        operation: &'static str,
         netns: String,
         source: redirect::Error,
     },
-    #[error(
-        "the redirect in {netns} is not as asked: {difference}; run the same command without --check to mend it"
-    )]
+    #[error("the redirect in {netns} does not match the options: {difference}")]
     Differs {
         netns: String,
         difference: redirect::Difference,
     },
     #[error("writing the result")]
-    Write { source: std::io::Error },
+    Write(#[source] std::io::Error),
 }
 
-/// Runs `msm-iptables`, as its arguments ask.
+impl Error {
+    /// What the user can do. Appended to the message.
+    const fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Netns(source) => advice::for_netns(source),
+            Self::Redirect { source, .. } => advice::for_redirect(source),
+            Self::Differs { .. } => Some("run the same command without --check to fix it"),
+            Self::Write(_) => None,
+        }
+    }
+}
+
 pub fn run(options: &Options, process: &mut Process) -> ExitCode {
-    let said = match act(options) {
-        Ok(text) => process
-            .stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| process.stdout.flush())
-            .map_err(|source| Error::Write { source }),
-        Err(error) => Err(error),
-    };
-    match said {
+    let printed = execute(options).and_then(|text| process.print(&text).map_err(Error::Write));
+    match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is left to tell it to when this fails too; the exit code remains.
-            let _ = writeln!(process.stderr, "{IPTABLES_APPLET}: {}", error_chain(&error));
+            let advice = error.advice().map(|advice| format!("; {advice}"));
+            let advice = advice.unwrap_or_default();
+            process.eprint_line(&format!(
+                "{IPTABLES_APPLET}: {}{advice}",
+                error_chain(&error)
+            ));
             ExitCode::FAILURE
         }
     }
 }
 
-fn act(options: &Options) -> Result<String, Error> {
-    let work = match options.action {
-        Action::Print => return Ok(print(options)),
-        Action::Work(work) => work,
+fn execute(options: &Options) -> Result<String, Error> {
+    let operation = match options.mode {
+        Mode::DryRun => return Ok(rules_text(options)),
+        Mode::Run(operation) => operation,
     };
-    let netns = options
-        .netns
-        .as_deref()
-        .map(Netns::open)
-        .transpose()
-        .map_err(|source| Error::Netns { source })?;
-    let name = || {
-        options.netns.as_ref().map_or_else(
-            || "this process's own network namespace".to_owned(),
-            |path| format!("network namespace {}", path.display()),
-        )
+    let outcome = match &options.netns {
+        Some(path) => Netns::open(path)?.run(|| perform(operation, options))?,
+        None => perform(operation, options),
     };
-    let perform = || perform(work, options);
-    let result = match &netns {
-        Some(netns) => netns
-            .run(perform)
-            .map_err(|source| Error::Netns { source })?,
-        None => perform(),
+    let netns = match &options.netns {
+        Some(path) => format!("network namespace {}", path.display()),
+        None => "this process's own network namespace".to_owned(),
     };
-    match result.map_err(|source| Error::Redirect {
-        doing: work.doing(),
-        netns: name(),
-        source,
-    })? {
-        Done::Said(text) => Ok(format!("{text} in {}\n", name())),
-        Done::Differs(difference) => Err(Error::Differs {
-            netns: name(),
-            difference,
+    match outcome {
+        Ok(Outcome::Success(text)) => Ok(format!("{text} in {netns}\n")),
+        Ok(Outcome::Differs(difference)) => Err(Error::Differs { netns, difference }),
+        Err(source) => Err(Error::Redirect {
+            operation: match operation {
+                Operation::Set => "setting",
+                Operation::Check => "checking",
+                Operation::Remove => "removing",
+            },
+            netns,
+            source,
         }),
     }
 }
 
-impl Work {
-    const fn doing(self) -> &'static str {
-        match self {
-            Self::Set => "setting",
-            Self::Check => "checking",
-            Self::Remove => "removing",
-        }
-    }
-}
-
-enum Done {
-    Said(&'static str),
+enum Outcome {
+    Success(&'static str),
     Differs(redirect::Difference),
 }
 
-fn perform(work: Work, options: &Options) -> Result<Done, redirect::Error> {
+fn perform(operation: Operation, options: &Options) -> Result<Outcome, redirect::Error> {
     let (redirect, backend) = (&options.redirect, options.backend);
-    Ok(match work {
-        Work::Set => Done::Said(match redirect::apply(redirect, backend)? {
+    Ok(match operation {
+        Operation::Set => Outcome::Success(match redirect::apply(redirect, backend)? {
             Change::None => "redirect already set",
             Change::Created => "redirect set",
             Change::Replaced => "redirect replaced",
         }),
-        Work::Check => redirect::check(redirect, backend)?
-            .map_or(Done::Said("redirect as asked"), Done::Differs),
-        Work::Remove => Done::Said(if redirect::remove()? {
+        Operation::Check => redirect::check(redirect, backend)?
+            .map_or(Outcome::Success("redirect matches"), Outcome::Differs),
+        Operation::Remove => Outcome::Success(if redirect::remove()? {
             "redirect removed"
         } else {
             "no redirect to remove"
@@ -127,7 +114,8 @@ fn perform(work: Work, options: &Options) -> Result<Done, redirect::Error> {
     })
 }
 
-fn print(options: &Options) -> String {
+/// The rules as input for `nft` or `iptables-restore`.
+fn rules_text(options: &Options) -> String {
     let set = |scope| RuleSet::new(&options.redirect, scope);
     match options.backend {
         Backend::Auto | Backend::Nftables => {
@@ -138,11 +126,11 @@ fn print(options: &Options) -> String {
                 (Family::Ipv4, "iptables-restore"),
                 (Family::Ipv6, "ip6tables-restore"),
             ];
-            let printed = tools.into_iter().filter_map(|(family, tool)| {
+            let scripts = tools.into_iter().filter_map(|(family, tool)| {
                 let script = script::create(&set(Scope::Only(family))?);
                 Some(format!("# {tool} --noflush\n{script}"))
             });
-            printed.collect()
+            scripts.collect()
         }
     }
 }

@@ -1,179 +1,131 @@
-//! How the API server is reached and who we are to it: a kubeconfig together with the
-//! files that it names. Reads files and nothing else; what is in them goes into no error
-//! and no log.
+//! Everything that a client needs to reach an API server: a kubeconfig together with the
+//! files that it names. Reads files, and quotes nothing of them in an error or a log.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::kube::config::kubeconfig::{
-    DataOrFile, InvalidKubeconfig, Kubeconfig, MAX_SIZE, TlsVerify,
-};
+use super::fields::DataOrFile;
+use super::kubeconfig::{InvalidKubeconfig, Kubeconfig, MAX_SIZE, TlsVerify};
+use crate::fs::read_file;
 use crate::kube::server::{Host, Server};
+use crate::kube::tls::{PemIdentity, TlsError};
 
-/// In bytes. Service accounts' have some 1,000; a request's head must hold it.
+/// In bytes. A service account token has some 1,000; the head of a request has to hold it.
 const MAX_TOKEN: usize = 16 << 10;
 
-/// Everything a connection needs. Two equal ones would be answered alike.
+/// How to reach an API server, and the credentials. Two equal ones get the same responses.
 #[derive(PartialEq, Eq)]
 pub struct ClientConfig {
-    /// Where the API server is.
     pub server: Server,
-    /// What its certificate is issued to, where that is not its host.
+    /// The name that the server's certificate is checked for, if it is not the server's host.
     pub tls_server_name: Option<Host>,
-    /// PEM bundle of the authorities; `None` trusts anybody.
-    pub authorities: Option<Vec<u8>>,
-    /// Bearer token.
+    /// PEM. Without a bundle no server certificate is verified.
+    pub ca_bundle: Option<Vec<u8>>,
+    /// A bearer token.
     pub token: Option<String>,
-    /// PEM of a client certificate's chain and of its key.
-    pub client: Option<(Vec<u8>, Vec<u8>)>,
+    pub identity: Option<PemIdentity>,
 }
 
-/// Why a kubeconfig, or something that it names, cannot be used.
+/// Why a kubeconfig, or a file that it names, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Missing, or not ours to read.
     #[error("reading {}", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A directory, or a pipe that would never end.
-    #[error("{} is not a regular file", .path.display())]
-    NotAFile {
-        /// What it is called.
-        path: PathBuf,
-    },
-    /// The kubeconfig's own text.
+    Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
-    Text(#[from] InvalidKubeconfig),
-    /// The token is not what fits into a header.
-    #[error("its {place} {flaw}")]
+    Kubeconfig(#[from] InvalidKubeconfig),
+    #[error("invalid {field}")]
     Token {
-        /// Where it stands.
-        place: String,
-        /// What is wrong with it.
-        flaw: TokenFlaw,
+        /// The kubeconfig's field, with the path of a token file.
+        field: String,
+        source: InvalidToken,
     },
-    /// Something else than a bundle.
-    #[error("its certificate-authority holds no PEM certificate")]
-    NoAuthority,
-    /// A bundle without a certificate that TLS can use.
-    #[error(
-        "its certificate-authority holds no usable certificate: TLS can use none of the {refused} in it"
-    )]
-    Authorities {
-        /// Certificates, and things that are none.
-        refused: usize,
-    },
-    /// No certificate, or no key.
-    #[error("its {field} holds nothing usable in PEM")]
-    Pem {
-        /// `client-certificate` or `client-key`.
-        field: &'static str,
-    },
-    /// They do not belong together, or are of an unsupported kind.
-    #[error("its client-certificate and client-key cannot be used together")]
-    ClientCertificate {
-        /// Why.
-        source: rustls::Error,
-    },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
-/// What is wrong with a token, which is not quoted.
+/// Why a token cannot be used. The token is not quoted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TokenFlaw {
-    /// White space, at most.
-    #[error("is empty")]
+pub enum InvalidToken {
+    /// White space only.
+    #[error("token is empty")]
     Empty,
-    /// Longer than `MAX_TOKEN`.
-    #[error("is longer than {MAX_TOKEN} bytes, which no token is")]
+    #[error("token is longer than {MAX_TOKEN} bytes")]
     TooLong,
-    /// White space inside, control characters, or beyond ASCII.
-    #[error("holds characters that no token has")]
+    #[error("token contains characters other than printable ASCII")]
     Characters,
 }
 
 impl ClientConfig {
-    /// Reads the kubeconfig and the files that it names.
+    /// Reads the kubeconfig and the files that it names. `server` overrides the kubeconfig's.
     pub fn read(kubeconfig: &Path, server: Option<&Server>) -> Result<Self, ConfigError> {
-        let config = Kubeconfig::parse(&read_file(kubeconfig)?)?;
-        let resolve = |material| match material {
-            DataOrFile::Inline(bytes) => Ok(bytes),
-            DataOrFile::File(path) => read_file(&beside(kubeconfig, &path)),
+        let config = Kubeconfig::parse(&read(kubeconfig)?)?;
+        let load = |source| match source {
+            DataOrFile::Data(bytes) => Ok(bytes),
+            DataOrFile::File(path) => read(&resolve(kubeconfig, &path)),
         };
         Ok(Self {
             server: server.cloned().unwrap_or(config.server),
             tls_server_name: config.tls_server_name,
-            authorities: match config.trust {
-                TlsVerify::CaBundle(bundle) => Some(resolve(bundle)?),
+            ca_bundle: match config.tls_verify {
+                TlsVerify::CaBundle(bundle) => Some(load(bundle)?),
                 TlsVerify::Skip => None,
             },
             token: match config.token {
-                Some(material) => {
-                    let place = place_of_token(kubeconfig, &material);
-                    let token = token(resolve(material)?);
-                    Some(token.map_err(|flaw| ConfigError::Token { place, flaw })?)
+                Some(source) => {
+                    let field = token_field(kubeconfig, &source);
+                    let bytes = load(source)?;
+                    let token = parse_token(&bytes)
+                        .map_err(|source| ConfigError::Token { field, source })?;
+                    Some(token.to_owned())
                 }
                 None => None,
             },
-            client: match config.client {
-                Some(client) => Some((resolve(client.certificate)?, resolve(client.key)?)),
+            identity: match config.client_certificate {
+                Some(client) => Some(PemIdentity {
+                    certificate: load(client.certificate)?,
+                    key: load(client.key)?,
+                }),
                 None => None,
             },
         })
     }
 }
 
-/// As client-go resolves it.
-fn beside(kubeconfig: &Path, path: &Path) -> PathBuf {
+/// Checks a bearer token, and trims it as client-go does: token files end with a newline.
+pub fn parse_token(bytes: &[u8]) -> Result<&str, InvalidToken> {
+    let token = str::from_utf8(bytes)
+        .map_err(|_| InvalidToken::Characters)?
+        .trim();
+    if token.is_empty() {
+        return Err(InvalidToken::Empty);
+    }
+    if token.len() > MAX_TOKEN {
+        return Err(InvalidToken::TooLong);
+    }
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(InvalidToken::Characters);
+    }
+    Ok(token)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    read_file(path, MAX_SIZE).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Relative paths are relative to the kubeconfig, as in client-go.
+fn resolve(kubeconfig: &Path, path: &Path) -> PathBuf {
     kubeconfig.parent().unwrap_or(Path::new("")).join(path)
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, ConfigError> {
-    let failed = |source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    // Asked before opening: opening a pipe waits for somebody to write.
-    let metadata = path.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(ConfigError::NotAFile {
-            path: path.to_owned(),
-        });
-    }
-    let limit = u64::try_from(MAX_SIZE)
-        .unwrap_or(u64::MAX)
-        .saturating_add(1);
-    // One more than its size, so that the first read finds the end as well.
-    let size = metadata.len().saturating_add(1).min(limit);
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-    let file = File::open(path).map_err(failed)?;
-    file.take(limit).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() > MAX_SIZE {
-        return Err(InvalidKubeconfig::TooLarge.into());
-    }
-    Ok(bytes)
-}
-
-/// As somebody would look for it.
-fn place_of_token(kubeconfig: &Path, material: &DataOrFile) -> String {
-    match material {
-        DataOrFile::Inline(_) => "user.token".to_owned(),
-        DataOrFile::File(path) => format!("user.tokenFile {}", beside(kubeconfig, path).display()),
-    }
-}
-
-/// Trimmed as in client-go: token files end with a newline.
-fn token(bytes: Vec<u8>) -> Result<String, TokenFlaw> {
-    let text = String::from_utf8(bytes).map_err(|_| TokenFlaw::Characters)?;
-    match text.trim() {
-        "" => Err(TokenFlaw::Empty),
-        token if token.len() > MAX_TOKEN => Err(TokenFlaw::TooLong),
-        token if !token.bytes().all(|byte| byte.is_ascii_graphic()) => Err(TokenFlaw::Characters),
-        token => Ok(token.to_owned()),
+fn token_field(kubeconfig: &Path, token: &DataOrFile) -> String {
+    match token {
+        DataOrFile::Data(_) => "user.token".to_owned(),
+        DataOrFile::File(path) => {
+            format!("user.tokenFile {}", resolve(kubeconfig, path).display())
+        }
     }
 }
 
@@ -182,49 +134,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_trimmed_and_fit_a_header() {
+    fn tokens_are_trimmed_and_fit_into_a_header() {
         let long = vec![b'a'; MAX_TOKEN + 1];
-        assert_eq!(token(b" sesame\n".to_vec()).unwrap(), "sesame");
-        for (bytes, flaw) in [
-            (&b""[..], TokenFlaw::Empty),
-            (b" \n", TokenFlaw::Empty),
-            (b"a b", TokenFlaw::Characters),
-            (b"a\r\nHost: b", TokenFlaw::Characters),
-            (b"\xff", TokenFlaw::Characters),
-            (&long, TokenFlaw::TooLong),
+        assert_eq!(parse_token(b" sesame\n"), Ok("sesame"));
+        for (bytes, error) in [
+            (&b""[..], InvalidToken::Empty),
+            (b" \n", InvalidToken::Empty),
+            (b"a b", InvalidToken::Characters),
+            (b"a\r\nHost: b", InvalidToken::Characters),
+            (b"\xff", InvalidToken::Characters),
+            (&long, InvalidToken::TooLong),
         ] {
-            assert_eq!(token(bytes.to_vec()), Err(flaw), "{bytes:?}");
+            assert_eq!(parse_token(bytes), Err(error), "{bytes:?}");
         }
     }
 
     #[test]
-    fn named_files_lie_beside_the_kubeconfig() {
+    fn paths_are_relative_to_the_kubeconfig() {
         let table = [
             ("/etc/cni/net.d/kc", "ca.crt", "/etc/cni/net.d/ca.crt"),
             ("/etc/cni/net.d/kc", "/pki/ca.crt", "/pki/ca.crt"),
             ("kc", "ca.crt", "ca.crt"),
         ];
         for (kubeconfig, path, expected) in table {
-            assert_eq!(
-                beside(Path::new(kubeconfig), Path::new(path)),
-                Path::new(expected)
-            );
+            let resolved = resolve(Path::new(kubeconfig), Path::new(path));
+            assert_eq!(resolved, Path::new(expected));
         }
     }
 
     #[test]
-    fn what_is_no_file_is_not_opened() {
-        assert!(matches!(
-            read_file(Path::new("/dev/zero")),
-            Err(ConfigError::NotAFile { .. })
-        ));
-        assert!(matches!(
-            read_file(Path::new("/")),
-            Err(ConfigError::NotAFile { .. })
-        ));
-        assert!(matches!(
-            read_file(Path::new("/nowhere")),
-            Err(ConfigError::Read { .. })
-        ));
+    fn only_regular_files_are_read() {
+        for path in ["/dev/zero", "/", "/nowhere"] {
+            let error = read(Path::new(path)).unwrap_err();
+            assert!(matches!(error, ConfigError::Read { .. }), "{error:?}");
+        }
     }
 }

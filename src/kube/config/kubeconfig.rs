@@ -1,173 +1,105 @@
-//! A kubeconfig's text, YAML or JSON: what its current context says about the server and
-//! about who we are, or a reason why it cannot be used. Pure; the files it names are read
-//! by `access`. No error quotes a value that could be a secret.
-
-use std::fmt;
-use std::path::PathBuf;
+//! Parses a kubeconfig, YAML or JSON, and follows its current context; renders a kubeconfig
+//! with a token. The files that it names are read by `client_config`. No error quotes a value
+//! that could be a secret. Pure.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::kube::config::yaml::{self, InvalidYaml};
+use super::fields::{DataOrFile, Fields, InvalidField};
+use super::yaml::{self, InvalidYaml};
 use crate::kube::server::{Host, InvalidServer, Server};
 
-/// Enough for hundreds of clusters; more is not a kubeconfig.
-pub const MAX_SIZE: usize = 1 << 20;
-/// As many that separate, mark or quote values have a few hundred clusters too. Each can
-/// cost a parser a hundred times its size in memory.
-const MAX_MARKS: usize = 1 << 16;
+/// In bytes: hundreds of clusters.
+pub const MAX_SIZE: u64 = 1 << 20;
+/// Limits the number of values, because each can cost a parser a hundred times its size in
+/// memory. The kubeconfig of some hundred clusters has as many separators.
+const MAX_SEPARATORS: usize = 1 << 16;
 
-/// A kubeconfig's current context.
+/// The current context of a kubeconfig.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kubeconfig {
-    /// `server`.
     pub server: Server,
-    /// `tls-server-name`: what the server's certificate is issued to, and SNI.
+    /// `tls-server-name`: sent as SNI, and the name that the server's certificate is checked for.
     pub tls_server_name: Option<Host>,
-    /// Whose certificates the server may show.
-    pub trust: TlsVerify,
+    pub tls_verify: TlsVerify,
     /// `token` or `tokenFile`.
     pub token: Option<DataOrFile>,
     /// `client-certificate` and `client-key`.
-    pub client: Option<ClientCertificate>,
+    pub client_certificate: Option<ClientCertificate>,
 }
 
-/// Whose certificates the server may show.
+/// How the server's certificate is verified.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TlsVerify {
-    /// Those that this bundle vouches for.
+    /// `certificate-authority`.
     CaBundle(DataOrFile),
-    /// Anybody's: `insecure-skip-tls-verify`.
+    /// `insecure-skip-tls-verify`.
     Skip,
 }
 
-/// A certificate that says who we are, and its key; both PEM.
+/// A client certificate and its key, both PEM.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// The chain, ours first.
+    /// The chain, beginning with the client's own certificate.
     pub certificate: DataOrFile,
-    /// The private key.
     pub key: DataOrFile,
-}
-
-/// Something that stands in the kubeconfig or in a file that it names.
-#[derive(PartialEq, Eq)]
-pub enum DataOrFile {
-    /// The value itself.
-    Inline(Vec<u8>),
-    /// Relative to the kubeconfig's directory.
-    File(PathBuf),
-}
-
-/// Secrets do not get into logs by way of `{:?}`.
-impl fmt::Debug for DataOrFile {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Inline(_) => f.write_str("Inline(…)"),
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-        }
-    }
 }
 
 /// Why a kubeconfig cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKubeconfig {
-    /// More than `MAX_SIZE`.
-    #[error("it is larger than {} KiB, which no kubeconfig is", MAX_SIZE >> 10)]
+    #[error("file is larger than {MAX_SIZE} bytes")]
     TooLarge,
-    /// More than `MAX_MARKS`.
-    #[error("it holds more values than the kubeconfig of hundreds of clusters")]
+    /// More separators than `MAX_SEPARATORS`.
+    #[error("file contains too many values")]
     TooManyValues,
-    /// Nothing in it.
-    #[error("it is empty")]
+    #[error("file is empty")]
     Empty,
-    /// Binary, or UTF-16.
-    #[error("it is not UTF-8 text")]
+    #[error("file is not UTF-8 text")]
     NotText,
-    /// Neither YAML nor JSON.
-    #[error("it is neither YAML nor JSON")]
+    #[error("file is neither YAML nor JSON")]
     Syntax {
-        /// Where, and what was wrong.
         #[from]
         source: InvalidYaml,
     },
-    /// A field of another type.
-    #[error("{field} is not {wanted}")]
-    Type {
-        /// As in `users.user.token`.
-        field: String,
-        /// As in `a text`.
-        wanted: &'static str,
-    },
-    /// No `current-context`.
-    #[error("it has no current-context (contexts: {})", listed(.contexts))]
-    NoCurrentContext {
-        /// Those it has.
-        contexts: Vec<String>,
-    },
-    /// A name that leads nowhere.
-    #[error("there is no {name:?} in its {list} (there: {})", listed(.known))]
+    #[error(transparent)]
+    Field(#[from] InvalidField),
+    #[error("no current-context (contexts: {})", list(.contexts))]
+    NoCurrentContext { contexts: Vec<String> },
+    /// A reference to an entry that does not exist.
+    #[error("no {name:?} in {array} (found: {})", list(.found))]
     Dangling {
         /// `contexts`, `clusters` or `users`.
-        list: &'static str,
-        /// The name that is looked for.
+        array: &'static str,
         name: String,
-        /// The names that are there.
-        known: Vec<String>,
+        found: Vec<String>,
     },
-    /// A field without which nothing goes.
-    #[error("{field} is missing")]
-    Missing {
-        /// As in `cluster.server`.
-        field: &'static str,
-    },
-    /// A field that asks for what we do not do.
-    #[error(
-        "{field} is not supported here; use a token, a tokenFile or a client certificate, and a direct connection"
-    )]
-    Unsupported {
-        /// As in `user.exec`.
-        field: String,
-    },
-    /// `cluster.server`.
-    #[error("cluster.server is not a usable URL")]
-    Server {
-        /// Why.
-        source: InvalidServer,
-    },
-    /// `cluster.tls-server-name`.
-    #[error("cluster.tls-server-name is neither a DNS name nor an address")]
+    #[error("cluster.server is invalid")]
+    Server { source: InvalidServer },
+    #[error("cluster.tls-server-name is neither a DNS name nor an IP address")]
     TlsServerName,
-    /// Both a CA and no verification.
-    #[error("it has a certificate-authority and insecure-skip-tls-verify; drop one of them")]
+    #[error("certificate-authority and insecure-skip-tls-verify are both set")]
     Contradiction,
-    /// A `-data` field.
-    #[error("{field} is not base64")]
-    Base64 {
-        /// As in `user.client-key-data`.
-        field: String,
-    },
-    /// Nobody.
-    #[error("its user has neither a token nor a client certificate")]
+    #[error("user has neither a token nor a client certificate")]
     NoCredentials,
 }
 
-/// Who a node is to the API server.
+/// An API server and a token for it.
 pub struct Credentials<'a> {
-    /// Where the API server is.
     pub server: &'a Server,
-    /// PEM bundle; `None` trusts anybody.
-    pub authority: Option<&'a [u8]>,
+    /// PEM. Without a bundle the server's certificate is not verified.
+    pub ca_bundle: Option<&'a [u8]>,
     /// A service account's token.
     pub token: &'a str,
 }
 
-/// A kubeconfig of these credentials. Its one comment apart it is JSON, which YAML's readers
-/// read as well, and which the plugin reads in a tenth of the time, at every pod start.
-pub fn render(credentials: &Credentials) -> String {
+/// Renders a kubeconfig. `name` is the name of its context and user, `comment` its first
+/// line. The rest is JSON, which every YAML parser reads, and which `Kubeconfig::parse` reads
+/// ten times faster than other YAML.
+pub fn render(credentials: &Credentials, name: &str, comment: &str) -> String {
     let quoted = |text: &str| Value::from(text).to_string();
-    let trust = match credentials.authority {
+    let tls_verify = match credentials.ca_bundle {
         Some(bundle) => format!(
             r#""certificate-authority-data": {}"#,
             quoted(&STANDARD.encode(bundle))
@@ -175,72 +107,73 @@ pub fn render(credentials: &Credentials) -> String {
         None => r#""insecure-skip-tls-verify": true"#.to_owned(),
     };
     format!(
-        r#"# Written by the installer of msm-cni, which replaces what is changed here.
+        r#"# {comment}
 {{
   "apiVersion": "v1",
   "kind": "Config",
   "clusters": [{{"name": "local", "cluster": {{
-    "server": {},
-    {trust}
+    "server": {server},
+    {tls_verify}
   }}}}],
-  "users": [{{"name": "msm-cni", "user": {{
-    "token": {}
+  "users": [{{"name": {name}, "user": {{
+    "token": {token}
   }}}}],
-  "contexts": [{{"name": "msm-cni", "context": {{"cluster": "local", "user": "msm-cni"}}}}],
-  "current-context": "msm-cni"
+  "contexts": [{{"name": {name}, "context": {{"cluster": "local", "user": {name}}}}}],
+  "current-context": {name}
 }}
 "#,
-        quoted(&credentials.server.to_string()),
-        quoted(credentials.token)
+        name = quoted(name),
+        server = quoted(&credentials.server.to_string()),
+        token = quoted(credentials.token)
     )
 }
 
 impl Kubeconfig {
-    /// Parses the text and follows its current context.
+    /// Parses a kubeconfig and follows its current context.
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidKubeconfig> {
-        let root = document(bytes)?;
-        let root = Fields::of(&root, "the kubeconfig")?;
+        let document = parse_document(bytes)?;
+        let root = Fields::new(&document, "kubeconfig")?;
         let context = current_context(&root)?;
-        let cluster_name = context.text("cluster")?.ok_or(missing("context.cluster"))?;
-        let user_name = context.text("user")?.ok_or(missing("context.user"))?;
-        let cluster = named(&root, "clusters", "cluster", cluster_name)?;
-        let user = named(&root, "users", "user", user_name)?;
+        let cluster_name = context.required_string("cluster")?;
+        let user_name = context.required_string("user")?;
+        let cluster = entry(&root, Section::Clusters, cluster_name)?;
+        let user = entry(&root, Section::Users, user_name)?;
         cluster.refuse(&["proxy-url"])?;
         user.refuse(&["exec", "auth-provider", "username", "password"])?;
         user.refuse(&["as", "as-uid", "as-groups", "as-user-extra"])?;
 
-        let server = cluster.text("server")?.ok_or(missing("cluster.server"))?;
-        let token = user.token()?;
-        let client = user.client_certificate()?;
-        if token.is_none() && client.is_none() {
+        let server = cluster.required_string("server")?;
+        let token = token(&user)?;
+        let client_certificate = client_certificate(&user)?;
+        if token.is_none() && client_certificate.is_none() {
             return Err(InvalidKubeconfig::NoCredentials);
         }
         Ok(Self {
             server: Server::parse(server).map_err(|source| InvalidKubeconfig::Server { source })?,
             tls_server_name: cluster
-                .text("tls-server-name")?
+                .string("tls-server-name")?
                 .map(Host::parse)
                 .transpose()
                 .map_err(|_| InvalidKubeconfig::TlsServerName)?,
-            trust: cluster.trust()?,
+            tls_verify: tls_verify(&cluster)?,
             token,
-            client,
+            client_certificate,
         })
     }
 }
 
-fn document(bytes: &[u8]) -> Result<Value, InvalidKubeconfig> {
-    if bytes.len() > MAX_SIZE {
+fn parse_document(bytes: &[u8]) -> Result<Value, InvalidKubeconfig> {
+    if u64::try_from(bytes.len()).map_or(true, |length| length > MAX_SIZE) {
         return Err(InvalidKubeconfig::TooLarge);
     }
-    let marks = || bytes.iter().filter(|byte| is_mark(**byte)).count();
-    if bytes.len() > MAX_MARKS && marks() > MAX_MARKS {
+    let separators = || bytes.iter().filter(|byte| is_separator(**byte)).count();
+    if bytes.len() > MAX_SEPARATORS && separators() > MAX_SEPARATORS {
         return Err(InvalidKubeconfig::TooManyValues);
     }
     let text = str::from_utf8(bytes).map_err(|_| InvalidKubeconfig::NotText)?;
     let text = text.trim_start_matches('\u{feff}');
-    // JSON is YAML but for a few escapes, and much faster to read as what it is.
-    let json = behind_comments(text);
+    // Except for a few escapes JSON is YAML, and much faster to parse as JSON.
+    let json = skip_comments(text);
     match json.starts_with('{').then(|| serde_json::from_str(json)) {
         Some(Ok(value)) => Ok(value),
         _ => match yaml::parse(text)? {
@@ -250,178 +183,115 @@ fn document(bytes: &[u8]) -> Result<Value, InvalidKubeconfig> {
     }
 }
 
-/// The text from its first line on that is neither empty nor a comment of YAML's.
-fn behind_comments(text: &str) -> &str {
+/// Skips leading empty lines and YAML comments.
+fn skip_comments(text: &str) -> &str {
     let mut rest = text.trim_start();
     while rest.starts_with('#') {
         rest = rest
             .split_once('\n')
-            .map_or("", |(_, behind)| behind.trim_start());
+            .map_or("", |(_, after)| after.trim_start());
     }
     rest
 }
 
-/// Neither JSON nor YAML begins another value without one; base64 and paths have others.
-fn is_mark(byte: u8) -> bool {
-    let ordinary = matches!(byte, b'+' | b'/' | b'=' | b'.' | b'_');
-    matches!(byte, b'\r' | b'\n') || (byte.is_ascii_punctuation() && !ordinary)
+/// Every value in YAML or JSON but the first is preceded by one of these. The other
+/// punctuation occurs in base64 and paths.
+fn is_separator(byte: u8) -> bool {
+    let in_values = matches!(byte, b'+' | b'/' | b'=' | b'.' | b'_');
+    matches!(byte, b'\r' | b'\n') || (byte.is_ascii_punctuation() && !in_values)
+}
+
+/// One of the arrays of `{name, KIND: {…}}` in a kubeconfig.
+#[derive(Clone, Copy)]
+enum Section {
+    Contexts,
+    Clusters,
+    Users,
+}
+
+impl Section {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Contexts => "contexts",
+            Self::Clusters => "clusters",
+            Self::Users => "users",
+        }
+    }
+
+    /// The key of an entry's fields.
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Contexts => "context",
+            Self::Clusters => "cluster",
+            Self::Users => "user",
+        }
+    }
 }
 
 fn current_context<'a>(root: &Fields<'a>) -> Result<Fields<'a>, InvalidKubeconfig> {
-    match root.text("current-context")? {
-        Some(name) => named(root, "contexts", "context", name),
+    match root.string("current-context")? {
+        Some(name) => entry(root, Section::Contexts, name),
         None => Err(InvalidKubeconfig::NoCurrentContext {
-            contexts: names(root.list("contexts")?),
+            contexts: names(root.array("contexts")?),
         }),
     }
 }
 
-/// The entry `name` of one of the three lists of `{name, KIND: {…}}`.
-fn named<'a>(
+fn entry<'a>(
     root: &Fields<'a>,
-    list: &'static str,
-    kind: &'static str,
+    section: Section,
     name: &str,
 ) -> Result<Fields<'a>, InvalidKubeconfig> {
-    let entries = root.list(list)?;
-    let is_named = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some(name);
-    match entries.iter().find(is_named).map(|entry| &entry[kind]) {
-        Some(fields) => Fields::of(fields, kind),
+    let entries = root.array(section.name())?;
+    let has_name = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some(name);
+    match entries.iter().find(has_name) {
+        Some(entry) => Ok(Fields::new(&entry[section.kind()], section.kind())?),
         None => Err(InvalidKubeconfig::Dangling {
-            list,
+            array: section.name(),
             name: name.to_owned(),
-            known: names(entries),
+            found: names(entries),
         }),
     }
 }
 
-/// One mapping of the kubeconfig, and what errors call it.
-struct Fields<'a> {
-    values: &'a Value,
-    name: &'static str,
+/// `tokenFile` precedes `token`, as in client-go: only the file is renewed.
+fn token(user: &Fields) -> Result<Option<DataOrFile>, InvalidKubeconfig> {
+    if let Some(path) = user.string("tokenFile")? {
+        return Ok(Some(DataOrFile::File(path.into())));
+    }
+    let token = user.string("token")?;
+    Ok(token.map(|token| DataOrFile::Data(token.as_bytes().to_vec())))
 }
 
-impl<'a> Fields<'a> {
-    /// An absent mapping is one without fields.
-    fn of(values: &'a Value, name: &'static str) -> Result<Self, InvalidKubeconfig> {
-        match values {
-            Value::Null | Value::Object(_) => Ok(Self { values, name }),
-            _ => Err(InvalidKubeconfig::Type {
-                field: name.to_owned(),
-                wanted: "a mapping",
-            }),
-        }
-    }
-
-    /// A text; an empty one counts as absent, as in client-go.
-    fn text(&self, key: &str) -> Result<Option<&'a str>, InvalidKubeconfig> {
-        match self.values.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
-            Some(_) => Err(self.not(key, "a text")),
-        }
-    }
-
-    fn flag(&self, key: &str) -> Result<bool, InvalidKubeconfig> {
-        match self.values.get(key) {
-            None | Some(Value::Null) => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(_) => Err(self.not(key, "true or false")),
-        }
-    }
-
-    fn list(&self, key: &str) -> Result<&'a [Value], InvalidKubeconfig> {
-        match self.values.get(key) {
-            None | Some(Value::Null) => Ok(&[]),
-            Some(Value::Array(items)) => Ok(items),
-            Some(_) => Err(self.not(key, "a list")),
-        }
-    }
-
-    /// `KEY-data`, else the file `KEY`.
-    fn material(&self, key: &str) -> Result<Option<DataOrFile>, InvalidKubeconfig> {
-        let data_key = format!("{key}-data");
-        let Some(data) = self.text(&data_key)? else {
-            return Ok(self.text(key)?.map(|path| DataOrFile::File(path.into())));
-        };
-        // Written over several lines by some, which Go's decoder reads too.
-        let mut compact = data.as_bytes().to_vec();
-        compact.retain(|byte| !byte.is_ascii_whitespace());
-        STANDARD
-            .decode(compact)
-            .map(|bytes| Some(DataOrFile::Inline(bytes)))
-            .map_err(|_| InvalidKubeconfig::Base64 {
-                field: self.path(&data_key),
-            })
-    }
-
-    /// The file wins over the value, as in client-go: it is the one that gets renewed.
-    fn token(&self) -> Result<Option<DataOrFile>, InvalidKubeconfig> {
-        if let Some(path) = self.text("tokenFile")? {
-            return Ok(Some(DataOrFile::File(path.into())));
-        }
-        let token = self.text("token")?;
-        Ok(token.map(|token| DataOrFile::Inline(token.as_bytes().to_vec())))
-    }
-
-    fn client_certificate(&self) -> Result<Option<ClientCertificate>, InvalidKubeconfig> {
-        match (
-            self.material("client-certificate")?,
-            self.material("client-key")?,
-        ) {
-            (None, None) => Ok(None),
-            (Some(certificate), Some(key)) => Ok(Some(ClientCertificate { certificate, key })),
-            (None, Some(_)) => Err(missing("user.client-certificate")),
-            (Some(_), None) => Err(missing("user.client-key")),
-        }
-    }
-
-    fn trust(&self) -> Result<TlsVerify, InvalidKubeconfig> {
-        let authority = self.material("certificate-authority")?;
-        match (self.flag("insecure-skip-tls-verify")?, authority) {
-            (true, Some(_)) => Err(InvalidKubeconfig::Contradiction),
-            (true, None) => Ok(TlsVerify::Skip),
-            (false, Some(authority)) => Ok(TlsVerify::CaBundle(authority)),
-            (false, None) => Err(missing("cluster.certificate-authority")),
-        }
-    }
-
-    fn refuse(&self, keys: &[&str]) -> Result<(), InvalidKubeconfig> {
-        let is_set = |key: &&&str| match self.values.get(**key) {
-            None | Some(Value::Null) => false,
-            Some(Value::String(text)) => !text.is_empty(),
-            Some(_) => true,
-        };
-        match keys.iter().find(is_set) {
-            None => Ok(()),
-            Some(key) => Err(InvalidKubeconfig::Unsupported {
-                field: self.path(key),
-            }),
-        }
-    }
-
-    fn not(&self, key: &str, wanted: &'static str) -> InvalidKubeconfig {
-        InvalidKubeconfig::Type {
-            field: self.path(key),
-            wanted,
-        }
-    }
-
-    fn path(&self, key: &str) -> String {
-        format!("{}.{key}", self.name)
+fn client_certificate(user: &Fields) -> Result<Option<ClientCertificate>, InvalidKubeconfig> {
+    match (
+        user.data_or_file("client-certificate")?,
+        user.data_or_file("client-key")?,
+    ) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(ClientCertificate { certificate, key })),
+        (None, Some(_)) => Err(user.missing("client-certificate").into()),
+        (Some(_), None) => Err(user.missing("client-key").into()),
     }
 }
 
-fn missing(field: &'static str) -> InvalidKubeconfig {
-    InvalidKubeconfig::Missing { field }
+fn tls_verify(cluster: &Fields) -> Result<TlsVerify, InvalidKubeconfig> {
+    let ca_bundle = cluster.data_or_file("certificate-authority")?;
+    match (cluster.bool("insecure-skip-tls-verify")?, ca_bundle) {
+        (true, Some(_)) => Err(InvalidKubeconfig::Contradiction),
+        (true, None) => Ok(TlsVerify::Skip),
+        (false, Some(bundle)) => Ok(TlsVerify::CaBundle(bundle)),
+        (false, None) => Err(cluster.missing("certificate-authority").into()),
+    }
 }
 
+/// The names of the first entries, for errors.
 fn names(entries: &[Value]) -> Vec<String> {
     let name = |entry: &Value| entry.get("name")?.as_str().map(str::to_owned);
     entries.iter().filter_map(name).take(10).collect()
 }
 
-fn listed(names: &[String]) -> String {
+fn list(names: &[String]) -> String {
     if names.is_empty() {
         "none".to_owned()
     } else {
@@ -432,31 +302,9 @@ fn listed(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_rendered_is_read_back() {
-        for (url, authority) in [
-            ("https://10.96.0.1", Some(&b"PEM"[..])),
-            ("https://[fd00::1]:6443", None),
-        ] {
-            let server = Server::parse(url).unwrap();
-            let text = render(&Credentials {
-                server: &server,
-                authority,
-                token: "a.b\"\\c",
-            });
-            let config = Kubeconfig::parse(text.as_bytes()).unwrap();
-            assert_eq!(config.server, server, "{text}");
-            assert_eq!(config.token, Some(DataOrFile::Inline(b"a.b\"\\c".to_vec())));
-            let trust = authority.map_or(TlsVerify::Skip, |bundle| {
-                TlsVerify::CaBundle(DataOrFile::Inline(bundle.to_vec()))
-            });
-            assert_eq!(config.trust, trust, "{text}");
-        }
-    }
     use serde_json::json;
 
-    /// As the earlier installer wrote it.
+    /// Written by the earlier Go installer.
     const INSTALLED: &str = r#"# Kubeconfig file for MSM CNI plugin.
 apiVersion: v1
 kind: Config
@@ -477,8 +325,8 @@ contexts:
 current-context: msm-cni-context
 "#;
 
-    fn inline(text: &str) -> DataOrFile {
-        DataOrFile::Inline(text.as_bytes().to_vec())
+    fn data(text: &str) -> DataOrFile {
+        DataOrFile::Data(text.as_bytes().to_vec())
     }
 
     fn config(cluster: &Value, user: &Value) -> Value {
@@ -512,17 +360,41 @@ current-context: msm-cni-context
     }
 
     #[test]
-    fn the_earlier_installers_file_is_read_as_yaml_and_as_json() {
+    fn rendered_kubeconfig_can_be_parsed() {
+        for (url, ca_bundle) in [
+            ("https://10.96.0.1", Some(&b"PEM"[..])),
+            ("https://[fd00::1]:6443", None),
+        ] {
+            let server = Server::parse(url).unwrap();
+            let credentials = Credentials {
+                server: &server,
+                ca_bundle,
+                token: "a.b\"\\c",
+            };
+            let text = render(&credentials, "msm \"cni\"", "a comment");
+            let config = Kubeconfig::parse(text.as_bytes()).unwrap();
+            assert_eq!(config.server, server, "{text}");
+            assert_eq!(config.token, Some(data("a.b\"\\c")));
+            let tls_verify = match ca_bundle {
+                Some(_) => TlsVerify::CaBundle(data("PEM")),
+                None => TlsVerify::Skip,
+            };
+            assert_eq!(config.tls_verify, tls_verify, "{text}");
+        }
+    }
+
+    #[test]
+    fn yaml_and_json_give_the_same_result() {
         let expected = Kubeconfig {
             server: Server::parse("https://10.96.0.1").unwrap(),
             tls_server_name: None,
-            trust: TlsVerify::CaBundle(inline("CA")),
-            token: Some(inline("sesame")),
-            client: None,
+            tls_verify: TlsVerify::CaBundle(data("CA")),
+            token: Some(data("sesame")),
+            client_certificate: None,
         };
         assert_eq!(Kubeconfig::parse(INSTALLED.as_bytes()).unwrap(), expected);
-        let with_mark = format!("\u{feff}{INSTALLED}");
-        assert_eq!(Kubeconfig::parse(with_mark.as_bytes()).unwrap(), expected);
+        let with_bom = format!("\u{feff}{INSTALLED}");
+        assert_eq!(Kubeconfig::parse(with_bom.as_bytes()).unwrap(), expected);
         let json = yaml::parse(INSTALLED).unwrap();
         assert_eq!(parse(&json).unwrap(), expected);
         let commented = format!("# a\r\n\n  #b\n{json}");
@@ -532,7 +404,7 @@ current-context: msm-cni-context
     }
 
     #[test]
-    fn data_beats_its_file_and_a_token_file_beats_the_token() {
+    fn data_precedes_its_file_and_token_file_precedes_token() {
         let file = |path: &str| DataOrFile::File(path.into());
         let config = with(
             json!({"certificate-authority": "ca.crt", "tls-server-name": "api.example"}),
@@ -543,18 +415,19 @@ current-context: msm-cni-context
             }),
         )
         .unwrap();
-        assert_eq!(config.trust, TlsVerify::CaBundle(inline("CA")));
+        assert_eq!(config.tls_verify, TlsVerify::CaBundle(data("CA")));
         assert_eq!(
             config.tls_server_name,
             Some(Host::Name("api.example".to_owned()))
         );
         assert_eq!(config.token, Some(file("token")));
-        let (certificate, key) = (inline("CA"), file("c.key"));
-        assert_eq!(config.client, Some(ClientCertificate { certificate, key }));
+        let (certificate, key) = (data("CA"), file("c.key"));
+        let client_certificate = Some(ClientCertificate { certificate, key });
+        assert_eq!(config.client_certificate, client_certificate);
     }
 
     #[test]
-    fn verification_is_skipped_only_without_an_authority() {
+    fn skipping_verification_excludes_a_ca_bundle() {
         let insecure = json!({"insecure-skip-tls-verify": true});
         let error = with(insecure, Value::Null).unwrap_err();
         assert_eq!(error, InvalidKubeconfig::Contradiction);
@@ -562,11 +435,11 @@ current-context: msm-cni-context
             json!({"insecure-skip-tls-verify": true, "certificate-authority-data": ""}),
             Value::Null,
         );
-        assert_eq!(config.unwrap().trust, TlsVerify::Skip);
+        assert_eq!(config.unwrap().tls_verify, TlsVerify::Skip);
     }
 
     #[test]
-    fn what_we_do_not_do_is_named() {
+    fn unsupported_fields_are_named() {
         let users = [
             ("exec", json!({"command": "aws"})),
             ("auth-provider", json!({"name": "gcp"})),
@@ -596,37 +469,37 @@ current-context: msm-cni-context
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_secrets() {
+    fn errors_name_the_field_and_quote_no_secret() {
         let user = |user| with(json!({}), user).unwrap_err();
         let cluster = |cluster| with(cluster, Value::Null).unwrap_err();
         let whole = |value| parse(&value).unwrap_err();
         let text = |text: &str| Kubeconfig::parse(text.as_bytes()).unwrap_err();
         let contexts = json!([{"name": "a"}, {"name": "b"}]);
         let table = [
-            (text(""), "it is empty"),
-            (text("# nothing\n"), "it is empty"),
-            (text("# {}"), "it is empty"),
-            (text("sesame"), "the kubeconfig is not a mapping"),
-            (text("[]"), "the kubeconfig is not a mapping"),
+            (text(""), "file is empty"),
+            (text("# nothing\n"), "file is empty"),
+            (text("# {}"), "file is empty"),
+            (text("sesame"), "kubeconfig is not an object"),
+            (text("[]"), "kubeconfig is not an object"),
             (
                 text(
                     "users: sesame\ncurrent-context: x\ncontexts: [{name: x, context: {user: u, cluster: c}}]\nclusters: [{name: c}]",
                 ),
-                "the kubeconfig.users is not a list",
+                "kubeconfig.users is not an array",
             ),
             (text("a: 'sesame"), "neither YAML nor JSON"),
             (text("{\"token\": \"sesame\""), "neither YAML nor JSON"),
             (Kubeconfig::parse(b"\xff\xfea").unwrap_err(), "not UTF-8"),
             (
                 Kubeconfig::parse(&vec![b' '; 10 << 20]).unwrap_err(),
-                "larger than 1024 KiB",
+                "larger than 1048576 bytes",
             ),
-            (text(&"- \n".repeat(MAX_MARKS)), "holds more values"),
+            (text(&"- \n".repeat(MAX_SEPARATORS)), "too many values"),
             (
-                text(&format!("[{}]", ":,".repeat(MAX_MARKS))),
-                "holds more values",
+                text(&format!("[{}]", ":,".repeat(MAX_SEPARATORS))),
+                "too many values",
             ),
-            (whole(json!([""].repeat(MAX_MARKS))), "holds more values"),
+            (whole(json!([""].repeat(MAX_SEPARATORS))), "too many values"),
             (whole(json!({})), "no current-context (contexts: none)"),
             (
                 whole(json!({"contexts": contexts})),
@@ -634,7 +507,7 @@ current-context: msm-cni-context
             ),
             (
                 whole(json!({"contexts": contexts, "current-context": "c"})),
-                "no \"c\" in its contexts (there: a, b)",
+                "no \"c\" in contexts (found: a, b)",
             ),
             (
                 whole(json!({"contexts": contexts, "current-context": "a"})),
@@ -643,11 +516,11 @@ current-context: msm-cni-context
             (cluster(json!({"server": ""})), "cluster.server is missing"),
             (
                 cluster(json!({"server": "http://a"})),
-                "cluster.server is not a usable URL",
+                "cluster.server is invalid",
             ),
             (
                 cluster(json!({"server": ["sesame"]})),
-                "cluster.server is not a text",
+                "cluster.server is not a string",
             ),
             (
                 cluster(json!({"certificate-authority-data": ""})),

@@ -1,5 +1,6 @@
-//! How to reach the API server, and with which credentials.
+//! Configuration of the client: parses kubeconfigs and reads the files that they name.
 
 pub mod client_config;
+pub mod fields;
 pub mod kubeconfig;
 pub mod yaml;

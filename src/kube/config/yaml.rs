@@ -1,18 +1,19 @@
-//! YAML text as a JSON value, as far as kubeconfigs go: one document, no aliases (they
-//! make bombs), no merge keys. A plain scalar is null, a boolean or text: no field of a
-//! kubeconfig is a number. No error quotes the text, which holds secrets.
+//! Parses the subset of YAML that kubeconfigs use into a JSON value: one document, no aliases
+//! (they expand exponentially), no merge keys. A plain scalar is null, a boolean or a string,
+//! because no field of a kubeconfig is a number. No error quotes the text, which contains
+//! secrets. Pure.
 
 use std::borrow::Cow;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
 use serde_json::{Map, Value};
 
-/// A kubeconfig nests four levels deep; `extensions` may hold more.
+/// In levels. A kubeconfig has four; its `extensions` may have more.
 const MAX_DEPTH: u32 = 64;
-/// Some hundreds of clusters: more take a hundred times the text's size in memory.
+/// Some hundred clusters. Each value can take a hundred times its size in memory.
 const MAX_VALUES: u32 = 1 << 14;
 
-/// Why a text is not read.
+/// Why a text cannot be parsed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct InvalidYaml {
@@ -21,7 +22,7 @@ pub struct InvalidYaml {
     reason: Cow<'static, str>,
 }
 
-/// Reads the one document of `text`; an empty one is null.
+/// Parses the only document of `text`. An empty document is null.
 pub fn parse(text: &str) -> Result<Value, InvalidYaml> {
     let mut events = Events {
         parser: Parser::new_from_str(text),
@@ -35,7 +36,7 @@ pub fn parse(text: &str) -> Result<Value, InvalidYaml> {
             Event::StreamEnd => return Ok(document),
             Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
             Event::DocumentStart(_) if documents > 0 => {
-                return Err(refused(span, "a second document begins"));
+                return Err(refused(span, "more than one document"));
             }
             Event::DocumentStart(_) => documents += 1,
             content => document = events.node(content, span, MAX_DEPTH)?,
@@ -45,7 +46,7 @@ pub fn parse(text: &str) -> Result<Value, InvalidYaml> {
 
 struct Events<'a> {
     parser: Parser<'a, StrInput<'a>>,
-    /// How many there were.
+    /// The number of values so far.
     values: u32,
 }
 
@@ -59,21 +60,18 @@ impl<'a> Events<'a> {
 
     fn node(&mut self, event: Event<'a>, span: Span, depth: u32) -> Result<Value, InvalidYaml> {
         let Some(depth) = depth.checked_sub(1) else {
-            return Err(refused(span, "it nests too deep"));
+            return Err(refused(span, "nesting is too deep"));
         };
         self.values += 1;
         if self.values > MAX_VALUES {
-            return Err(refused(
-                span,
-                "there are more values than in any kubeconfig",
-            ));
+            return Err(refused(span, "too many values"));
         }
         match event {
             Event::Scalar(text, style, ..) => Ok(scalar(text, style)),
             Event::SequenceStart(..) => self.sequence(depth),
             Event::MappingStart(..) => self.mapping(depth),
-            Event::Alias(_) => Err(refused(span, "aliases are not supported here")),
-            _ => Err(refused(span, "a value is expected")),
+            Event::Alias(_) => Err(refused(span, "aliases are not supported")),
+            _ => Err(refused(span, "expected a value")),
         }
     }
 
@@ -93,12 +91,12 @@ impl<'a> Events<'a> {
             let (key, span) = match self.next()? {
                 (Event::MappingEnd, _) => return Ok(Value::Object(fields)),
                 (Event::Scalar(key, ..), span) => (key.into_owned(), span),
-                (_, span) => return Err(refused(span, "a key is not plain text")),
+                (_, span) => return Err(refused(span, "key is not a scalar")),
             };
             let (event, value_span) = self.next()?;
             let value = self.node(event, value_span, depth)?;
             if fields.insert(key, value).is_some() {
-                return Err(refused(span, "a key is there twice"));
+                return Err(refused(span, "duplicate key"));
             }
         }
     }
@@ -120,7 +118,7 @@ fn refused(span: Span, reason: &'static str) -> InvalidYaml {
     }
 }
 
-/// The parser's messages name at most one character of the text.
+/// The parser's messages quote at most one character of the text.
 fn syntax(error: &ScanError) -> InvalidYaml {
     InvalidYaml {
         line: error.marker().line(),
@@ -134,7 +132,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn reads_what_kubeconfigs_are_made_of() {
+    fn kubeconfig_syntax_is_parsed() {
         let text = "# comment\na:\n- name: 'x'\n  on: true\n  none:\n  \"port\": 443\nb: {c: [d, \"true\"]}\ncert: |\n  one\n  two\n";
         assert_eq!(
             parse(text).unwrap(),
@@ -147,14 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_text_is_null() {
+    fn empty_document_is_null() {
         for text in ["", "\n\n", "# only a comment\n", "---\n"] {
             assert_eq!(parse(text).unwrap(), Value::Null, "{text:?}");
         }
     }
 
     #[test]
-    fn refuses_with_the_line_and_without_the_text() {
+    fn errors_have_the_line_and_quote_no_text() {
         let deep = "[".repeat(10_000);
         let wide = format!("\n[{}]", "a: b, ".repeat(10_000));
         let table = [

@@ -12,13 +12,13 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use crate::names::{ORIGINAL_SUFFIX, is_network_configuration};
+use crate::names::ORIGINAL_SUFFIX;
 use crate::node::netdir::conflist::{NetworkConfig, Single};
 use crate::node::netdir::template::Secrecy;
 use crate::node::observe::{FileSnapshot, NetFile, Observed, Unreadable};
 use crate::node::settings::Settings;
 use crate::node::step::Action;
-use crate::text::error_chain;
+use crate::text::{error_chain, is_network_configuration};
 
 /// The permissions of everybody but the owner.
 const NOT_OWNERS: u32 = 0o077;

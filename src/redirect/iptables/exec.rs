@@ -1,14 +1,13 @@
-//! Tools of the host, run to their end: in a clean environment, both families' at the same
-//! time, for a bounded time and with bounded output, and none outlives us. What they are
-//! told and what their answer means is `iptables`'s.
+//! Runs executables of the host in parallel: with an empty environment, a deadline and bounded
+//! output, and so that they end with this process.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Take, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitCode, ExitStatus};
+use std::process::{self, ChildStderr, ChildStdin, ChildStdout, Command, ExitCode, ExitStatus};
 use std::process::{Stdio, id};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,152 +22,152 @@ use nix::unistd::Pid;
 use crate::process::Process;
 use crate::text::error_chain;
 
-/// What a child of ours is called until it becomes a tool. Nobody types it.
-pub const APPLET: &str = "msm-tool";
+/// The applet that a child process runs before it executes its program. Internal.
+pub const APPLET: &str = "msm-exec";
 
-/// A thousand times what they need; twice over where a writer hangs and a reader is asked
-/// about it. A lock that they wait for takes 5 seconds of it.
+/// Deadline of one `run`, a thousand times what iptables needs. If `iptables-restore` waits
+/// for its lock, it takes 5 seconds of it.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
-/// More than the rules of a node take, and of a pod by far.
-const OUTPUT_LIMIT: usize = 16 << 20;
-/// As much of a tool's complaint as fits an error message.
-const COMPLAINT_CHARACTERS: usize = 1000;
-/// A tool that has closed its output ends within microseconds.
-const PAUSE: Duration = Duration::from_micros(100);
-/// As a shell says that a program could not be started.
-const NOT_STARTED: u8 = 127;
+/// Per stream; more than the rules of a whole node.
+const OUTPUT_LIMIT: u64 = 16 << 20;
+/// Per error message.
+const OUTPUT_CHARACTERS: usize = 1000;
+/// Polling interval for a program that has closed its output, which ends within microseconds.
+const POLL: Duration = Duration::from_micros(100);
+/// Exit code if the program cannot be executed, as in a shell.
+const NOT_EXECUTED: u8 = 127;
 
-/// Why a tool did not do what it was told.
+/// Why a program failed. `output`: its output in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("starting {program:?} by way of /proc/self/exe")]
+    #[error("starting {program:?} through /proc/self/exe")]
     Start { program: PathBuf, source: io::Error },
-    #[error("talking to {program:?}")]
-    Talk { program: PathBuf, source: io::Error },
-    #[error("{program:?} ended with {status}{}", said(.complaint))]
-    Failed {
+    #[error("exchanging data with {program:?}")]
+    Pipe { program: PathBuf, source: io::Error },
+    #[error("{program:?} ended with {status}{}", suffix(.output))]
+    Status {
         program: PathBuf,
         status: ExitStatus,
-        complaint: String,
+        output: String,
     },
-    #[error("{program:?} was killed: it had not ended after {} seconds{}", TIME_LIMIT.as_secs(), said(.complaint))]
-    TooSlow { program: PathBuf, complaint: String },
+    #[error("{program:?} was killed after {} seconds{}", TIME_LIMIT.as_secs(), suffix(.output))]
+    Timeout { program: PathBuf, output: String },
     #[error("{program:?} printed more than {OUTPUT_LIMIT} bytes")]
-    TooMuch { program: PathBuf },
+    OutputTooLong { program: PathBuf },
 }
 
-/// A complaint, behind what it is about; some tools have none.
-fn said(complaint: &str) -> String {
-    match complaint {
+fn suffix(output: &str) -> String {
+    match output {
         "" => String::new(),
-        complaint => format!(": {complaint}"),
+        output => format!(": {output}"),
     }
 }
 
-/// A tool and what it is told.
+/// A program to run.
 pub struct Call {
     pub program: PathBuf,
     pub args: &'static [&'static str],
-    /// What it reads on its standard input.
+    /// Its standard input.
     pub input: String,
 }
 
-/// Runs both at the same time, each to its end, and returns what they printed.
-pub fn run(calls: [Option<Call>; 2]) -> Result<[Vec<u8>; 2], Error> {
+/// Runs all programs in parallel and waits for all of them; returns their standard output, in
+/// the same order. Must be called on the main thread: a program is killed when the thread
+/// that started it ends.
+pub fn run(calls: Vec<Call>) -> Result<Vec<Vec<u8>>, Error> {
     let deadline = Instant::now() + TIME_LIMIT;
-    let mut running = calls.map(|call| call.map(Running::start).transpose());
-    let attended = attend(running.iter_mut().flatten().flatten(), deadline);
-    let [first, second] = running.map(|tool| match (tool?, &attended) {
-        (None, _) => Ok(Vec::new()),
-        (Some(tool), Ok(())) => tool.end(deadline),
-        (Some(tool), Err(errno)) => Err(tool.trouble((*errno).into())),
-    });
-    Ok([first?, second?])
+    let mut children: Vec<_> = calls.into_iter().map(Child::start).collect();
+    let pumped = pump(children.iter_mut().flatten(), deadline);
+    let outputs: Vec<_> = children
+        .into_iter()
+        .map(|child| match pumped {
+            Ok(()) => child?.wait(deadline),
+            Err(errno) => Err(child?.pipe_error(errno.into())),
+        })
+        .collect();
+    outputs.into_iter().collect()
 }
 
-/// Feeds and reads until all have closed their output, or the time is up.
-fn attend<'a>(tools: impl Iterator<Item = &'a mut Running>, deadline: Instant) -> nix::Result<()> {
-    let mut tools: Vec<_> = tools.collect();
+/// Writes input and reads output until all streams are closed or the deadline has passed.
+fn pump<'a>(children: impl Iterator<Item = &'a mut Child>, deadline: Instant) -> nix::Result<()> {
+    let mut children: Vec<_> = children.collect();
     loop {
-        for tool in &mut tools {
-            tool.attend();
+        for child in &mut children {
+            child.pump();
         }
-        let mut waited_for: Vec<_> = tools.iter().flat_map(|tool| tool.waits_for()).collect();
+        let mut open: Vec<_> = children.iter().flat_map(|child| child.open()).collect();
         let left = deadline.saturating_duration_since(Instant::now());
-        if waited_for.is_empty() || left.is_zero() {
+        if open.is_empty() || left.is_zero() {
             return Ok(());
         }
         let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut waited_for, left) {
+        match poll(&mut open, left) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
     }
 }
 
-/// A tool at work; killed when it is let go of before its end.
-struct Running {
+/// A running program; killed on drop.
+struct Child {
     program: PathBuf,
-    child: Child,
-    /// What is still to be written.
+    process: process::Child,
+    /// Input that is not yet written.
     input: Vec<u8>,
-    /// Until all is written.
+    /// Closed after the input was written.
     stdin: Option<ChildStdin>,
     stdout: Output<ChildStdout>,
     stderr: Output<ChildStderr>,
-    /// Why it was not told everything.
-    unfed: Option<io::Error>,
+    stdin_error: Option<io::Error>,
 }
 
-impl Running {
-    /// To be called on the main thread: when the thread that started a tool ends, the tool
-    /// is killed.
+impl Child {
     fn start(call: Call) -> Result<Self, Error> {
         let program = call.program;
-        let mut command = bound(&program);
+        let mut command = reexec_bound(&program);
         command
             .args(call.args)
             .env_clear()
-            // So that what it starts can be ended with it.
+            // The group includes processes that the program starts.
             .process_group(0)
-            // Legacy tools serialise over all namespaces of the host by one lock file. Ours
-            // lock something that nobody else has: the pipe that they read.
+            // Legacy iptables uses one lock file for all namespaces of the host. With this
+            // path it locks its standard input, a pipe that no other process uses.
             .env("XTABLES_LOCKFILE", "/proc/self/fd/0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = match command.spawn() {
-            Ok(child) => child,
+        let mut process = match command.spawn() {
+            Ok(process) => process,
             Err(source) => return Err(Error::Start { program, source }),
         };
-        let running = Self {
+        let child = Self {
             program,
             input: call.input.into_bytes(),
-            stdin: child.stdin.take(),
-            stdout: Output::of(child.stdout.take()),
-            stderr: Output::of(child.stderr.take()),
-            child,
-            unfed: None,
+            stdin: process.stdin.take(),
+            stdout: Output::new(process.stdout.take()),
+            stderr: Output::new(process.stderr.take()),
+            process,
+            stdin_error: None,
         };
-        // Ends of pipes that are ours alone: the tool's own keep blocking.
-        for stream in running.waits_for() {
+        // These are this process's ends of the pipes; those of the program stay blocking.
+        for stream in child.open() {
             fcntl(stream.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
-                .map_err(|errno| running.trouble(errno.into()))?;
+                .map_err(|errno| child.pipe_error(errno.into()))?;
         }
-        Ok(running)
+        Ok(child)
     }
 
-    /// Writes and reads as much as can be now.
-    fn attend(&mut self) {
-        if let Err(error) = self.feed() {
+    /// Writes and reads as much as possible without blocking.
+    fn pump(&mut self) {
+        if let Err(error) = self.write_input() {
             self.stdin = None;
-            self.unfed = Some(error);
+            self.stdin_error = Some(error);
         }
         self.stdout.read();
         self.stderr.read();
     }
 
-    fn feed(&mut self) -> io::Result<()> {
+    fn write_input(&mut self) -> io::Result<()> {
         let Some(stdin) = &mut self.stdin else {
             return Ok(());
         };
@@ -183,109 +182,118 @@ impl Running {
         Ok(())
     }
 
-    fn waits_for(&self) -> impl Iterator<Item = PollFd<'_>> {
-        fn wait(stream: Option<&impl AsFd>, flags: PollFlags) -> Option<PollFd<'_>> {
+    /// The open streams.
+    fn open(&self) -> impl Iterator<Item = PollFd<'_>> {
+        fn entry(stream: Option<&impl AsFd>, flags: PollFlags) -> Option<PollFd<'_>> {
             stream.map(|stream| PollFd::new(stream.as_fd(), flags))
         }
         [
-            wait(self.stdin.as_ref(), PollFlags::POLLOUT),
-            wait(self.stdout.pipe.as_ref(), PollFlags::POLLIN),
-            wait(self.stderr.pipe.as_ref(), PollFlags::POLLIN),
+            entry(self.stdin.as_ref(), PollFlags::POLLOUT),
+            entry(self.stdout.pipe(), PollFlags::POLLIN),
+            entry(self.stderr.pipe(), PollFlags::POLLIN),
         ]
         .into_iter()
         .flatten()
     }
 
-    /// What it printed.
-    fn end(mut self, deadline: Instant) -> Result<Vec<u8>, Error> {
+    /// Waits for the program and returns its standard output.
+    fn wait(mut self, deadline: Instant) -> Result<Vec<u8>, Error> {
         let status = loop {
-            match self.child.try_wait() {
+            match self.process.try_wait() {
                 Ok(Some(status)) => break status,
-                Ok(None) if Instant::now() < deadline => thread::sleep(PAUSE),
+                Ok(None) if Instant::now() < deadline => thread::sleep(POLL),
                 Ok(None) => {
-                    return Err(Error::TooSlow {
+                    return Err(Error::Timeout {
                         program: self.program.clone(),
-                        complaint: self.complaint(),
+                        output: self.output_line(),
                     });
                 }
-                Err(source) => return Err(self.trouble(source)),
+                Err(source) => return Err(self.pipe_error(source)),
             }
         };
-        if self.stdout.bytes.len().max(self.stderr.bytes.len()) > OUTPUT_LIMIT {
-            return Err(Error::TooMuch {
+        if self.stdout.is_too_long || self.stderr.is_too_long {
+            return Err(Error::OutputTooLong {
                 program: self.program.clone(),
             });
         }
         if !status.success() {
-            return Err(Error::Failed {
+            return Err(Error::Status {
                 program: self.program.clone(),
                 status,
-                complaint: self.complaint(),
+                output: self.output_line(),
             });
         }
-        match self.unfed.take() {
-            Some(error) => Err(self.trouble(error)),
+        match self.stdin_error.take() {
+            Some(error) => Err(self.pipe_error(error)),
             None => Ok(std::mem::take(&mut self.stdout.bytes)),
         }
     }
 
-    fn trouble(&self, source: io::Error) -> Error {
-        Error::Talk {
+    fn pipe_error(&self, source: io::Error) -> Error {
+        Error::Pipe {
             program: self.program.clone(),
             source,
         }
     }
 
-    fn complaint(&self) -> String {
-        let said = [self.stderr.bytes.as_slice(), &self.stdout.bytes].concat();
-        let said = String::from_utf8_lossy(&said);
-        let words: Vec<_> = said.split_whitespace().collect();
-        let text = words.join(" ");
-        text.chars().take(COMPLAINT_CHARACTERS).collect()
+    /// Both outputs in one line, the errors first.
+    fn output_line(&self) -> String {
+        let output = [self.stderr.bytes.as_slice(), &self.stdout.bytes].concat();
+        let output = String::from_utf8_lossy(&output);
+        let words: Vec<_> = output.split_whitespace().collect();
+        let line = words.join(" ");
+        line.chars().take(OUTPUT_CHARACTERS).collect()
     }
 }
 
-impl Drop for Running {
+impl Drop for Child {
     fn drop(&mut self) {
-        // Until it was waited for, the group is its own. The killed are not waited for: what
-        // the kernel holds up would hold us up as well.
-        if let (Ok(None), Ok(group)) = (self.child.try_wait(), i32::try_from(self.child.id())) {
+        // Until its leader was waited for, the group's ID is not reused. A killed process is
+        // not waited for: it may be blocked in the kernel.
+        if let (Ok(None), Ok(group)) = (self.process.try_wait(), i32::try_from(self.process.id())) {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
     }
 }
 
-/// What a tool prints on one of its streams.
+/// One output stream of a program.
 struct Output<R> {
     bytes: Vec<u8>,
-    /// Until its end, or until it is more than anybody wants: closed then, so that writing
-    /// on ends the tool.
-    pipe: Option<R>,
+    /// Closed at its end or at the limit; a program that continues to write then ends.
+    pipe: Option<Take<R>>,
+    is_too_long: bool,
 }
 
 impl<R: Read> Output<R> {
-    const fn of(pipe: Option<R>) -> Self {
+    fn new(pipe: Option<R>) -> Self {
         Self {
             bytes: Vec::new(),
-            pipe,
+            pipe: pipe.map(|pipe| pipe.take(OUTPUT_LIMIT + 1)),
+            is_too_long: false,
         }
+    }
+
+    fn pipe(&self) -> Option<&R> {
+        self.pipe.as_ref().map(Take::get_ref)
     }
 
     fn read(&mut self) {
         let Some(pipe) = &mut self.pipe else { return };
-        let left = (OUTPUT_LIMIT + 1).saturating_sub(self.bytes.len());
-        let left = u64::try_from(left).unwrap_or(u64::MAX);
-        match pipe.take(left).read_to_end(&mut self.bytes) {
+        match pipe.read_to_end(&mut self.bytes) {
             Err(error) if is_temporary(&error) => {}
-            _ => self.pipe = None,
+            _ => {
+                self.is_too_long = pipe.limit() == 0;
+                self.pipe = None;
+            }
         }
     }
 }
 
-/// The tool, as what our own executable becomes.
-fn bound(program: &Path) -> Command {
+/// Starts this executable again, as the applet that binds itself to this process and then
+/// executes `program`.
+fn reexec_bound(program: &Path) -> Command {
     if cfg!(test) {
-        // The executable is the tests' harness, which becomes nothing else.
+        // The executable is the test harness, which has no applets.
         return Command::new(program);
     }
     let mut command = Command::new("/proc/self/exe");
@@ -297,47 +305,47 @@ fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-/// Why a child did not become a tool.
+/// Why the applet cannot execute its program.
 #[derive(Debug, thiserror::Error)]
-enum NoTool {
-    #[error("only this program starts this, with its process ID, a program and arguments")]
+enum ExecError {
+    #[error("internal applet: expects the parent's process ID, a program and arguments")]
     Usage,
-    #[error("asking the kernel for an end together with process {parent}")]
-    Bind { parent: u32, source: Errno },
-    #[error("process {parent}, which wanted this done, has ended")]
+    #[error("setting the parent-death signal (parent {parent})")]
+    ParentDeathSignal { parent: u32, source: Errno },
+    #[error("parent process {parent} has ended")]
     Orphaned { parent: u32 },
-    #[error("starting {program:?}")]
-    Start {
+    #[error("executing {program:?}")]
+    Exec {
         program: OsString,
         source: io::Error,
     },
 }
 
-/// Turns this process, a child of ours, into the tool that `args` name: the parent's
-/// process ID, a program, its arguments. A step of its own because only the child can ask
-/// for its end, and between fork and exec that would need `unsafe`.
-pub fn turn_into(args: Vec<OsString>, process: &mut Process) -> ExitCode {
-    let Err(error) = replace(args);
-    // Nobody is left to tell it to when this fails; the exit code remains.
+/// Executes the program in `args` (the parent's process ID, a program, its arguments) so that
+/// it is killed when the parent ends. Only the child itself can request that, and between
+/// fork and exec it would need `unsafe`; therefore it is a separate applet.
+pub fn exec_with_pdeathsig(args: Vec<OsString>, process: &mut Process) -> ExitCode {
+    let Err(error) = exec(args);
+    // Best effort: stderr may be closed.
     let _ = writeln!(process.stderr, "{APPLET}: {}", error_chain(&error));
-    NOT_STARTED.into()
+    NOT_EXECUTED.into()
 }
 
-fn replace(args: Vec<OsString>) -> Result<Infallible, NoTool> {
+fn exec(args: Vec<OsString>) -> Result<Infallible, ExecError> {
     let mut args = args.into_iter();
     let parent = args.next().and_then(|id| id.to_str()?.parse().ok());
     let (Some(parent), Some(program)) = (parent, args.next()) else {
-        return Err(NoTool::Usage);
+        return Err(ExecError::Usage);
     };
-    // No tool can put this signal off, and none leaves half of its work behind: each table
-    // is one transaction. Only children of ours may ask for this. The plugin itself must
-    // not: container runtimes start it from whichever of their threads is at hand, and the
-    // kernel counts the end of that thread as the parent's.
-    set_pdeathsig(Signal::SIGKILL).map_err(|source| NoTool::Bind { parent, source })?;
-    // It is too late to be told of an end that came before.
+    // SIGKILL cannot be ignored, and leaves no partial state: each table is one transaction.
+    // The plugin itself must not set this signal: the kernel sends it when the thread that
+    // started the plugin ends, and container runtimes use short-lived threads.
+    set_pdeathsig(Signal::SIGKILL)
+        .map_err(|source| ExecError::ParentDeathSignal { parent, source })?;
+    // The signal is not sent for a parent that ended before.
     if parent_id() != parent {
-        return Err(NoTool::Orphaned { parent });
+        return Err(ExecError::Orphaned { parent });
     }
     let source = Command::new(&program).args(args).current_dir("/").exec();
-    Err(NoTool::Start { program, source })
+    Err(ExecError::Exec { program, source })
 }

@@ -1,5 +1,5 @@
-//! The iptables backend: finds the host's tools, and reads and writes both families' rules
-//! by them. What to tell them is `script`'s, how they are run is `tool`'s.
+//! The iptables backend: finds the host's executables and uses them to read and write the
+//! rules of both families. Their input and output is `script`'s part, running them is `exec`'s.
 
 pub mod exec;
 pub mod script;
@@ -8,125 +8,131 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::redirect::Change;
-use crate::redirect::diff::Listing;
-use crate::redirect::nft;
-use crate::redirect::nft::Tables;
-use crate::redirect::policy::Family;
-use crate::redirect::rules::{Redirect, RuleSet, Scope};
+use super::diff::{Change, Listing};
+use super::id::Variant;
+use super::nft;
+use super::nft::Tables;
+use super::policy::Family;
+use super::rules::{Redirect, RuleSet, Scope};
 use exec::Call;
 use script::Saved;
 
-/// Where a host may have them; no `PATH` is asked, the kubelet's is anybody's guess.
+/// Searched in this order. `PATH` is not used: it depends on how the runtime was started.
 const DIRECTORIES: [&str; 5] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin"];
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
-/// The lock is one that nobody else should hold.
+/// Waits up to 5 seconds for the lock, which normally no other process holds.
 const RESTORE: [&str; 3] = ["--noflush", "-w", "5"];
 
-/// Why iptables holds no redirect.
+/// Why rules cannot be read or written with iptables.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("there is no iptables-restore in {}; install iptables on the node, or use nftables", DIRECTORIES.join(", "))]
-    NoTool,
+    #[error("iptables-restore not found in {}", DIRECTORIES.join(", "))]
+    NotInstalled,
     #[error(transparent)]
-    Tool(#[from] exec::Error),
-    #[error("iptables-nft holds a redirect of ours, and there is no iptables-nft-restore in {} to change it; install iptables where this runs", DIRECTORIES.join(", "))]
-    NoToolToRemove,
-    #[error("asking nftables for the rules of iptables-nft")]
+    Exec(#[from] exec::Error),
+    #[error("iptables-nft has rules of msm-cni, but iptables-nft-restore, which is needed to change them, was not found in {}", DIRECTORIES.join(", "))]
+    NftNotInstalled,
+    #[error("reading the rules of iptables-nft")]
     Nftables { source: nft::Error },
 }
 
-/// By which of the kernel's two tables iptables works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Variant {
-    Nft,
-    Legacy,
+/// What a network namespace has in iptables.
+#[derive(Debug)]
+pub struct State {
+    /// The chains of msm-cni, of both variants.
+    pub listing: Listing,
+    /// The variant with chains of msm-cni, if it is exactly one.
+    pub holder: Option<Variant>,
 }
 
-/// The installed tools of one variant.
+/// The rules of one family.
+struct FamilyRules {
+    family: Family,
+    set: RuleSet,
+}
+
+/// The installed executables of one variant.
 #[derive(Debug, Clone)]
-pub struct Tools {
+struct Tools {
     variant: Variant,
     directory: &'static str,
-    /// `-nft`, `-legacy`, or nothing where a host has one variant only.
+    /// `-nft`, `-legacy`, or nothing on a host with only one variant.
     infix: &'static str,
 }
 
-/// Brings the calling thread's namespace to hold exactly the rules of `redirect`.
+/// Programs exactly the rules of `redirect` in the calling thread's network namespace.
 pub fn apply(redirect: &Redirect) -> Result<Change, Error> {
     let tools = Tools::choose()?;
-    let sets = rule_sets(redirect);
-    let scripts = sets.each_ref().map(|set| set.as_ref().map(script::create));
-    let change = match tools.restore(scripts) {
-        Ok(()) if !tools.may_hold_others(&sets)? => Change::Created,
-        Ok(()) => match tools.settle(&sets, &tools.save()?)? {
+    let rules = family_rules(redirect);
+    let change = match tools.create(&rules) {
+        Ok(()) if !tools.may_have_others(&rules)? => Change::Created,
+        Ok(()) => match tools.update(&rules, &tools.save()?)? {
             Change::None => Change::Created,
             change => change,
         },
-        // It would only hang once more, and hide why.
-        Err(error @ Error::Tool(exec::Error::TooSlow { .. })) => return Err(error),
-        // Either the chains exist, or nothing can be written at all.
+        // Another call would block too, and hide the cause.
+        Err(error @ Error::Exec(exec::Error::Timeout { .. })) => return Err(error),
+        // Either the chains exist, or nothing can be written.
         Err(error) => {
             let saved = tools.save()?;
             if saved.iter().all(Saved::is_empty) {
                 return Err(error);
             }
-            tools.settle(&sets, &saved)?
+            tools.update(&rules, &saved)?
         }
     };
-    // Only one variant may hold a redirect.
+    // Only one variant may have a redirect.
     for other in Tools::installed().filter(|other| other.variant != tools.variant) {
         let is_in_use = match other.variant {
             Variant::Nft => nft_chains_exist(&nft_tables()?)?,
             Variant::Legacy => legacy_tables_exist(),
         };
-        if is_in_use && let Some(saved) = other.holding()? {
-            other.replace(&[None, None], &saved)?;
+        if is_in_use && let Some(saved) = other.save_ours()? {
+            other.replace(&[], &saved)?;
         }
     }
     Ok(change)
 }
 
-/// What both variants hold of ours; and which it is, if it is one. `tables` are those of
-/// nftables, where one of the variants keeps its rules.
-pub fn found(tables: &Tables) -> Result<(Listing, Option<Variant>), Error> {
+/// Reads the chains of msm-cni. `tables`: those of nftables, which iptables-nft uses.
+pub fn read(tables: &Tables) -> Result<State, Error> {
     let holders = holders(tables)?;
-    let mut found = Listing::default();
+    let mut listing = Listing::default();
     for (tools, saved) in &holders {
-        found.0.extend(listing(tools.variant, saved).0);
+        listing.0.extend(list(tools.variant, saved).0);
     }
     let holder = match holders.as_slice() {
         [(tools, _)] => Some(tools.variant),
         _ => None,
     };
-    Ok((found, holder))
+    Ok(State { listing, holder })
 }
 
-/// What should be there for `redirect`, in the variant that `holder` names, else in the
-/// one that `apply` would choose.
-pub fn wanted(redirect: &Redirect, holder: Option<Variant>) -> Result<Listing, Error> {
+/// The chains of `redirect` in the variant `holder`; by default in the variant that
+/// `apply` would choose.
+pub fn expected(redirect: &Redirect, holder: Option<Variant>) -> Result<Listing, Error> {
     let variant = match holder {
         Some(variant) => variant,
         None => Tools::choose()?.variant,
     };
-    Ok(wanted_of(variant, &rule_sets(redirect)))
+    Ok(expected_of(variant, &family_rules(redirect)))
 }
 
-/// Removes everything of ours from both variants; says whether there was anything.
-/// `tables`: as in `found`.
+/// Removes the chains of msm-cni from both variants; returns whether there were any.
+/// `tables`: as in `read`.
 pub fn remove(tables: &Tables) -> Result<bool, Error> {
     let holders = holders(tables)?;
     for (tools, saved) in &holders {
-        tools.replace(&[None, None], saved)?;
+        tools.replace(&[], saved)?;
     }
     Ok(!holders.is_empty())
 }
 
-/// The tools of every variant that holds chains of ours, nft first, and what it holds.
-fn holders(tables: &Tables) -> Result<Vec<(Tools, [Saved; 2])>, Error> {
+/// The variants that have chains of msm-cni, nft first, and these chains.
+fn holders(tables: &Tables) -> Result<Vec<(Tools, Vec<Saved>)>, Error> {
     let mut holders = Vec::new();
-    // Every pod on its first day: the tools, one of which may have to be run to know its
-    // variant, are not even looked for.
+    // In a new pod neither is in use. Then the executables are not searched, one of which may
+    // have to run to report its variant.
     let nft_is_in_use = nft_chains_exist(tables)?;
     let legacy_is_in_use = legacy_tables_exist();
     if !nft_is_in_use && !legacy_is_in_use {
@@ -139,58 +145,55 @@ fn holders(tables: &Tables) -> Result<Vec<(Tools, [Saved; 2])>, Error> {
             Variant::Nft => nft_is_in_use,
             Variant::Legacy => legacy_is_in_use,
         };
-        if is_in_use && let Some(saved) = tools.holding()? {
+        if is_in_use && let Some(saved) = tools.save_ours()? {
             holders.push((tools, saved));
         }
     }
-    // Rules may have been written from somewhere that has the tools, such as a container.
+    // The rules may have been written where the executables exist, such as in a container.
     if nft_is_in_use && !nft_is_installed {
-        return Err(Error::NoToolToRemove);
+        return Err(Error::NftNotInstalled);
     }
     Ok(holders)
 }
 
-fn rule_sets(redirect: &Redirect) -> [Option<RuleSet>; 2] {
-    FAMILIES.map(|family| RuleSet::new(redirect, Scope::Only(family)))
+fn family_rules(redirect: &Redirect) -> Vec<FamilyRules> {
+    let rules = |family| {
+        let set = RuleSet::new(redirect, Scope::Only(family))?;
+        Some(FamilyRules { family, set })
+    };
+    FAMILIES.into_iter().filter_map(rules).collect()
 }
 
-fn wanted_of(variant: Variant, sets: &[Option<RuleSet>; 2]) -> Listing {
-    let listings = sets
+fn rules_of(rules: &[FamilyRules], family: Family) -> Option<&RuleSet> {
+    let mut rules = rules.iter();
+    rules.find(|it| it.family == family).map(|it| &it.set)
+}
+
+fn expected_of(variant: Variant, rules: &[FamilyRules]) -> Listing {
+    let chains = rules
         .iter()
-        .zip(variant.tools())
-        .filter_map(|(set, tool)| Some(script::wanted(set.as_ref()?, tool).0));
-    Listing(listings.flatten().collect())
+        .flat_map(|it| script::expected(&it.set, variant, it.family));
+    Listing(chains.collect())
 }
 
-fn listing(variant: Variant, saved: &[Saved; 2]) -> Listing {
-    let listings = saved
-        .iter()
-        .zip(variant.tools())
-        .flat_map(|(saved, tool)| saved.listing(tool).0);
-    Listing(listings.collect())
-}
-
-impl Variant {
-    /// The commands that show its rules, IPv4 first.
-    pub const fn tools(self) -> [&'static str; 2] {
-        match self {
-            Self::Nft => ["iptables-nft", "ip6tables-nft"],
-            Self::Legacy => ["iptables-legacy", "ip6tables-legacy"],
-        }
-    }
+fn list(variant: Variant, saved: &[Saved]) -> Listing {
+    Listing(saved.iter().flat_map(|it| it.chains(variant)).collect())
 }
 
 impl Tools {
-    /// The variant in use in this namespace, else nft, else legacy.
+    /// The variant in use in this network namespace, otherwise nft, otherwise legacy.
     fn choose() -> Result<Self, Error> {
         let installed: Vec<Self> = Self::installed().collect();
         let in_use = installed
             .iter()
             .find(|tools| tools.variant == Variant::Legacy && legacy_tables_exist());
-        in_use.or(installed.first()).cloned().ok_or(Error::NoTool)
+        in_use
+            .or(installed.first())
+            .cloned()
+            .ok_or(Error::NotInstalled)
     }
 
-    /// Both variants as far as they are there, nft first.
+    /// The installed variants, nft first.
     fn installed() -> impl Iterator<Item = Self> {
         let named = [(Variant::Nft, "-nft"), (Variant::Legacy, "-legacy")]
             .into_iter()
@@ -215,16 +218,16 @@ impl Tools {
             .find(|tools| tools.program(Family::Ipv4, "restore").exists())
     }
 
-    /// Hosts with one variant only may name it plainly; it says itself which one it is.
+    /// A host with only one variant may not have its suffix in the names; the version has it.
     fn find_plain() -> Option<Self> {
         let mut tools = Self::find(Variant::Legacy, "")?;
-        let question = Call {
+        let version = Call {
             program: tools.program(Family::Ipv4, "restore"),
             args: &["--version"],
             input: String::new(),
         };
-        let [version, _] = exec::run([Some(question), None]).ok()?;
-        if String::from_utf8_lossy(&version).contains("nf_tables") {
+        let output = exec::run(vec![version]).ok()?.concat();
+        if String::from_utf8_lossy(&output).contains("nf_tables") {
             tools.variant = Variant::Nft;
         }
         Some(tools)
@@ -238,67 +241,71 @@ impl Tools {
         Path::new(self.directory).join(format!("{name}{}-{verb}", self.infix))
     }
 
-    /// What the variant holds, if that is anything of ours. To be asked only where it is in
-    /// use: the tools create the tables that they are asked for.
-    fn holding(&self) -> Result<Option<[Saved; 2]>, Error> {
+    /// Fails if a chain exists already.
+    fn create(&self, rules: &[FamilyRules]) -> Result<(), Error> {
+        let script = |it: &FamilyRules| (it.family, script::create(&it.set));
+        self.restore(rules.iter().map(script))
+    }
+
+    /// Changes `saved` to `rules`, unless they are equal.
+    fn update(&self, rules: &[FamilyRules], saved: &[Saved]) -> Result<Change, Error> {
+        let expected = expected_of(self.variant, rules);
+        if expected.diff(&list(self.variant, saved)).is_none() {
+            return Ok(Change::None);
+        }
+        self.replace(rules, saved)?;
+        Ok(Change::Replaced)
+    }
+
+    fn replace(&self, rules: &[FamilyRules], saved: &[Saved]) -> Result<(), Error> {
+        let script = |it: &Saved| {
+            let rules = rules_of(rules, it.family);
+            (it.family, script::replace(rules, it))
+        };
+        self.restore(saved.iter().map(script))
+    }
+
+    /// The chains of msm-cni, if there are any. Call it only if the variant is in use: the
+    /// executables create the tables that they read.
+    fn save_ours(&self) -> Result<Option<Vec<Saved>>, Error> {
         let saved = self.save()?;
         Ok((!saved.iter().all(Saved::is_empty)).then_some(saved))
     }
 
-    /// Turns what was saved into `sets`, unless it says so already.
-    fn settle(&self, sets: &[Option<RuleSet>; 2], saved: &[Saved; 2]) -> Result<Change, Error> {
-        let wanted = wanted_of(self.variant, sets);
-        if wanted
-            .first_difference(&listing(self.variant, saved))
-            .is_none()
-        {
-            return Ok(Change::None);
-        }
-        self.replace(sets, saved)?;
-        Ok(Change::Replaced)
-    }
-
-    fn replace(&self, sets: &[Option<RuleSet>; 2], saved: &[Saved; 2]) -> Result<(), Error> {
-        let [set4, set6] = sets.each_ref().map(Option::as_ref);
-        let [saved4, saved6] = saved;
-        let scripts = [script::replace(set4, saved4), script::replace(set6, saved6)];
-        self.restore(scripts.map(Some))
-    }
-
-    /// Whether a family or table that `sets` leave alone may hold chains of ours, left
-    /// behind by something that was cut off halfway.
-    fn may_hold_others(&self, sets: &[Option<RuleSet>; 2]) -> Result<bool, Error> {
+    /// Whether a family or table without `rules` may have chains of msm-cni, from an
+    /// interrupted run.
+    fn may_have_others(&self, rules: &[FamilyRules]) -> Result<bool, Error> {
         match self.variant {
             Variant::Legacy => Ok(legacy_tables_exist()),
-            Variant::Nft => nft_chains_exist_outside(sets, &nft_tables()?),
+            Variant::Nft => nft_chains_exist_outside(rules, &nft_tables()?),
         }
     }
 
-    /// Runs `iptables-restore` and `ip6tables-restore` at the same time.
-    fn restore(&self, scripts: [Option<String>; 2]) -> Result<(), Error> {
-        let [ipv4, ipv6] = scripts;
-        let call = |family, script: Option<String>| {
-            Some(Call {
+    /// Runs `iptables-restore` and `ip6tables-restore` in parallel.
+    fn restore(&self, scripts: impl Iterator<Item = (Family, String)>) -> Result<(), Error> {
+        let calls = scripts
+            .filter(|(_, script)| !script.is_empty())
+            .map(|(family, input)| Call {
                 program: self.program(family, "restore"),
                 args: &RESTORE,
-                input: script.filter(|script| !script.is_empty())?,
-            })
-        };
-        exec::run([call(Family::Ipv4, ipv4), call(Family::Ipv6, ipv6)])?;
+                input,
+            });
+        exec::run(calls.collect())?;
         Ok(())
     }
 
-    /// Runs `iptables-save` and `ip6tables-save` at the same time.
-    fn save(&self) -> Result<[Saved; 2], Error> {
-        let calls = FAMILIES.map(|family| {
-            Some(Call {
-                program: self.program(family, "save"),
-                args: &[],
-                input: String::new(),
-            })
+    /// Runs `iptables-save` and `ip6tables-save` in parallel.
+    fn save(&self) -> Result<Vec<Saved>, Error> {
+        let calls = FAMILIES.map(|family| Call {
+            program: self.program(family, "save"),
+            args: &[],
+            input: String::new(),
         });
-        let printed = exec::run(calls)?;
-        Ok(printed.map(|text| Saved::parse(&String::from_utf8_lossy(&text))))
+        let outputs = exec::run(calls.into())?;
+        let saved = |(family, output): (Family, Vec<u8>)| {
+            Saved::parse(family, &String::from_utf8_lossy(&output))
+        };
+        Ok(FAMILIES.into_iter().zip(outputs).map(saved).collect())
     }
 }
 
@@ -306,28 +313,29 @@ fn nft_tables() -> Result<Tables, Error> {
     nft::tables().map_err(|source| Error::Nftables { source })
 }
 
-/// Whether iptables-nft holds chains of ours; needs none of its tools.
+/// Whether iptables-nft has chains of msm-cni; reads them over netlink.
 fn nft_chains_exist(tables: &Tables) -> Result<bool, Error> {
-    nft_chains_exist_outside(&[None, None], tables)
+    nft_chains_exist_outside(&[], tables)
 }
 
-/// The same for the tables that `sets` do not use.
-fn nft_chains_exist_outside(sets: &[Option<RuleSet>; 2], tables: &Tables) -> Result<bool, Error> {
-    let uses = |set: &Option<RuleSet>, table: &str| {
-        let mut chains = set.iter().flat_map(|set| &set.chains);
-        chains.any(|chain| chain.role.kind() == table)
-    };
-    let chains = FAMILIES.into_iter().zip(sets).flat_map(|(family, set)| {
-        let others = script::CHAINS
+/// The same for the tables that `rules` do not use.
+fn nft_chains_exist_outside(rules: &[FamilyRules], tables: &Tables) -> Result<bool, Error> {
+    let uses = |family, table: &str| {
+        let mut chains = rules_of(rules, family)
             .into_iter()
-            .filter(move |(table, _)| !uses(set, table));
-        others.map(move |(table, chain)| (family, table, chain))
+            .flat_map(|set| &set.chains);
+        chains.any(|chain| chain.role.chain_type() == table)
+    };
+    let chains = FAMILIES.into_iter().flat_map(|family| {
+        let chains = script::CHAINS.into_iter();
+        chains.map(move |(table, chain)| (family, table, chain))
     });
+    let chains = chains.filter(|(family, table, _)| !uses(*family, table));
     nft::any_chain_exists(chains, tables).map_err(|source| Error::Nftables { source })
 }
 
-/// Whether legacy iptables is in use in the calling thread's namespace. The file is the
-/// kernel's; unlike the tools it creates no table when asked.
+/// Whether legacy iptables is in use in the calling thread's network namespace. Unlike the
+/// executables, reading these files creates no table.
 fn legacy_tables_exist() -> bool {
     ["ip_tables_names", "ip6_tables_names"].iter().any(|file| {
         File::open(format!("/proc/thread-self/net/{file}"))

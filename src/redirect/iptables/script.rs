@@ -1,19 +1,19 @@
-//! Rules as iptables knows them: the text that `iptables-restore` reads and that
-//! `iptables-save` prints. Pure; running the tools is for `iptables.rs`.
+//! Rules in the text format of `iptables-restore` and `iptables-save`. Pure.
 
 use std::fmt::Write as _;
 
-use crate::redirect::diff::{Listed, Listing};
+use crate::redirect::diff::Listed;
+use crate::redirect::id::{Id, Variant};
 use crate::redirect::policy::{Cidr, Family};
 use crate::redirect::rules::{Action, Chain, Match, Role, Rule, RuleSet};
 
-/// Every chain of ours begins with this.
+/// Prefix of the names of msm-cni's chains.
 const PREFIX: &str = "MSM_CNI_";
 
-/// The tables that can hold chains of ours.
+/// The tables that can have chains of msm-cni.
 const TABLES: [&str; 2] = ["nat", "filter"];
 
-/// Every chain that we write: table and name.
+/// Every chain that msm-cni writes: table and name.
 pub const CHAINS: [(&str, &str); 4] = [
     ("nat", name(Role::Output)),
     ("nat", name(Role::Prerouting)),
@@ -21,27 +21,31 @@ pub const CHAINS: [(&str, &str); 4] = [
     ("filter", name(Role::RejectInput)),
 ];
 
-/// What `iptables-save` says of our chains, for one family.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// The part of `iptables-save`'s output that concerns msm-cni, for one family.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Saved {
-    /// Table and chain, in order of appearance.
-    chains: Vec<(String, String)>,
-    /// Table and line: the rules in our chains.
-    rules: Vec<(String, String)>,
-    /// Table and line: the jumps from elsewhere to our chains.
-    jumps: Vec<(String, String)>,
+    pub family: Family,
+    /// Names of msm-cni's chains, in order of appearance.
+    chains: Vec<Line>,
+    /// Rules in msm-cni's chains.
+    rules: Vec<Line>,
+    /// Rules in other chains that jump to msm-cni's chains.
+    jumps: Vec<Line>,
 }
 
-/// Creates the chains of `set`, and fails where one exists already: the fresh path, on
-/// which nothing needs to be read first.
+/// A line of one table.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    table: String,
+    text: String,
+}
+
+/// Creates the chains of `set`. Fails if one of them exists, so that a new pod needs no
+/// listing.
 pub fn create(set: &RuleSet) -> String {
     let mut script = String::new();
     for table in TABLES {
-        let chains: Vec<&Chain> = set
-            .chains
-            .iter()
-            .filter(|chain| chain.role.kind() == table)
-            .collect();
+        let chains = chains_in(Some(set), table);
         if chains.is_empty() {
             continue;
         }
@@ -55,47 +59,128 @@ pub fn create(set: &RuleSet) -> String {
     script
 }
 
-/// Turns what `saved` found into the rules of `set` (none: removes everything of ours).
-/// Each table is one transaction.
+/// Replaces the chains in `saved` by those of `set`; without a `set` it removes them. Each
+/// table is one transaction.
 pub fn replace(set: Option<&RuleSet>, saved: &Saved) -> String {
     let mut script = String::new();
     for table in TABLES {
-        let chains: Vec<&Chain> = set
-            .iter()
-            .flat_map(|set| &set.chains)
-            .filter(|chain| chain.role.kind() == table)
-            .collect();
-        let old: Vec<&str> = saved
-            .chains
-            .iter()
-            .filter(|(of, _)| of == table)
-            .map(|(_, name)| name.as_str())
-            .collect();
+        let chains = chains_in(set, table);
+        let old: Vec<&str> = in_table(&saved.chains, table).collect();
         if chains.is_empty() && old.is_empty() {
             continue;
         }
         let _ = writeln!(script, "*{table}");
         // A declaration creates a chain or empties it.
-        let new = chains
-            .iter()
-            .map(|chain| name(chain.role))
-            .filter(|name| !old.contains(name));
+        let names = || chains.iter().map(|chain| name(chain.role));
+        let new = names().filter(|name| !old.contains(name));
         for name in old.iter().copied().chain(new) {
             let _ = writeln!(script, ":{name} - [0:0]");
         }
-        for (_, jump) in saved.jumps.iter().filter(|(of, _)| of == table) {
+        for jump in in_table(&saved.jumps, table) {
             let _ = writeln!(script, "{}", jump.replacen("-A", "-D", 1));
         }
         fill(&mut script, &chains);
-        for name in old
-            .iter()
-            .filter(|old| !chains.iter().any(|chain| name(chain.role) == **old))
-        {
+        for name in old.iter().filter(|old| !names().any(|name| name == **old)) {
             let _ = writeln!(script, "-X {name}");
         }
         script.push_str("COMMIT\n");
     }
     script
+}
+
+/// The chains of `set` in the form that `Saved::chains` returns.
+pub fn expected(set: &RuleSet, variant: Variant, family: Family) -> Vec<Listed> {
+    let listed = |chain: &Chain| {
+        let role = chain.role;
+        Listed {
+            id: Id::IptablesChain {
+                variant,
+                family,
+                table: role.chain_type().to_owned(),
+                chain: name(role).to_owned(),
+            },
+            heading: format!("-A {} -j {}", builtin(role), name(role)),
+            rules: chain.rules.iter().map(|rule| line(role, rule)).collect(),
+        }
+    };
+    set.chains.iter().map(listed).collect()
+}
+
+impl Saved {
+    /// Parses the output of `iptables-save`.
+    pub fn parse(family: Family, output: &str) -> Self {
+        let mut saved = Self {
+            family,
+            chains: Vec::new(),
+            rules: Vec::new(),
+            jumps: Vec::new(),
+        };
+        let mut table = "";
+        for text in output.lines() {
+            let line = |text: &str| Line {
+                table: table.to_owned(),
+                text: text.to_owned(),
+            };
+            if let Some(name) = text.strip_prefix('*') {
+                table = name;
+            } else if !TABLES.contains(&table) {
+                // A table that msm-cni does not write to.
+            } else if let Some(declaration) = text.strip_prefix(':') {
+                let name = declaration.split(' ').next().unwrap_or_default();
+                if name.starts_with(PREFIX) {
+                    saved.chains.push(line(name));
+                }
+            } else if text
+                .strip_prefix("-A ")
+                .is_some_and(|rule| rule.starts_with(PREFIX))
+            {
+                saved.rules.push(line(&normalize(text)));
+            } else if target(text).is_some_and(|chain| chain.starts_with(PREFIX)) {
+                saved.jumps.push(line(text));
+            }
+        }
+        saved
+    }
+
+    /// Whether there is no chain of msm-cni.
+    pub const fn is_empty(&self) -> bool {
+        self.chains.is_empty()
+    }
+
+    /// The chains with their rules, in the form that `expected` returns.
+    pub fn chains(&self, variant: Variant) -> Vec<Listed> {
+        let listed = |chain: &Line| {
+            let (table, name) = (&chain.table, &chain.text);
+            let jumps = in_table(&self.jumps, table).filter(|jump| target(jump) == Some(name));
+            let start = format!("-A {name} ");
+            let rules = in_table(&self.rules, table).filter(|rule| rule.starts_with(&start));
+            Listed {
+                id: Id::IptablesChain {
+                    variant,
+                    family: self.family,
+                    table: table.clone(),
+                    chain: name.clone(),
+                },
+                heading: jumps.collect::<Vec<_>>().join("` and `"),
+                rules: rules.map(str::to_owned).collect(),
+            }
+        };
+        self.chains.iter().map(listed).collect()
+    }
+}
+
+fn chains_in<'a>(set: Option<&'a RuleSet>, table: &str) -> Vec<&'a Chain> {
+    let chains = set.into_iter().flat_map(|set| &set.chains);
+    chains
+        .filter(|chain| chain.role.chain_type() == table)
+        .collect()
+}
+
+fn in_table<'a>(lines: &'a [Line], table: &str) -> impl Iterator<Item = &'a str> {
+    lines
+        .iter()
+        .filter(move |line| line.table == table)
+        .map(|line| line.text.as_str())
 }
 
 fn fill(script: &mut String, chains: &[&Chain]) {
@@ -104,8 +189,8 @@ fn fill(script: &mut String, chains: &[&Chain]) {
             let _ = writeln!(script, "{}", line(chain.role, rule));
         }
     }
-    // Last, so that no packet meets a chain half filled; first in its chain, so that ours
-    // comes before other translations.
+    // The jumps follow the rules, so that no packet enters an incomplete chain. They are the
+    // first rules of the built-in chains, so that they precede other translations.
     for chain in chains {
         let _ = writeln!(
             script,
@@ -116,93 +201,16 @@ fn fill(script: &mut String, chains: &[&Chain]) {
     }
 }
 
-/// The rules of `set` in the form that `listing` brings `iptables-save`'s into; `tool`
-/// is the one that shows them.
-pub fn wanted(set: &RuleSet, tool: &str) -> Listing {
-    let listed = |chain: &Chain| Listed {
-        name: listed_name(tool, chain.role.kind(), name(chain.role)),
-        heading: format!("-A {} -j {}", builtin(chain.role), name(chain.role)),
-        rules: chain
-            .rules
-            .iter()
-            .map(|rule| line(chain.role, rule))
-            .collect(),
-    };
-    Listing(set.chains.iter().map(listed).collect())
-}
-
-impl Saved {
-    /// Reads what `iptables-save` printed.
-    pub fn parse(text: &str) -> Self {
-        let mut saved = Self::default();
-        let mut table = String::new();
-        for text in text.lines() {
-            if let Some(name) = text.strip_prefix('*') {
-                name.clone_into(&mut table);
-            } else if !TABLES.contains(&table.as_str()) {
-                // We write to no other, so that nothing in it is ours.
-            } else if let Some(declaration) = text.strip_prefix(':') {
-                let name = declaration.split(' ').next().unwrap_or_default();
-                if name.starts_with(PREFIX) {
-                    saved.chains.push((table.clone(), name.to_owned()));
-                }
-            } else if text
-                .strip_prefix("-A ")
-                .is_some_and(|rule| rule.starts_with(PREFIX))
-            {
-                saved.rules.push((table.clone(), normal(text)));
-            } else if target(text).is_some_and(|chain| chain.starts_with(PREFIX)) {
-                saved.jumps.push((table.clone(), text.to_owned()));
-            }
-        }
-        saved
-    }
-
-    /// Whether there is nothing of ours.
-    pub const fn is_empty(&self) -> bool {
-        self.chains.is_empty()
-    }
-
-    /// Our chains, to be compared with `wanted`.
-    pub fn listing(&self, tool: &str) -> Listing {
-        let of = |lines: &[(String, String)],
-                  table: &str,
-                  belongs: &dyn Fn(&str) -> bool|
-         -> Vec<String> {
-            lines
-                .iter()
-                .filter(|(of, line)| of == table && belongs(line))
-                .map(|(_, line)| line.clone())
-                .collect()
-        };
-        let listed = |(table, name): &(String, String)| {
-            let jumps = of(&self.jumps, table, &|jump| target(jump) == Some(name));
-            Listed {
-                name: listed_name(tool, table, name),
-                heading: jumps.join("` and `"),
-                rules: of(&self.rules, table, &|rule| {
-                    rule.starts_with(&format!("-A {name} "))
-                }),
-            }
-        };
-        Listing(self.chains.iter().map(listed).collect())
-    }
-}
-
-fn listed_name(tool: &str, table: &str, name: &str) -> String {
-    format!("chain {name} of {tool}'s table {table}")
-}
-
-/// The chain that a rule sends its packets to. It is the last word; a comment or a log
-/// prefix that merely names a chain ends in a quotation mark.
+/// The chain that a rule jumps to: its last word. A comment or a log prefix that contains the
+/// name of a chain ends with a quotation mark.
 fn target(line: &str) -> Option<&str> {
     let (before, chain) = line.rsplit_once(' ')?;
     let jumps = before.ends_with(" -j") || before.ends_with(" -g");
     (jumps && !chain.ends_with('"')).then_some(chain)
 }
 
-/// Brings an address into our spelling of it.
-fn normal(line: &str) -> String {
+/// Writes addresses as `line` does.
+fn normalize(line: &str) -> String {
     let words = line.split(' ').map(|word| match word.parse::<Cidr>() {
         Ok(cidr) if word.contains('/') => cidr.to_string(),
         _ => word.to_owned(),
@@ -227,15 +235,15 @@ const fn builtin(role: Role) -> &'static str {
     }
 }
 
-/// The rule as `iptables-save` would print it.
+/// The rule as `iptables-save` prints it.
 fn line(role: Role, rule: &Rule) -> String {
     let mut line = format!("-A {}", name(role));
     for condition in &rule.matches {
         match condition {
-            // One family's tool sees no other.
+            // Each command handles one family only.
             Match::Family(Family::Ipv4 | Family::Ipv6) => {}
             Match::Loopback => line.push_str(" -i lo"),
-            // Everything is no condition, and not printed as one.
+            // iptables-save does not print a condition that every address meets.
             Match::Destination(cidr) if cidr.prefix() == 0 => {}
             Match::Destination(cidr) => drop(write!(line, " -d {cidr}")),
             Match::Uid(uid) => drop(write!(line, " -m owner --uid-owner {uid}")),
@@ -258,10 +266,13 @@ mod tests {
     use crate::redirect::rules::{Redirect, Scope};
 
     const IPV4: Scope = Scope::Only(Family::Ipv4);
-    const IPV6: Scope = Scope::Only(Family::Ipv6);
+
+    fn saved(output: &str) -> Saved {
+        Saved::parse(Family::Ipv4, output)
+    }
 
     #[test]
-    fn the_fresh_script_creates_fills_and_then_jumps() {
+    fn create_adds_the_jump_after_the_rules() {
         let set = RuleSet::new(&Redirect::default(), IPV4).unwrap();
         assert_eq!(
             create(&set),
@@ -276,30 +287,28 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_what_was_wanted() {
+    fn saved_rules_equal_created_rules() {
         let redirect = Redirect {
             ipv6: Ipv6Mode::Reject,
             inbound_ports: vec!["322".parse().unwrap()],
             ..Redirect::default()
         };
-        for scope in [IPV4, IPV6] {
-            let set = RuleSet::new(&redirect, scope).unwrap();
-            let script = create(&set)
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let set = RuleSet::new(&redirect, Scope::Only(family)).unwrap();
+            let output = create(&set)
                 .replace("-N", ":")
                 .replace(": ", ":")
                 .replace("-I OUTPUT 1", "-A OUTPUT")
                 .replace("-I INPUT 1", "-A INPUT")
                 .replace("-I PREROUTING 1", "-A PREROUTING");
-            assert_eq!(
-                wanted(&set, "x").first_difference(&Saved::parse(&script).listing("x")),
-                None
-            );
+            let actual = Saved::parse(family, &output).chains(Variant::Legacy);
+            assert_eq!(expected(&set, Variant::Legacy, family), actual);
         }
     }
 
     #[test]
-    fn replacing_removes_every_jump_and_every_chain_that_is_not_wanted() {
-        let saved = Saved::parse(
+    fn replace_removes_every_jump_and_every_other_chain() {
+        let saved = saved(
             "*nat\n:OUTPUT ACCEPT [0:0]\n:MSM_CNI_OUTPUT - [0:0]\n:MSM_CNI_PREROUTING - [0:0]\n\
              -A OUTPUT -j MSM_CNI_OUTPUT\n-A OUTPUT -p tcp -j MSM_CNI_OUTPUT\n-A OUTPUT -j OTHER\n\
              -A MSM_CNI_OUTPUT -j RETURN\nCOMMIT\n",
@@ -322,8 +331,8 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_that_names_our_chain_is_no_jump() {
-        let saved = Saved::parse(
+    fn chain_name_in_a_comment_is_not_a_jump() {
+        let saved = saved(
             "*nat\n:MSM_CNI_OUTPUT - [0:0]\n\
              -A OUTPUT -m comment --comment \"before MSM_CNI_OUTPUT\" -j LOG\n\
              -A OUTPUT -j LOG --log-prefix \"-j MSM_CNI_OUTPUT\"\n",
@@ -332,8 +341,8 @@ mod tests {
     }
 
     #[test]
-    fn others_rules_are_not_ours() {
-        let saved = Saved::parse(
+    fn rules_of_other_components_are_ignored() {
+        let saved = saved(
             "*nat\n:ISTIO_OUTPUT - [0:0]\n-A OUTPUT -j ISTIO_OUTPUT\n-A ISTIO_OUTPUT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n",
         );
         assert!(saved.is_empty());

@@ -1,12 +1,9 @@
-//! Rules as `nf_tables`' expressions, and back: the small machine language that a rule is
-//! for the kernel. Pure: bytes in, bytes out.
-//! Formats: `linux/netfilter/nf_tables.h`.
+//! The expressions of `nf_tables`, which are the kernel's instructions for a rule: encoding,
+//! decoding and a readable form. Pure. Formats: `linux/netfilter/nf_tables.h`.
 
 use std::fmt;
 
-use crate::redirect::nft::netlink::{Attributes, attribute, attributes};
-use crate::redirect::policy::{Cidr, Family, Port, Uid};
-use crate::redirect::rules::{Action, Match, Rule, Scope};
+use super::attributes::{Attributes, attribute, attributes, be32_attribute, string_attribute};
 
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_EXPR_NAME: u16 = 1;
@@ -15,7 +12,7 @@ const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
 const NFTA_VERDICT_CHAIN: u16 = 2;
-// Verdicts: the kernel's own, and `nf_tables`', which are negative.
+// Verdicts: those of netfilter, and those of `nf_tables`, which are negative.
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
 const JUMP: u32 = 0xffff_fffd;
@@ -23,30 +20,14 @@ const GOTO: u32 = 0xffff_fffc;
 const RETURN: u32 = 0xffff_fffb;
 /// The register that holds a verdict.
 const VERDICT_REGISTER: u32 = 0;
-/// The one register that our rules compute in.
+/// The only other register that msm-cni's rules use.
 const REGISTER: u32 = 1;
 const NFT_CMP_EQ: u32 = 0;
-const META_IIF: u32 = 4;
-const META_SKUID: u32 = 10;
-const META_NFPROTO: u32 = 15;
-const META_L4PROTO: u32 = 16;
-const NETWORK_HEADER: u32 = 1;
-const TRANSPORT_HEADER: u32 = 2;
-/// Where the address stands in the network header.
-const IPV4_DESTINATION: u32 = 16;
-const IPV6_DESTINATION: u32 = 24;
 const NFT_REJECT_TCP_RST: u32 = 1;
-/// Newer kernels say themselves that there is a port.
+/// A flag that newer kernels add if a port is given.
 const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
-const IPPROTO_TCP: u8 = 6;
-/// The loopback interface is the first of every namespace.
-const LOOPBACK_INDEX: u32 = 1;
-const FIN_SYN_RST_ACK: u8 = 0x17;
-const SYN: u8 = 0x02;
 
-/// One step of a rule. Values are computed in register 1 and compared there.
+/// One instruction of a rule. Values are loaded into register 1 and compared there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expression {
     Meta {
@@ -64,250 +45,16 @@ pub enum Expression {
     Counter,
     Redirect,
     Reset,
-    /// Another verdict than ours, and the chain that it leads to.
+    /// A verdict other than `Return`, and the chain to jump to.
     Verdict {
         code: u32,
         chain: Option<String>,
     },
-    /// What our rules never hold.
+    /// An expression, by name, that msm-cni's rules never contain.
     Other(String),
 }
 
-/// The expressions of `rule` in a table of `scope`.
-pub fn compile(rule: &Rule, scope: Scope) -> Vec<Expression> {
-    let mut expressions = Vec::with_capacity(8);
-    let mut transport_known = false;
-    for condition in &rule.matches {
-        if matches!(condition, Match::TcpPort(_)) {
-            expressions.extend(is_tcp());
-            transport_known = true;
-        } else if matches!(condition, Match::TcpSyn) && !transport_known {
-            expressions.extend(is_tcp());
-        }
-        expressions.extend(condition_expressions(*condition, scope));
-    }
-    match rule.action {
-        Action::Return => expressions.push(Expression::Return),
-        Action::Redirect(port) => expressions.extend([
-            Expression::Counter,
-            Expression::Load(port.get().to_be_bytes().to_vec()),
-            Expression::Redirect,
-        ]),
-        Action::Reject => expressions.extend([Expression::Counter, Expression::Reset]),
-    }
-    expressions
-}
-
-fn is_tcp() -> [Expression; 2] {
-    [
-        Expression::Meta { key: META_L4PROTO },
-        Expression::Equal(vec![IPPROTO_TCP]),
-    ]
-}
-
-fn is_family(family: Family) -> [Expression; 2] {
-    let number = match family {
-        Family::Ipv4 => NFPROTO_IPV4,
-        Family::Ipv6 => NFPROTO_IPV6,
-    };
-    [
-        Expression::Meta { key: META_NFPROTO },
-        Expression::Equal(vec![number]),
-    ]
-}
-
-fn condition_expressions(condition: Match, scope: Scope) -> Vec<Expression> {
-    match condition {
-        Match::Family(family) => is_family(family).into(),
-        Match::Loopback => vec![
-            Expression::Meta { key: META_IIF },
-            Expression::Equal(LOOPBACK_INDEX.to_ne_bytes().to_vec()),
-        ],
-        Match::Destination(cidr) => destination(&cidr, scope),
-        // A number of the kernel's own, so in the machine's byte order.
-        Match::Uid(uid) => vec![
-            Expression::Meta { key: META_SKUID },
-            Expression::Equal(uid.get().to_ne_bytes().to_vec()),
-        ],
-        Match::TcpPort(port) => vec![
-            Expression::Payload {
-                base: TRANSPORT_HEADER,
-                offset: 2,
-                length: 2,
-            },
-            Expression::Equal(port.get().to_be_bytes().to_vec()),
-        ],
-        Match::TcpSyn => vec![
-            Expression::Payload {
-                base: TRANSPORT_HEADER,
-                offset: 13,
-                length: 1,
-            },
-            Expression::Mask(vec![FIN_SYN_RST_ACK]),
-            Expression::Equal(vec![SYN]),
-        ],
-    }
-}
-
-fn destination(cidr: &Cidr, scope: Scope) -> Vec<Expression> {
-    let mut expressions = Vec::with_capacity(5);
-    if scope == Scope::Inet {
-        expressions.extend(is_family(cidr.family()));
-    }
-    let (offset, length) = match cidr.family() {
-        Family::Ipv4 => (IPV4_DESTINATION, 4),
-        Family::Ipv6 => (IPV6_DESTINATION, 16),
-    };
-    let prefix_bytes = u32::from(cidr.prefix() / 8);
-    let (octets, base) = (cidr.octets(), NETWORK_HEADER);
-    // As nft has it: whole bytes need no mask.
-    if cidr.prefix() > 0 && cidr.prefix().is_multiple_of(8) {
-        expressions.push(Expression::Payload {
-            base,
-            offset,
-            length: prefix_bytes,
-        });
-        let prefix = octets.into_iter().zip(0..prefix_bytes);
-        expressions.push(Expression::Equal(prefix.map(|(octet, _)| octet).collect()));
-    } else {
-        expressions.push(Expression::Payload {
-            base,
-            offset,
-            length,
-        });
-        expressions.push(Expression::Mask(cidr.mask_octets()));
-        expressions.push(Expression::Equal(octets));
-    }
-    expressions
-}
-
-/// The rule that compiles to exactly these expressions, if one of ours does.
-pub fn decompile(expressions: &[Expression], scope: Scope) -> Option<Rule> {
-    let mut matches = Vec::new();
-    let mut rest = expressions;
-    let action = loop {
-        rest = match rest {
-            [Expression::Return] => break Action::Return,
-            [
-                Expression::Counter,
-                Expression::Load(port),
-                Expression::Redirect,
-            ] => {
-                break Action::Redirect(port_of(port)?);
-            }
-            [Expression::Counter, Expression::Reset] => break Action::Reject,
-            // What a condition implies is put back, or found missing, by the comparison below.
-            [
-                Expression::Meta { key: META_L4PROTO },
-                Expression::Equal(_),
-                rest @ ..,
-            ] => rest,
-            [
-                Expression::Meta { key: META_NFPROTO },
-                Expression::Equal(_),
-                rest @ ..,
-            ] if matches!(
-                rest,
-                [
-                    Expression::Payload {
-                        base: NETWORK_HEADER,
-                        ..
-                    },
-                    ..
-                ]
-            ) =>
-            {
-                rest
-            }
-            rest => {
-                let (condition, behind) = decompile_condition(rest)?;
-                matches.push(condition);
-                behind
-            }
-        };
-    };
-    let rule = Rule { matches, action };
-    (compile(&rule, scope) == expressions).then_some(rule)
-}
-
-fn decompile_condition(expressions: &[Expression]) -> Option<(Match, &[Expression])> {
-    Some(match expressions {
-        [
-            Expression::Meta { key: META_NFPROTO },
-            Expression::Equal(family),
-            rest @ ..,
-        ] => match family.as_slice() {
-            [NFPROTO_IPV4] => (Match::Family(Family::Ipv4), rest),
-            [NFPROTO_IPV6] => (Match::Family(Family::Ipv6), rest),
-            _ => return None,
-        },
-        [
-            Expression::Meta { key: META_IIF },
-            Expression::Equal(_),
-            rest @ ..,
-        ] => (Match::Loopback, rest),
-        [
-            Expression::Meta { key: META_SKUID },
-            Expression::Equal(uid),
-            rest @ ..,
-        ] => {
-            let uid = Uid::new(u32::from_ne_bytes(uid.as_slice().try_into().ok()?))?;
-            (Match::Uid(uid), rest)
-        }
-        [
-            Expression::Payload {
-                base: NETWORK_HEADER,
-                ..
-            },
-            Expression::Mask(mask),
-            Expression::Equal(address),
-            rest @ ..,
-        ] => (Match::Destination(Cidr::from_octets(address, mask)?), rest),
-        [
-            Expression::Payload {
-                base: NETWORK_HEADER,
-                offset,
-                ..
-            },
-            Expression::Equal(prefix),
-            rest @ ..,
-        ] => {
-            let length = if *offset == IPV4_DESTINATION { 4 } else { 16 };
-            let padded = |fill: u8| -> Vec<u8> {
-                let zeros = std::iter::repeat(0);
-                let bytes = prefix.iter().map(|byte| byte | fill);
-                bytes.chain(zeros).take(length).collect()
-            };
-            let cidr = Cidr::from_octets(&padded(0), &padded(u8::MAX))?;
-            (Match::Destination(cidr), rest)
-        }
-        [
-            Expression::Payload {
-                base: TRANSPORT_HEADER,
-                offset: 2,
-                ..
-            },
-            Expression::Equal(port),
-            rest @ ..,
-        ] => (Match::TcpPort(port_of(port)?), rest),
-        [
-            Expression::Payload {
-                base: TRANSPORT_HEADER,
-                ..
-            },
-            Expression::Mask(_),
-            Expression::Equal(_),
-            rest @ ..,
-        ] => (Match::TcpSyn, rest),
-        _ => return None,
-    })
-}
-
-fn port_of(octets: &[u8]) -> Option<Port> {
-    Port::new(u16::from_be_bytes(octets.try_into().ok()?))
-}
-
-/// Writes the expressions as the list that a rule's attribute holds.
+/// Encodes the expressions as the value of a rule's attribute.
 pub fn encode(expressions: &[Expression], list: &mut Attributes) {
     for expression in expressions {
         list.nest(NFTA_LIST_ELEM, |element| {
@@ -317,21 +64,18 @@ pub fn encode(expressions: &[Expression], list: &mut Attributes) {
     }
 }
 
-/// Reads such a list as the kernel tells it.
+/// Decodes such a value from a listing of the kernel.
 pub fn decode(list: &[u8]) -> Vec<Expression> {
     attributes(list)
         .map(|element| {
-            let name = attributes(element.value)
-                .find(|attribute| attribute.kind == NFTA_EXPR_NAME)
-                .and_then(|name| name.string())
-                .unwrap_or("?");
+            let name = string_attribute(element.value, NFTA_EXPR_NAME).unwrap_or("?");
             let data = attribute(element.value, NFTA_EXPR_DATA).unwrap_or_default();
             Expression::decode(name, data).unwrap_or_else(|| Expression::Other(name.to_owned()))
         })
         .collect()
 }
 
-// Attribute numbers, by expression.
+// Attribute types, by expression.
 const META_DREG: u16 = 1;
 const META_KEY: u16 = 2;
 const META_SREG: u16 = 3;
@@ -389,7 +133,7 @@ impl Expression {
             Self::Mask(mask) => {
                 data.be32(BITWISE_SREG, REGISTER);
                 data.be32(BITWISE_DREG, REGISTER);
-                data.be32(BITWISE_LEN, u32::try_from(mask.len()).unwrap_or(u32::MAX));
+                data.length(BITWISE_LEN, mask.len());
                 data.nest(BITWISE_MASK, |value| value.bytes(NFTA_DATA_VALUE, mask));
                 data.nest(BITWISE_XOR, |value| {
                     value.bytes(NFTA_DATA_VALUE, &vec![0; mask.len()]);
@@ -412,13 +156,9 @@ impl Expression {
         }
     }
 
-    /// `None` for anything that differs from what `encode` writes.
+    /// `None` for parameters that `encode` never writes.
     fn decode(name: &str, data: &[u8]) -> Option<Self> {
-        let number = |kind| {
-            attributes(data)
-                .find(|a| a.kind == kind)
-                .and_then(|a| a.be32())
-        };
+        let number = |kind| be32_attribute(data, kind);
         let value =
             |kind| attribute(data, kind).and_then(|nested| attribute(nested, NFTA_DATA_VALUE));
         let in_register = |kind| (number(kind)? == REGISTER).then_some(());
@@ -437,7 +177,7 @@ impl Expression {
                     length: number(PAYLOAD_LEN)?,
                 })
             }
-            // Operation 0 is mask-and-xor; kernels before 5.6 know no other and name none.
+            // Operation 0 is mask-and-xor; kernels before 5.6 have no other and list none.
             "bitwise" if number(BITWISE_OP).unwrap_or(0) == 0 => {
                 in_register(BITWISE_SREG)?;
                 in_register(BITWISE_DREG)?;
@@ -451,13 +191,11 @@ impl Expression {
             }
             "immediate" if number(IMMEDIATE_DREG)? == VERDICT_REGISTER => {
                 let verdict = attribute(attribute(data, IMMEDIATE_DATA)?, NFTA_DATA_VERDICT)?;
-                let of = |kind| attributes(verdict).find(|a| a.kind == kind);
-                let chain = || Some(of(NFTA_VERDICT_CHAIN)?.string()?.to_owned());
-                Some(match of(NFTA_VERDICT_CODE)?.be32()? {
+                Some(match be32_attribute(verdict, NFTA_VERDICT_CODE)? {
                     RETURN => Self::Return,
                     code => Self::Verdict {
                         code,
-                        chain: chain(),
+                        chain: string_attribute(verdict, NFTA_VERDICT_CHAIN).map(str::to_owned),
                     },
                 })
             }
@@ -491,7 +229,7 @@ fn encode_verdict(code: u32, chain: Option<&str>, data: &mut Attributes) {
     });
 }
 
-/// Close to what `nft --debug=netlink` prints; for rules that are not ours.
+/// Similar to `nft --debug=netlink`; for rules that `decompile` does not know.
 impl fmt::Display for Expression {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let hex = |bytes: &[u8]| {
@@ -521,87 +259,8 @@ impl fmt::Display for Expression {
                     code => write!(f, "[verdict {}]", code.cast_signed()),
                 }
             }
-            // It may have a name that ours have too, and other parameters.
-            Self::Other(name) => write!(f, "[another {name}]"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::redirect::policy::Ipv6Mode;
-    use crate::redirect::rules::{Redirect, RuleSet};
-
-    fn every_rule_set() -> Vec<RuleSet> {
-        let port = |number| Port::new(number).unwrap();
-        let modes = [Ipv6Mode::Bypass, Ipv6Mode::Redirect, Ipv6Mode::Reject];
-        let scopes = [
-            Scope::Inet,
-            Scope::Only(Family::Ipv4),
-            Scope::Only(Family::Ipv6),
-        ];
-        let cidrs = [
-            "127.0.0.0/8",
-            "10.1.2.3/32",
-            "0.0.0.0/0",
-            "192.168.128.0/17",
-            "fd00::/9",
-            "::/0",
-            "2001:db8::7",
-        ];
-        modes
-            .iter()
-            .flat_map(|ipv6| scopes.iter().map(move |scope| (*ipv6, *scope)))
-            .filter_map(|(ipv6, scope)| {
-                let redirect = Redirect {
-                    ports: vec![port(554), port(8554), port(65535)],
-                    exclude_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
-                    inbound_ports: vec![port(1), port(322)],
-                    ipv6,
-                    ..Redirect::default()
-                };
-                RuleSet::new(&redirect, scope)
-            })
-            .collect()
-    }
-
-    #[test]
-    fn every_rule_survives_compiling_encoding_decoding_and_decompiling() {
-        for set in every_rule_set() {
-            for rule in set.chains.iter().flat_map(|chain| &chain.rules) {
-                let expressions = compile(rule, set.scope);
-                let mut list = Attributes::default();
-                encode(&expressions, &mut list);
-                let read = decode(&list.into_bytes());
-                assert_eq!(read, expressions, "{rule}");
-                assert_eq!(decompile(&read, set.scope).as_ref(), Some(rule), "{rule}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_rule_changed_anywhere_is_not_taken_for_the_same() {
-        for set in every_rule_set() {
-            for rule in set.chains.iter().flat_map(|chain| &chain.rules) {
-                let expressions = compile(rule, set.scope);
-                for missing in 0..expressions.len() {
-                    let mut fewer = expressions.clone();
-                    fewer.remove(missing);
-                    assert_ne!(
-                        decompile(&fewer, set.scope).as_ref(),
-                        Some(rule),
-                        "{rule} without {missing}"
-                    );
-                    let mut other = expressions.clone();
-                    other[missing] = Expression::Other("quota".into());
-                    assert_eq!(
-                        decompile(&other, set.scope),
-                        None,
-                        "{rule} with another {missing}"
-                    );
-                }
-            }
+            // A known name with unknown parameters is possible.
+            Self::Other(name) => write!(f, "[other {name}]"),
         }
     }
 }

@@ -1,83 +1,75 @@
-//! Two redirects of ours in one sandbox: whichever is the right one, the other is one too
-//! many, and one that was written by another backend than the configured one is none.
+//! Two redirects in one sandbox, of which one is unexpected, and a redirect by another backend
+//! than the configured one.
 
 use msm_testkit::backend::Backend;
-use msm_testkit::cluster::by;
+use msm_testkit::cluster::intercept_name;
 use msm_testkit::command::run;
 use msm_testkit::netns::Namespace;
 use msm_testkit::on_every_backend;
 use msm_testkit::{applet, cannot_run};
 use serde_json::json;
 
+use super::damage::first_of;
 use super::sandbox::Sandbox;
 
 on_every_backend! {
-    a_second_redirect_is_named,
-    a_redirect_by_another_backend_than_the_configured_one_is_none,
+    second_redirect_is_named,
+    redirect_by_another_backend_is_missing,
 }
 
-const FORMS: [Backend; 3] = [
+const BACKENDS: [Backend; 3] = [
     Backend::Nftables,
     Backend::IptablesNft,
     Backend::IptablesLegacy,
 ];
 
-/// What is first seen of that form.
-fn first_of(form: Backend) -> &'static str {
-    match form {
-        Backend::Nftables => "table inet msm_cni",
-        Backend::IptablesNft => "chain MSM_CNI_OUTPUT of iptables-nft's table nat",
-        Backend::IptablesLegacy => "chain MSM_CNI_OUTPUT of iptables-legacy's table nat",
-    }
-}
-
 const TOOLS: [&str; 2] = ["iptables-nft-restore", "iptables-legacy-restore"];
 
-/// Writes the default redirect and takes nothing away, as the program never does.
-fn write(form: Backend, inside: &Namespace) {
-    let text = run(applet("msm-iptables").args(["--dry-run", "--backend", form.name()]));
+/// Sets the default redirect without removing others, unlike msm-cni.
+fn write(backend: Backend, inside: &Namespace) {
+    let text = run(applet("msm-iptables").args(["--dry-run", "--backend", backend.name()]));
     let text = text.succeeded().stdout;
-    match form {
+    match backend {
         Backend::Nftables => inside.load(&text),
         Backend::IptablesNft | Backend::IptablesLegacy => {
-            let [tool, _] = form.iptables();
+            let [tool, _] = backend.iptables();
             let restore = format!("{tool}-restore");
             inside.tool(&restore, &["--noflush"], &text).succeeded();
         }
     }
 }
 
-fn a_second_redirect_is_named(backend: Backend) {
+fn second_redirect_is_named(backend: Backend) {
     if cannot_run(&TOOLS) {
         return;
     }
-    for second in FORMS.into_iter().filter(|second| *second != backend) {
+    for second in BACKENDS.into_iter().filter(|second| *second != backend) {
         let sandbox = Sandbox::of(backend, json!({}));
         sandbox.add();
         write(second, &sandbox.inside);
-        // One too many is the one that ADD would take away.
+        // The unexpected one is the one that ADD would remove.
         let extra = match (backend, second) {
             // Legacy iptables is in use as soon as it has tables.
             (Backend::IptablesNft, Backend::IptablesLegacy) => backend,
             _ => second,
         };
-        sandbox.differs(&format!("{} should not be there", first_of(extra)));
+        sandbox.differs(&format!("unexpected {}", first_of(extra)));
         let extra = match (backend, second) {
             (_, Backend::Nftables) => backend,
             _ => extra,
         };
-        let by_itself = format!("{} should not be there", first_of(extra));
-        sandbox.differs_by(&json!({}), &by_itself);
+        let with_auto = format!("unexpected {}", first_of(extra));
+        sandbox.differs_by(&json!({}), &with_auto);
         sandbox.add();
         sandbox.passes();
         sandbox.passes_by(&json!({}));
     }
 }
 
-/// Remnants of a redirect of another form, and what they are.
 #[test]
-fn a_piece_of_a_second_redirect_is_named() {
-    const PIECES: [(&str, &str, &str); 6] = [
+fn part_of_a_second_redirect_is_named() {
+    /// Command, its input, and the unexpected table or chain.
+    const PARTS: [(&str, &str, &str); 6] = [
         ("nft", "table ip msm_cni {}", "table ip msm_cni"),
         (
             "nft",
@@ -87,28 +79,28 @@ fn a_piece_of_a_second_redirect_is_named() {
         (
             "iptables-nft-restore",
             "*nat\n-N MSM_CNI_PREROUTING\nCOMMIT\n",
-            "chain MSM_CNI_PREROUTING of iptables-nft's table nat",
+            "chain MSM_CNI_PREROUTING in table nat of iptables-nft",
         ),
         (
             "ip6tables-nft-restore",
             "*filter\n-N MSM_CNI_REJECT_INPUT\nCOMMIT\n",
-            "chain MSM_CNI_REJECT_INPUT of ip6tables-nft's table filter",
+            "chain MSM_CNI_REJECT_INPUT in table filter of ip6tables-nft",
         ),
         (
             "iptables-legacy-restore",
             "*nat\n-N MSM_CNI_ANYTHING\nCOMMIT\n",
-            "chain MSM_CNI_ANYTHING of iptables-legacy's table nat",
+            "chain MSM_CNI_ANYTHING in table nat of iptables-legacy",
         ),
         (
             "ip6tables-legacy-restore",
             "*filter\n-N MSM_CNI_REJECT_OUTPUT\nCOMMIT\n",
-            "chain MSM_CNI_REJECT_OUTPUT of ip6tables-legacy's table filter",
+            "chain MSM_CNI_REJECT_OUTPUT in table filter of ip6tables-legacy",
         ),
     ];
-    if cannot_run(&["ip", "nft"]) || cannot_run(&PIECES.map(|(tool, ..)| tool)) {
+    if cannot_run(&["ip", "nft"]) || cannot_run(&PARTS.map(|(tool, ..)| tool)) {
         return;
     }
-    for (tool, piece, name) in PIECES {
+    for (tool, part, name) in PARTS {
         let sandbox = Sandbox::new(json!({}));
         sandbox.add();
         let args: &[&str] = if tool == "nft" {
@@ -116,32 +108,31 @@ fn a_piece_of_a_second_redirect_is_named() {
         } else {
             &["--noflush"]
         };
-        sandbox.inside.tool(tool, args, piece).succeeded();
-        sandbox.differs(&format!("{name} should not be there"));
+        sandbox.inside.tool(tool, args, part).succeeded();
+        sandbox.differs(&format!("unexpected {name}"));
         sandbox.add();
         sandbox.passes();
     }
 }
 
-/// By an ADD that finds nothing in the way of its own tables.
 #[test]
-fn tables_of_another_layout_are_taken_away_by_the_first_add() {
+fn first_add_removes_tables_of_another_layout() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
-    for left in [
+    for leftover in [
         "table ip msm_cni { chain output { tcp dport 554 accept; }; }",
         "table ip6 msm_cni {}",
         "table ip msm_cni {}; table ip6 msm_cni {}",
     ] {
         let sandbox = Sandbox::new(json!({}));
-        sandbox.inside.load(left);
+        sandbox.inside.load(leftover);
         sandbox.add();
         sandbox.passes();
     }
 }
 
-fn a_redirect_by_another_backend_than_the_configured_one_is_none(backend: Backend) {
+fn redirect_by_another_backend_is_missing(backend: Backend) {
     if cannot_run(&TOOLS) {
         return;
     }
@@ -153,5 +144,5 @@ fn a_redirect_by_another_backend_than_the_configured_one_is_none(backend: Backen
         Backend::IptablesNft | Backend::IptablesLegacy => ("nftables", Backend::Nftables),
     };
     let missing = format!("{} is missing", first_of(missing));
-    sandbox.differs_by(&by(other), &missing);
+    sandbox.differs_by(&intercept_name(other), &missing);
 }

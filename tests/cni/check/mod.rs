@@ -1,6 +1,5 @@
-//! CHECK, black box: the executable as a runtime runs it, a real HTTPS API
-//! server, real sandboxes, damage done by the tools of other people, and the sentence that
-//! has to name it.
+//! Black-box tests of CHECK: the executable as a runtime runs it, an HTTPS API server, network
+//! namespaces, and rules that `nft` and iptables changed.
 
 mod damage;
 mod leftovers;

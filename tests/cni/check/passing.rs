@@ -1,8 +1,10 @@
-//! What CHECK has to let pass: everything that ADD wrote, whatever others added, and pods
-//! that ask for no redirect. And what it cannot look at, with its code.
+//! What CHECK accepts: the rules of ADD, additional rules of other components, and pods without
+//! a redirect. And the codes of failed checks.
 
 use msm_testkit::backend::Backend;
-use msm_testkit::cluster::{Cluster, INJECT, K8S_NAMESPACE, LABELLED, by, refused, request};
+use msm_testkit::cluster::{
+    Cluster, INJECT, K8S_NAMESPACE, LABELLED, error_text, intercept_name, request,
+};
 use msm_testkit::command::run_with_input;
 use msm_testkit::endpoints::{RTSP, STUB};
 use msm_testkit::netns::Namespace;
@@ -13,7 +15,8 @@ use serde_json::{Value, json};
 
 use super::sandbox::Sandbox;
 
-/// Others' tables, at our hook with our priority, and with names that begin like ours.
+/// Tables of other components: with the hook and priority of msm-cni's, and with names that
+/// start like msm-cni's.
 const OTHERS_NFT: &str = "table inet rival {
 	chain output {
 		type nat hook output priority -101; policy accept;
@@ -30,8 +33,8 @@ table netdev msm_cni {
 }
 ";
 
-/// What a plugin like portmap adds, in built-in chains before and behind our jump, and
-/// rules that only mention ours.
+/// Rules of a plugin like portmap, in built-in chains before and after the jump to msm-cni's
+/// chain, and rules that contain only its name.
 const OTHERS_IPTABLES: &str = "*nat
 :CNI-HOSTPORT-DNAT - [0:0]
 :CNI-DN-0f1e2d3c4b5a - [0:0]
@@ -55,13 +58,13 @@ COMMIT
 ";
 
 on_every_backend! {
-    what_was_added_passes_in_every_mode,
-    what_was_added_twice_or_in_place_of_another_passes,
-    counters_do_not_matter,
-    others_rules_do_not_matter,
+    rules_of_add_pass_in_every_mode,
+    rules_of_repeated_add_pass,
+    counters_are_ignored,
+    rules_of_other_components_are_ignored,
 }
 
-fn what_was_added_passes_in_every_mode(backend: Backend) {
+fn rules_of_add_pass_in_every_mode(backend: Backend) {
     for ipv6 in ["bypass", "redirect", "reject"] {
         for inbound in [&[][..], &[554, 8000]] {
             let sandbox = Sandbox::of(
@@ -92,15 +95,15 @@ fn what_was_added_passes_in_every_mode(backend: Backend) {
     let annotations = annotations
         .each_ref()
         .map(|(name, value)| (name.as_str(), *value));
-    sandbox.cluster.show(LABELLED, &annotations);
+    sandbox.cluster.set_pod(LABELLED, &annotations);
     sandbox.add();
     sandbox.passes();
-    sandbox.cluster.show(LABELLED, &annotations[1..]);
+    sandbox.cluster.set_pod(LABELLED, &annotations[1..]);
     let outcome = sandbox.check(&sandbox.settings);
-    assert!(refused(outcome, 113).contains("80"));
+    assert!(error_text(outcome, 113).contains("80"));
 }
 
-fn what_was_added_twice_or_in_place_of_another_passes(backend: Backend) {
+fn rules_of_repeated_add_pass(backend: Backend) {
     let mut sandbox = Sandbox::of(backend, json!({}));
     for redirect in [
         json!({}),
@@ -114,31 +117,24 @@ fn what_was_added_twice_or_in_place_of_another_passes(backend: Backend) {
     }
 }
 
-fn counters_do_not_matter(backend: Backend) {
+fn counters_are_ignored(backend: Backend) {
     let pod = Pod::new();
     backend.prepare(&pod.inside);
     let cluster = Cluster::new(LABELLED, &[]);
-    let settings = by(backend.name());
-    cluster.added(&pod.inside, &settings);
+    let settings = intercept_name(backend.name());
+    cluster.add_succeeds(&pod.inside, &settings);
     lands(&pod, RTSP, STUB);
-    let counted = match backend {
-        Backend::Nftables => pod.inside.tool("nft", &["list", "ruleset"], ""),
-        Backend::IptablesNft | Backend::IptablesLegacy => {
-            let [tool, _] = backend.iptables();
-            pod.inside.tool(tool, &["-t", "nat", "-v", "-S"], "")
-        }
-    };
-    let counted = counted.succeeded().stdout;
+    let counters = backend.counters(&pod.inside);
     let one = match backend {
         Backend::Nftables => "tcp dport 554 counter packets 1 bytes",
         Backend::IptablesNft | Backend::IptablesLegacy => "--dport 554 -c 1 ",
     };
-    assert!(counted.contains(one), "{counted}");
+    assert!(counters.contains(one), "{counters}");
     let outcome = cluster.run("CHECK", &pod.inside, &settings).succeeded();
     assert_eq!(outcome.stdout, "");
 }
 
-fn others_rules_do_not_matter(backend: Backend) {
+fn rules_of_other_components_are_ignored(backend: Backend) {
     let restores: &[&str] = match backend {
         Backend::Nftables => &["iptables-nft-restore", "iptables-legacy-restore"],
         Backend::IptablesNft => &["iptables-nft-restore"],
@@ -148,21 +144,21 @@ fn others_rules_do_not_matter(backend: Backend) {
         return;
     }
     for restore in restores {
-        for others_come_first in [true, false] {
+        for others_are_first in [true, false] {
             let sandbox = Sandbox::of(backend, json!({}));
-            let others_add = || {
+            let add_others = || {
                 sandbox.inside.load(OTHERS_NFT);
                 let tool = sandbox
                     .inside
                     .tool(restore, &["--noflush"], OTHERS_IPTABLES);
                 tool.succeeded();
             };
-            if others_come_first {
-                others_add();
+            if others_are_first {
+                add_others();
             }
             sandbox.add();
-            if !others_come_first {
-                others_add();
+            if !others_are_first {
+                add_others();
             }
             sandbox.passes();
             sandbox.passes_by(&json!({}));
@@ -175,16 +171,15 @@ fn others_rules_do_not_matter(backend: Backend) {
                 "x -j MSM_CNI",
             ];
             for theirs in theirs {
-                assert!(rules.contains(theirs), "{theirs} is gone:\n{rules}");
+                assert!(rules.contains(theirs), "{theirs} is missing:\n{rules}");
             }
         }
     }
 }
 
-/// A redirect that nobody asked for may have been set by hand, and a label may have been
-/// taken away later: the pod works as it did.
+/// The redirect may have been set manually, or the label removed later.
 #[test]
-fn pods_that_ask_for_none_pass_whatever_is_there() {
+fn pod_without_the_label_passes_with_any_rules() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -198,7 +193,7 @@ fn pods_that_ask_for_none_pass_whatever_is_there() {
         (LABELLED, excluded),
     ] {
         let sandbox = Sandbox::new(settings);
-        sandbox.cluster.show(labels, &[]);
+        sandbox.cluster.set_pod(labels, &[]);
         sandbox.add();
         sandbox.passes();
         sandbox
@@ -209,7 +204,7 @@ fn pods_that_ask_for_none_pass_whatever_is_there() {
 }
 
 #[test]
-fn a_pod_with_its_own_users_is_checked() {
+fn pod_with_a_user_namespace_is_checked() {
     if cannot_run(&["ip", "nft", "unshare", "nsenter"]) {
         return;
     }
@@ -217,7 +212,7 @@ fn a_pod_with_its_own_users_is_checked() {
         inside: Namespace::in_user_namespace(),
         ..Sandbox::new(json!({"redirect": {"ipv6": "redirect", "inboundPorts": [554]}}))
     };
-    sandbox.differs("there is no redirect at all: table inet msm_cni is missing");
+    sandbox.differs("no redirect: table inet msm_cni is missing");
     sandbox.add();
     sandbox.passes();
     sandbox.inside.load("flush chain inet msm_cni prerouting");
@@ -230,7 +225,7 @@ fn a_pod_with_its_own_users_is_checked() {
 }
 
 #[test]
-fn nothing_on_the_host_is_needed_for_nftables() {
+fn nftables_starts_no_process() {
     if cannot_run(&["ip", "nft", "strace"]) {
         return;
     }
@@ -249,7 +244,7 @@ fn nothing_on_the_host_is_needed_for_nftables() {
 }
 
 #[test]
-fn a_namespace_that_is_gone_is_error_8() {
+fn invalid_namespace_is_error_8() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
@@ -258,24 +253,25 @@ fn a_namespace_that_is_gone_is_error_8() {
         let mut request = request(applet("msm-cni"), "CHECK", path.as_ref());
         let configuration = cluster.configuration(&json!({})).to_string();
         let outcome = run_with_input(&mut request, &configuration);
-        assert!(refused(outcome, 8).contains(path), "{path}");
+        assert!(error_text(outcome, 8).contains(path), "{path}");
     }
     assert_eq!(cluster.server.connections(), 0);
 }
 
 #[test]
-fn an_api_server_that_does_not_answer_has_its_code() {
+fn unreachable_api_server_is_error_100() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
     let sandbox = Sandbox::new(json!({}));
     sandbox.add();
-    let down = |server: &str| -> Value {
-        json!({"kubernetes": {"kubernetesAPIRoot": server, "podLookupTimeoutSeconds": 1}})
+    let settings = |server: &str, timeout: u64| -> Value {
+        json!({"kubernetes": {"kubernetesAPIRoot": server, "podLookupTimeoutSeconds": timeout}})
     };
-    let outcome = sandbox.check(&down("https://127.0.0.1:1"));
-    assert!(refused(outcome, 100).contains("https://127.0.0.1:1"));
+    let outcome = sandbox.check(&settings("https://127.0.0.1:1", 1));
+    assert!(error_text(outcome, 100).contains("https://127.0.0.1:1"));
     let another = Cluster::new(LABELLED, &[]);
-    let outcome = sandbox.check(&down(&another.server.url()));
-    refused(outcome, 101);
+    // Its certificate is not trusted, which ends the lookup before the timeout.
+    let outcome = sandbox.check(&settings(&another.server.url(), 60));
+    error_text(outcome, 101);
 }

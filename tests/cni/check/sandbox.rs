@@ -1,27 +1,27 @@
-//! A sandbox that CHECK is asked about, and what it has to say. Whatever it says, it must
-//! change nothing.
+//! A sandbox on which CHECK runs, and assertions about its outcome. CHECK must never change
+//! the sandbox.
 
 use std::fs;
 
 use msm_testkit::backend::Backend;
-use msm_testkit::cluster::{Cluster, LABELLED, refused};
+use msm_testkit::cluster::{Cluster, LABELLED, error_text};
 use msm_testkit::command::Outcome;
 use msm_testkit::netns::Namespace;
 use serde_json::{Value, json};
 
-/// CNI's code of a redirect that is not as it should be.
+/// The code of a redirect that differs from the expected one.
 const DIFFERS: u64 = 113;
 
 /// A sandbox on a node with a configuration.
 pub struct Sandbox {
     pub cluster: Cluster,
     pub inside: Namespace,
-    /// Beside what every node's configuration says.
+    /// Merged into the configuration of the node.
     pub settings: Value,
 }
 
 impl Sandbox {
-    /// Of a pod that asks for a redirect, in which nothing was added yet.
+    /// The sandbox of a labelled pod, before ADD.
     pub fn new(settings: Value) -> Self {
         Self {
             cluster: Cluster::new(LABELLED, &[]),
@@ -30,7 +30,7 @@ impl Sandbox {
         }
     }
 
-    /// The same, in which that backend is the one that `interceptName` chooses.
+    /// The same with `interceptName` set to that backend.
     pub fn of(backend: Backend, mut settings: Value) -> Self {
         settings["kubernetes"] = json!({"interceptName": backend.name()});
         let sandbox = Self::new(settings);
@@ -38,59 +38,59 @@ impl Sandbox {
         sandbox
     }
 
-    /// ADD.
+    /// Runs ADD.
     #[track_caller]
     pub fn add(&self) {
-        self.cluster.added(&self.inside, &self.settings);
+        self.cluster.add_succeeds(&self.inside, &self.settings);
     }
 
-    /// CHECK that has to succeed.
+    /// Fails the test unless CHECK succeeds.
     #[track_caller]
     pub fn passes(&self) {
         self.passes_by(&self.settings);
     }
 
-    /// The same asked with another configuration.
+    /// The same with other settings.
     #[track_caller]
     pub fn passes_by(&self, settings: &Value) {
         let outcome = self.check(settings).succeeded();
         assert_eq!(outcome.stdout, "", "{outcome}");
     }
 
-    /// CHECK that has to name this difference.
+    /// Fails the test unless CHECK reports this difference.
     #[track_caller]
     pub fn differs(&self, difference: &str) {
         self.differs_by(&self.settings, difference);
     }
 
-    /// The same asked with another configuration.
+    /// The same with other settings.
     #[track_caller]
     pub fn differs_by(&self, settings: &Value, difference: &str) {
         let outcome = self.check(settings);
-        let said = format!("{outcome}\n{}", self.inside.rules());
-        let message = refused(outcome, DIFFERS);
+        let output = format!("{outcome}\n{}", self.inside.rules());
+        let message = error_text(outcome, DIFFERS);
         let sentence = format!(
-            "the redirect of pod media/camera-7d9c5b6f4-x7k2p is not as it should be: \
-             {difference}; delete the pod, so that it is made anew: "
+            "the redirect of pod media/camera-7d9c5b6f4-x7k2p does not match the expected rules: \
+             {difference}; delete the pod to have it recreated: "
         );
-        assert_eq!(message, sentence, "{said}");
+        assert_eq!(message, sentence, "{output}");
     }
 
-    /// CHECK, which must change nothing.
+    /// Runs CHECK; fails the test if it changes something.
     #[track_caller]
     pub fn check(&self, settings: &Value) -> Outcome {
-        let before = everything_in(&self.inside);
+        let before = state(&self.inside);
         let outcome = self.cluster.run("CHECK", &self.inside, settings);
-        let after = everything_in(&self.inside);
+        let after = state(&self.inside);
         assert_eq!(after, before, "CHECK changed something\n{outcome}");
         outcome
     }
 }
 
-/// Every rule and every table, even one without rules, with what tells a thing from its
-/// equal: nftables' handles. iptables-nft's are among them.
-fn everything_in(inside: &Namespace) -> String {
-    // First, because whoever lists rules may create what he lists.
+/// All rules and all tables, even those without rules. The handles of nftables, which include
+/// iptables-nft's, show whether an equal rule was created again.
+fn state(inside: &Namespace) -> String {
+    // First, because listing rules can create tables.
     let tables = legacy_tables(inside);
     let saved = if tables.is_empty() {
         String::new()
@@ -101,7 +101,7 @@ fn everything_in(inside: &Namespace) -> String {
     [tables, saved, listed.succeeded().stdout].concat()
 }
 
-/// The tables that legacy iptables has there, which appear with the first use.
+/// The tables of legacy iptables, which their first use creates.
 fn legacy_tables(inside: &Namespace) -> String {
     let files = ["ip_tables_names", "ip6_tables_names"];
     let read = |file: &str| fs::read_to_string(format!("/proc/thread-self/net/{file}"));

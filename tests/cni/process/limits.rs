@@ -1,5 +1,5 @@
-//! Arguments, environment, limits and directories out of the ordinary: the plugin works, or
-//! says that it did not.
+//! Unusual arguments, environments, resource limits and directories: the plugin works, or it
+//! fails with an error.
 
 use std::ffi::{CString, OsStr};
 use std::fs;
@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use msm_testkit::cluster::{Cluster, LABELLED, by, request};
+use msm_testkit::cluster::{Cluster, LABELLED, intercept_name, request};
 use msm_testkit::command::{Outcome, run, run_with_input};
 use msm_testkit::netns::Namespace;
 use msm_testkit::scratch::Scratch;
@@ -18,22 +18,22 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::execve;
 use serde_json::{Value, json};
 
-use super::plugin::{
-    configuration, document, end, excluded, read_to_end, refused, start, under, wait_for,
+use super::helpers::{
+    assert_failed, configuration, document, end, excluded, read_to_end, start, under, wait_for,
 };
 
-/// What an ADD may take at its peak, most of it pages of the executable that all share:
-/// of what ships, which is largest with a static glibc, and of what is built for tests.
+/// Peak memory of an ADD, most of it pages of the executable, which all processes share. The
+/// shipped executable needs most with a static glibc; debug builds are larger.
 const PEAK_KIB: u64 = 4 * 1024;
 const DEBUG_PEAK_KIB: u64 = 12 * 1024;
-/// Its own of that.
-const OWN_KIB: u64 = 1024;
+/// Private memory of an ADD.
+const PRIVATE_KIB: u64 = 1024;
 const POD: &str = "K8S_POD_NAMESPACE=media;K8S_POD_NAME=camera";
-/// Makes a test's own process become the executable.
-const BECOME: &str = "MSM_TEST_BECOME";
+/// Makes the test's process replace itself by the executable.
+const EXEC: &str = "MSM_TEST_EXEC";
 
 #[test]
-fn a_name_that_is_no_text_is_a_usage_error() {
+fn unknown_argv0_is_a_usage_error() {
     let long = vec![b'a'; 100_000];
     let names: [&[u8]; 7] = [b"", b"\xff", b"msm-cni\xff", b"\n", b"/", b"..", &long];
     for name in names {
@@ -45,36 +45,36 @@ fn a_name_that_is_no_text_is_a_usage_error() {
                 .args(words);
             run(command.env("CNI_COMMAND", "VERSION"))
                 .exited(2)
-                .complains_about("is no applet of this program");
+                .complains_about("msm: unknown applet");
         }
     }
     run(applet("msm-iptables").arg(OsStr::from_bytes(b"--\xff"))).exited(2);
     run(applet("msm").arg(OsStr::from_bytes(b"\xff"))).exited(2);
     run(&mut applet("msm"))
         .exited(2)
-        .complains_about("msm: say which applet is wanted");
+        .complains_about("msm: no applet given");
 }
 
 #[test]
-fn no_arguments_at_all_are_a_usage_error() {
-    if std::env::var_os(BECOME).is_some() {
+fn empty_argv_is_a_usage_error() {
+    if std::env::var_os(EXEC).is_some() {
         let path = CString::new(executable().into_os_string().into_vec()).unwrap();
         let Err(errno) = execve::<CString, _>(&path, &[], &[c"CNI_COMMAND=VERSION"]);
-        panic!("become {path:?}: {errno}");
+        panic!("execute {path:?}: {errno}");
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([
         "--exact",
-        "process::limits::no_arguments_at_all_are_a_usage_error",
+        "process::limits::empty_argv_is_a_usage_error",
         "--nocapture",
     ]);
-    run(command.env(BECOME, "1"))
+    run(command.env(EXEC, "1"))
         .exited(2)
-        .complains_about("\"\" is no applet of this program");
+        .complains_about("unknown applet \"\"");
 }
 
 #[test]
-fn an_environment_of_any_size_is_taken() {
+fn environment_of_any_size_is_accepted() {
     let mut plugin = excluded(applet("msm-cni"), "ADD");
     plugin.envs((0..5000).map(|number| (format!("V{number}"), "x".repeat(100))));
     let outcome = run_with_input(&mut plugin, &configuration(0).to_string());
@@ -85,9 +85,9 @@ fn an_environment_of_any_size_is_taken() {
 
     let args = |more: &str| format!("{POD};{more}").into_bytes();
     for (variable, value) in [
-        // The kernel's limit of one variable is 128 KiB.
+        // The kernel's limit for one variable is 128 KiB.
         ("HUGE", vec![b'x'; 131_000]),
-        ("NOT_TEXT", vec![0xff; 1000]),
+        ("NOT_UTF8", vec![0xff; 1000]),
         ("CNI_PATH", b"/a:".repeat(33_000)),
         ("CNI_ARGS", args(&"a=b;".repeat(25_000))),
         ("CNI_ARGS", args(&format!("A={}", "b".repeat(100_000)))),
@@ -121,51 +121,52 @@ fn ask_with(variable: &str, value: &[u8]) -> Outcome {
     run_with_input(&mut plugin, &configuration(0).to_string())
 }
 
-/// Every way to be asked, under a limit: a whole answer and what it claims, or no success.
+/// Runs VERSION, and ADD with each backend. Each must do all that its reply claims, or fail.
+/// Returns whether all succeeded.
 #[track_caller]
-fn works_or_says_so(wrapper: &[&str]) -> bool {
+fn succeeds_or_fails_cleanly(wrapper: &[&str]) -> bool {
     let mut version = under(wrapper, "msm-cni");
     let outcome = run(version.env("CNI_COMMAND", "VERSION"));
     let mut works = true;
-    let mut holds = |outcome: &Outcome, held: &dyn Fn() -> bool| {
+    let mut expect = |outcome: &Outcome, is_done: &dyn Fn() -> bool| {
         if outcome.code == Some(0) {
-            assert!(held(), "{outcome}");
+            assert!(is_done(), "{outcome}");
         } else {
             works = false;
-            refused(outcome);
+            assert_failed(outcome);
         }
     };
-    holds(&outcome, &|| {
+    expect(&outcome, &|| {
         document(&outcome)["supportedVersions"].is_array()
     });
 
-    let passed = configuration(100_000);
+    let relayed = configuration(100_000);
     let mut plugin = excluded(under(wrapper, "msm-cni"), "ADD");
-    let outcome = run_with_input(&mut plugin, &passed.to_string());
-    holds(&outcome, &|| document(&outcome) == passed["prevResult"]);
+    let outcome = run_with_input(&mut plugin, &relayed.to_string());
+    expect(&outcome, &|| document(&outcome) == relayed["prevResult"]);
 
     let (cluster, sandbox) = (Cluster::new(LABELLED, &[]), Namespace::new());
     let redirected = cluster.configuration(&json!({}));
     let mut plugin = request(under(wrapper, "msm-cni"), "ADD", &sandbox.path());
     let outcome = run_with_input(&mut plugin, &redirected.to_string());
     let is_redirected = || sandbox.nft_rules().contains("table inet msm_cni");
-    holds(&outcome, &|| {
+    expect(&outcome, &|| {
         document(&outcome) == redirected["prevResult"] && is_redirected()
     });
 
     let sandbox = Namespace::new();
-    let redirected = cluster.configuration(&by("iptables"));
+    let redirected = cluster.configuration(&intercept_name("iptables"));
     let mut plugin = request(under(wrapper, "msm-cni"), "ADD", &sandbox.path());
     let outcome = run_with_input(&mut plugin, &redirected.to_string());
     let is_redirected = || sandbox.iptables_rules().contains("-A MSM_CNI_OUTPUT");
-    holds(&outcome, &|| {
+    expect(&outcome, &|| {
         document(&outcome) == redirected["prevResult"] && is_redirected()
     });
     works
 }
 
 #[test]
-fn a_limit_of_the_kernel_is_met_or_told_of() {
+fn resource_limit_is_met_or_reported() {
     if cannot_run(&[
         "prlimit",
         "nft",
@@ -197,7 +198,7 @@ fn a_limit_of_the_kernel_is_met_or_told_of() {
     ] {
         let works = limits.iter().map(|limit| {
             let limit = format!("--{resource}={limit}");
-            works_or_says_so(&["prlimit", &limit])
+            succeeds_or_fails_cleanly(&["prlimit", &limit])
         });
         let works: Vec<bool> = works.collect();
         assert_eq!(works.last(), Some(&true), "{resource}: {works:?}");
@@ -205,13 +206,13 @@ fn a_limit_of_the_kernel_is_met_or_told_of() {
 }
 
 #[test]
-fn a_file_that_may_not_grow_is_no_success() {
+fn file_size_limit_of_stdout_is_a_failure() {
     if cannot_run(&["prlimit", "sh"]) {
         return;
     }
     let scratch = Scratch::new();
-    let file = scratch.path().join("answer");
-    // Without an end by the signal, an error of the call is left.
+    let file = scratch.path().join("reply");
+    // SIGXFSZ ends the plugin; if it is ignored, the write fails.
     for ignore in ["", "trap '' XFSZ;"] {
         for size in ["0", "10", "1000"] {
             let script = format!("{ignore} exec \"$@\" >{}", file.display());
@@ -226,36 +227,36 @@ fn a_file_that_may_not_grow_is_no_success() {
 }
 
 #[test]
-fn directories_that_are_not_there_do_not_matter() {
+fn missing_and_read_only_directories_are_tolerated() {
     if cannot_run(&["unshare", "mount", "sh", "nft", "iptables-nft-restore"]) {
         return;
     }
     let scratch = Scratch::new();
-    let gone = scratch.path().join("gone");
-    let deleted = format!(
+    let deleted = scratch.path().join("deleted");
+    let in_deleted = format!(
         "mkdir {0} && cd {0} && rmdir {0} && exec \"$@\"",
-        gone.display()
+        deleted.display()
     );
     let read_only = "mount --bind /proc /proc &&
         mount -o remount,bind,ro,nosuid,nodev,noexec /proc && exec \"$@\"";
-    let nothing_of_the_host = "for directory in /tmp /var /etc /home /opt; do
+    let empty_host = "for directory in /tmp /var /etc /home /opt; do
             test ! -d $directory || test $directory = \"$0\" ||
                 mount -t tmpfs -o ro none $directory || exit 99
         done
         exec \"$@\"";
-    for (script, spared) in [
-        (deleted.as_str(), ""),
+    for (script, kept) in [
+        (in_deleted.as_str(), ""),
         (read_only, ""),
-        // The test's own files are there.
-        (nothing_of_the_host, top(scratch.path()).to_str().unwrap()),
+        // The directory of the test's files is kept.
+        (empty_host, top(scratch.path()).to_str().unwrap()),
     ] {
-        assert!(works_or_says_so(&[
-            "unshare", "--mount", "sh", "-c", script, spared
+        assert!(succeeds_or_fails_cleanly(&[
+            "unshare", "--mount", "sh", "-c", script, kept
         ]));
     }
 }
 
-/// `/tmp` of `/tmp/a/b`.
+/// The first directory of a path: `/tmp` for `/tmp/a/b`.
 fn top(path: &Path) -> &Path {
     path.ancestors()
         .filter(|path| path.parent() == Some(Path::new("/")))
@@ -263,9 +264,9 @@ fn top(path: &Path) -> &Path {
         .unwrap()
 }
 
-/// Start-up puts the null device in place of what is closed, or ends.
+/// Without /dev/null, Rust's runtime cannot replace a closed stream and aborts.
 #[test]
-fn without_dev_a_closed_stream_is_no_success() {
+fn closed_stream_without_dev_is_a_failure() {
     if cannot_run(&["unshare", "mount", "sh"]) {
         return;
     }
@@ -274,46 +275,44 @@ fn without_dev_a_closed_stream_is_no_success() {
         let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
         for verb in ["ADD", "VERSION"] {
             let mut plugin = excluded(under(&wrapper, "msm-cni"), verb);
-            refused(&run_with_input(&mut plugin, &configuration(0).to_string()));
+            assert_failed(&run_with_input(&mut plugin, &configuration(0).to_string()));
         }
     }
 }
 
-/// Measured when all is done but the last bytes of the answer, for which nobody has made
-/// room yet.
+/// Measured while the plugin blocks on the last bytes of its reply.
 #[test]
-fn an_add_needs_little_memory() {
+fn add_needs_little_memory() {
     if cannot_run(&["nft"]) {
         return;
     }
     let (cluster, sandbox) = (Cluster::new(LABELLED, &[]), Namespace::new());
-    let mut ordinary = cluster.configuration(&json!({}));
-    ordinary["prevResult"]["x-long"] = json!("x".repeat(6000));
+    let mut configuration = cluster.configuration(&json!({}));
+    configuration["prevResult"]["x-long"] = json!("x".repeat(6000));
     let (mut reader, writer) = pipe().unwrap();
     let page = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
-    assert!(page < 6000, "an answer fits into {page} bytes");
+    assert!(page < 6000, "the reply fits into {page} bytes");
     let (stdin, mut input) = pipe().unwrap();
     let mut command = request(applet("msm-cni"), "ADD", &sandbox.path());
     let plugin = start(&mut command, stdin, writer);
     drop(command);
-    input.write_all(ordinary.to_string().as_bytes()).unwrap();
+    input
+        .write_all(configuration.to_string().as_bytes())
+        .unwrap();
     drop(input);
     wait_for(&reader);
     let status = fs::read_to_string(format!("/proc/{}/status", plugin.id())).unwrap();
-    let answer: Value = serde_json::from_str(&read_to_end(&mut reader)).unwrap();
-    assert_eq!(answer, ordinary["prevResult"]);
+    let reply: Value = serde_json::from_str(&read_to_end(&mut reader)).unwrap();
+    assert_eq!(reply, configuration["prevResult"]);
     assert!(end(plugin).0.success());
-    assert!(
-        sandbox.nft_rules().contains("msm_cni"),
-        "nothing was redirected"
-    );
+    assert!(sandbox.nft_rules().contains("msm_cni"), "no redirect");
     let kib = |key: &str| -> u64 {
         let line = status.lines().find_map(|line| line.strip_prefix(key));
         let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
         number.unwrap().parse().unwrap()
     };
-    let ships = std::env::var_os("MSM_EXECUTABLE").is_some();
-    let limit = if ships { PEAK_KIB } else { DEBUG_PEAK_KIB };
+    let is_shipped = std::env::var_os("MSM_EXECUTABLE").is_some();
+    let limit = if is_shipped { PEAK_KIB } else { DEBUG_PEAK_KIB };
     assert!(kib("VmHWM:") < limit, "{status}");
-    assert!(kib("RssAnon:") < OWN_KIB, "{status}");
+    assert!(kib("RssAnon:") < PRIVATE_KIB, "{status}");
 }

@@ -1,11 +1,11 @@
-//! Nothing that surrounds the process can break it: its standard streams, limits and
-//! arguments, signals, the host's tools, paths that are no network namespace, and a mistake
-//! of our own. Whatever it is, the plugin never claims a success that nobody was given.
+//! The process's surroundings: standard streams, resource limits, arguments, signals, tools of
+//! the host, paths that are not network namespaces, and a panic. Whatever they are, the plugin
+//! exits with 0 only if its reply was delivered.
 
-mod answers;
+mod helpers;
 mod limits;
-mod mistakes;
 mod namespaces;
-mod plugin;
-mod streams;
+mod panic;
+mod stdin_stderr;
+mod stdout;
 mod tools;

@@ -1,5 +1,5 @@
-//! Everything that `CNI_NETNS` and `--netns` can be and is no network namespace: a code and
-//! a sentence each, at once.
+//! Values of `CNI_NETNS` and `--netns` that are not network namespaces: each is reported as an
+//! error, without waiting for anything (the watchdog of `run` ends what blocks).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -8,7 +8,6 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use msm_testkit::cluster::{Cluster, LABELLED, request};
 use msm_testkit::command::{Outcome, run, run_with_input};
@@ -19,12 +18,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
 
-use super::plugin::{document, under};
+use super::helpers::{document, under};
 
-/// Far more than looking at a path takes, and far less than waiting for something.
-const AT_ONCE: Duration = Duration::from_secs(5);
-
-/// The node of a pod that asks for a redirect.
+/// A node with a pod that is to be redirected.
 fn node() -> Cluster {
     Cluster::new(LABELLED, &[])
 }
@@ -34,26 +30,24 @@ fn ask(cluster: &Cluster, plugin: Command, verb: &str, path: &OsStr) -> Outcome 
     run_with_input(&mut request, &cluster.configuration(&json!({})).to_string())
 }
 
-/// Returns what was said.
+/// Returns the message and the details.
 #[track_caller]
 fn assert_error_8(outcome: Outcome) -> String {
     let outcome = outcome.exited(1);
     let error = document(&outcome);
     assert_eq!(error["code"], 8, "{outcome}");
-    let said = format!("{} {}", error["msg"], error["details"]);
-    assert!(said.contains("network namespace"), "{outcome}");
-    assert!(said.len() < 5000, "longer than any path\n{outcome}");
-    assert!(outcome.took < AT_ONCE, "{outcome}");
-    said
+    let text = format!("{} {}", error["msg"], error["details"]);
+    assert!(text.contains("network namespace"), "{outcome}");
+    assert!(text.len() < 5000, "longer than any path\n{outcome}");
+    text
 }
 
 #[track_caller]
-fn assert_refused_by_hand(outcome: Outcome) {
-    let outcome = outcome.exited(1).complains_about("network namespace");
-    assert!(outcome.took < AT_ONCE, "{outcome}");
+fn assert_rejected(iptables: &mut Command) {
+    run(iptables).exited(1).complains_about("network namespace");
 }
 
-/// Paths of every kind, in a directory that has to stay.
+/// Paths of every kind, some of them in `directory`.
 fn paths(directory: &Path) -> Vec<OsString> {
     let own = |name: &str| directory.join(name);
     File::create(own("file")).unwrap();
@@ -132,14 +126,14 @@ fn paths(directory: &Path) -> Vec<OsString> {
     let mut paths: Vec<OsString> = below.map(|name| own(name).into_os_string()).into();
     paths.extend(elsewhere.map(Into::into));
     paths.extend(odd.map(|bytes| OsStr::from_bytes(bytes).to_owned()));
-    // As long as the kernel takes, and in one name longer.
+    // The longest path that the kernel accepts, and a name that is too long.
     paths.push(format!("/{}", "a/".repeat(2047)).into());
     paths.push(format!("/{}", "a".repeat(300)).into());
     paths
 }
 
 #[test]
-fn what_is_no_network_namespace_is_error_8() {
+fn path_that_is_no_network_namespace_is_error_8() {
     let (cluster, scratch) = (node(), Scratch::new());
     let _socket = UnixListener::bind(scratch.path().join("socket")).unwrap();
     for path in paths(scratch.path()) {
@@ -147,13 +141,13 @@ fn what_is_no_network_namespace_is_error_8() {
             assert_error_8(ask(&cluster, applet("msm-cni"), verb, &path));
         }
         ask(&cluster, applet("msm-cni"), "DEL", &path).succeeded();
-        assert_refused_by_hand(run(applet("msm-iptables").arg("--netns").arg(&path)));
+        assert_rejected(applet("msm-iptables").arg("--netns").arg(&path));
     }
     assert_eq!(cluster.server.connections(), 0, "the API server was asked");
 }
 
 #[test]
-fn a_namespace_that_lies_behind_an_odd_path_is_one() {
+fn symlink_with_an_unusual_name_is_followed() {
     if cannot_run(&[]) {
         return;
     }
@@ -172,17 +166,17 @@ fn a_namespace_that_lies_behind_an_odd_path_is_one() {
 }
 
 #[test]
-fn what_to_do_about_a_path_is_said() {
+fn error_says_how_to_fix_the_path() {
     let cluster = node();
     let full = "give a full path such as /run/netns/NAME";
-    let gone = "CNI_NETNS \\\"/run/netns/gone\\\"";
-    for (path, plugins, by_hand) in [
+    let quoted = "\\\"/run/netns/gone\\\" in CNI_NETNS";
+    for (path, plugin_text, iptables_text) in [
         (
             "/run/netns/gone",
-            "was the pod deleted?",
-            "give the full path of one",
+            "the pod was probably deleted",
+            "give the full path of a network namespace",
         ),
-        ("/run/netns/gone", gone, "/run/netns/gone"),
+        ("/run/netns/gone", quoted, "/run/netns/gone"),
         ("h1", full, full),
         ("netns/h1", full, full),
         ("/etc/passwd/", full, full),
@@ -190,21 +184,21 @@ fn what_to_do_about_a_path_is_said() {
         let outcome = ask(&cluster, applet("msm-cni"), "ADD", OsStr::new(path)).exited(1);
         let message = document(&outcome)["msg"].to_string();
         assert!(
-            message.contains(plugins),
-            "{plugins:?} is missing\n{outcome}"
+            message.contains(plugin_text),
+            "{plugin_text:?} is missing\n{outcome}"
         );
         run(applet("msm-iptables").args(["--netns", path]))
             .exited(1)
-            .complains_about(by_hand);
+            .complains_about(iptables_text);
     }
 }
 
-/// Shows that a kind of namespace is mounted at the path `$1`, then runs the rest.
-const MOUNTED: &str = "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"";
+/// Script: bind-mounts the namespace `$0` at the path `$1` and runs the rest.
+const BIND_MOUNT: &str = "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"";
 
-/// What a bind mount holds shows when it is entered, after the API server was asked.
+/// The kind is only detected by setns(2), after the pod lookup.
 #[test]
-fn another_kind_of_namespace_in_a_bind_mount_is_error_8() {
+fn bind_mount_of_another_kind_of_namespace_is_error_8() {
     if cannot_run(&["unshare", "mount", "sh"]) {
         return;
     }
@@ -214,18 +208,18 @@ fn another_kind_of_namespace_in_a_bind_mount_is_error_8() {
     for kind in ["cgroup", "ipc", "pid", "user", "uts"] {
         let target = format!("/proc/self/ns/{kind}");
         let path = file.to_str().unwrap();
-        let wrapper = ["unshare", "--mount", "sh", "-c", MOUNTED, &target, path];
+        let wrapper = ["unshare", "--mount", "sh", "-c", BIND_MOUNT, &target, path];
         for verb in ["ADD", "CHECK"] {
             let plugin = under(&wrapper, "msm-cni");
             assert_error_8(ask(&cluster, plugin, verb, file.as_os_str()));
         }
-        let mut by_hand = under(&wrapper, "msm-iptables");
-        assert_refused_by_hand(run(by_hand.arg("--netns").arg(&file)));
+        let mut iptables = under(&wrapper, "msm-iptables");
+        assert_rejected(iptables.arg("--netns").arg(&file));
     }
 }
 
 #[test]
-fn a_path_that_may_not_be_looked_at_is_error_8() {
+fn inaccessible_path_is_error_8() {
     if cannot_run(&["setpriv"]) {
         return;
     }
@@ -239,7 +233,7 @@ fn a_path_that_may_not_be_looked_at_is_error_8() {
         nix::sys::stat::FchmodatFlags::FollowSymlink,
     )
     .unwrap();
-    let stranger = [
+    let unprivileged = [
         "setpriv",
         "--reuid=1000",
         "--regid=1000",
@@ -247,23 +241,23 @@ fn a_path_that_may_not_be_looked_at_is_error_8() {
         "--inh-caps=-all",
         "--bounding-set=-all",
     ];
-    let mut by_hand = under(&stranger, "msm-iptables");
-    run(by_hand.args(["--netns", "/proc/1/ns/net"]))
+    let mut iptables = under(&unprivileged, "msm-iptables");
+    run(iptables.args(["--netns", "/proc/1/ns/net"]))
         .exited(1)
         .complains_about("CAP_SYS_PTRACE");
     let paths: [PathBuf; 2] = [closed.join("netns"), "/proc/1/ns/net".into()];
     for path in paths {
         for verb in ["ADD", "CHECK"] {
-            let plugin = under(&stranger, "msm-cni");
+            let plugin = under(&unprivileged, "msm-cni");
             assert_error_8(ask(&cluster, plugin, verb, path.as_os_str()));
         }
-        let mut by_hand = under(&stranger, "msm-iptables");
-        assert_refused_by_hand(run(by_hand.arg("--netns").arg(path)));
+        let mut iptables = under(&unprivileged, "msm-iptables");
+        assert_rejected(iptables.arg("--netns").arg(path));
     }
 }
 
 #[test]
-fn without_proc_nothing_is_taken_for_a_namespace() {
+fn without_proc_no_path_is_accepted() {
     if cannot_run(&["unshare", "mount", "sh"]) {
         return;
     }
@@ -278,16 +272,16 @@ fn without_proc_nothing_is_taken_for_a_namespace() {
     let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
     let own = Path::new("/proc/self/ns/net");
     for (path, text) in [
-        (file.as_path(), "is /proc mounted?"),
+        (file.as_path(), "check that /proc is mounted"),
         (&sandbox.path(), "does not exist"),
         (own, "does not exist"),
     ] {
         for verb in ["ADD", "CHECK"] {
             let plugin = under(&wrapper, "msm-cni");
-            let said = assert_error_8(ask(&cluster, plugin, verb, path.as_os_str()));
-            assert!(said.contains(text), "{said}");
+            let message = assert_error_8(ask(&cluster, plugin, verb, path.as_os_str()));
+            assert!(message.contains(text), "{message}");
         }
-        let mut by_hand = under(&wrapper, "msm-iptables");
-        assert_refused_by_hand(run(by_hand.arg("--netns").arg(path)));
+        let mut iptables = under(&wrapper, "msm-iptables");
+        assert_rejected(iptables.arg("--netns").arg(path));
     }
 }

@@ -1,5 +1,4 @@
-//! Standard input that is not the document it should be: malformed, oversized, or made to
-//! cost memory and time.
+//! Standard input that is malformed, too large, or crafted to use much memory.
 
 use std::process::Command;
 
@@ -8,16 +7,17 @@ use msm_testkit::executable;
 
 use super::plugin::{ask, assert_error, plugin, with_result};
 
-/// The limit of standard input.
+/// The size limit of standard input, in bytes.
 const LIMIT: usize = 16 << 20;
-/// Enough to show what grows with the input, and with its surroundings just short of a
-/// power of two, by which buffers grow: address space is counted, used or not.
+/// In bytes. Large enough to show memory that grows with the input. With the configuration
+/// around it just below a power of two, to which buffers grow: address space counts even if it
+/// is not used.
 const LARGE: usize = (2 << 20) - 4096;
-/// A configuration that lacks nothing but its end.
+/// A complete configuration without its closing brace.
 const BEGINNING: &str = r#"{"cniVersion":"1.0.0","name":"a","kubernetes":{"kubeConfig":"/k","excludeNamespaces":["media"]}"#;
 
 #[test]
-fn what_is_not_a_json_object_is_error_6() {
+fn input_other_than_a_json_object_is_error_6() {
     let nested = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
     let utf16: Vec<u8> = "{\"name\":\"a\"}"
         .encode_utf16()
@@ -32,30 +32,30 @@ fn what_is_not_a_json_object_is_error_6() {
         (b"".to_vec(), "empty"),
         (b" \r\n\t".to_vec(), "empty"),
         (b"null".to_vec(), "null"),
-        (b"[]".to_vec(), "a list"),
-        (b"\"sesame\"".to_vec(), "a text"),
+        (b"[]".to_vec(), "an array"),
+        (b"\"sesame\"".to_vec(), "a string"),
         (b"7".to_vec(), "a number"),
-        (b"true".to_vec(), "true or false"),
-        (b"garbage".to_vec(), "not JSON"),
-        (b"{".to_vec(), "not JSON"),
-        (b"}".to_vec(), "not JSON"),
-        (b"{\"name\"}".to_vec(), "not JSON"),
-        (b"{\"name\":}".to_vec(), "not JSON"),
-        (b"{\"name\":\"a\",}".to_vec(), "not JSON"),
-        (b"{name:\"a\"}".to_vec(), "not JSON"),
-        (b"{'name':'a'}".to_vec(), "not JSON"),
-        (b"{\"name\":\"a\" // b\n}".to_vec(), "not JSON"),
-        (b"{\"name\":\"a\n\"}".to_vec(), "not JSON"),
-        (b"{\"name\":\"\\x\"}".to_vec(), "not JSON"),
-        (b"{\"name\":\"\\ud8\"}".to_vec(), "not JSON"),
-        (b"{\"a\":01}".to_vec(), "not JSON"),
-        (b"{\"a\":+1}".to_vec(), "not JSON"),
-        (b"{\"a\":.5}".to_vec(), "not JSON"),
-        (b"{\"a\":NaN}".to_vec(), "not JSON"),
-        (b"{\"a\":1 \"b\":2}".to_vec(), "not JSON"),
-        (b"{} {}".to_vec(), "not JSON"),
-        (b"{}]".to_vec(), "not JSON"),
-        (b"{}\0".to_vec(), "not JSON"),
+        (b"true".to_vec(), "a boolean"),
+        (b"garbage".to_vec(), "not valid JSON"),
+        (b"{".to_vec(), "not valid JSON"),
+        (b"}".to_vec(), "not valid JSON"),
+        (b"{\"name\"}".to_vec(), "not valid JSON"),
+        (b"{\"name\":}".to_vec(), "not valid JSON"),
+        (b"{\"name\":\"a\",}".to_vec(), "not valid JSON"),
+        (b"{name:\"a\"}".to_vec(), "not valid JSON"),
+        (b"{'name':'a'}".to_vec(), "not valid JSON"),
+        (b"{\"name\":\"a\" // b\n}".to_vec(), "not valid JSON"),
+        (b"{\"name\":\"a\n\"}".to_vec(), "not valid JSON"),
+        (b"{\"name\":\"\\x\"}".to_vec(), "not valid JSON"),
+        (b"{\"name\":\"\\ud8\"}".to_vec(), "not valid JSON"),
+        (b"{\"a\":01}".to_vec(), "not valid JSON"),
+        (b"{\"a\":+1}".to_vec(), "not valid JSON"),
+        (b"{\"a\":.5}".to_vec(), "not valid JSON"),
+        (b"{\"a\":NaN}".to_vec(), "not valid JSON"),
+        (b"{\"a\":1 \"b\":2}".to_vec(), "not valid JSON"),
+        (b"{} {}".to_vec(), "not valid JSON"),
+        (b"{}]".to_vec(), "not valid JSON"),
+        (b"{}\0".to_vec(), "not valid JSON"),
         (
             bytes(&[b"\xef\xbb\xbf", b"{\"name\":\"a\"}"]),
             "byte order mark",
@@ -80,7 +80,7 @@ fn what_is_not_a_json_object_is_error_6() {
 }
 
 #[test]
-fn unknown_keys_may_be_of_any_kind() {
+fn unknown_keys_may_have_any_value() {
     let deep = "[".repeat(127) + &"]".repeat(127);
     for member in [
         r#""":"""#,
@@ -101,7 +101,7 @@ fn unknown_keys_may_be_of_any_kind() {
 }
 
 #[test]
-fn standard_input_has_a_limit() {
+fn input_is_limited_to_16_mib() {
     let configuration = with_result("1.0.0", "null");
     let padded = |length: usize| configuration.clone() + &" ".repeat(length - configuration.len());
     assert_eq!(ask("DEL", &padded(LIMIT)).succeeded().stdout, "");
@@ -116,7 +116,7 @@ fn standard_input_has_a_limit() {
 }
 
 #[test]
-fn a_document_of_many_parts_takes_less_than_three_times_its_size() {
+fn memory_is_less_than_three_times_a_document_of_many_parts() {
     let base = base();
     for (start, part, end, code) in [
         ("", r#""":0"#, "}", Some(6)),
@@ -150,7 +150,7 @@ fn a_document_of_many_parts_takes_less_than_three_times_its_size() {
 }
 
 #[test]
-fn a_document_of_one_large_part_takes_less_than_three_times_its_size() {
+fn memory_is_less_than_three_times_a_document_with_one_large_part() {
     let base = base();
     let text = "x".repeat(LARGE);
     let digits = "1".repeat(LARGE);
@@ -185,25 +185,25 @@ fn a_document_of_one_large_part_takes_less_than_three_times_its_size() {
     }
 }
 
-/// How much of an address space the executable takes by itself, in bytes.
+/// The address space that the executable needs for a small input, in bytes.
 fn base() -> usize {
     let is_enough = |limit: &usize| bounded(*limit, &format!("{BEGINNING}}}")).code == Some(0);
     let mut steps = (1..64).map(|mebibytes| mebibytes << 20);
-    steps.find(is_enough).expect("it takes less than 64 MiB")
+    steps.find(is_enough).expect("less than 64 MiB")
 }
 
 #[track_caller]
 fn assert_bounded(base: usize, input: &str, code: Option<u64>) {
-    // Versions that grow in many places make an answer larger than what was asked.
-    let answer = run_with_input(&mut plugin("ADD"), input).stdout;
-    let outcome = bounded(base + 3 * input.len().max(answer.len()), input);
+    // A version that is replaced in many places makes the reply larger than the input.
+    let reply = run_with_input(&mut plugin("ADD"), input).stdout;
+    let outcome = bounded(base + 3 * input.len().max(reply.len()), input);
     match code {
         Some(code) => drop(assert_error(outcome, code, "")),
         None => assert_eq!(outcome.code, Some(0), "{}", outcome.stderr),
     }
 }
 
-/// The plugin in an address space of so many bytes.
+/// Runs the plugin in an address space of `limit` bytes.
 fn bounded(limit: usize, input: &str) -> Outcome {
     let plugin = plugin("ADD");
     let mut bounded = Command::new("/bin/sh");

@@ -1,4 +1,4 @@
-//! What the environment has to say for each verb, and how its values are checked.
+//! The variables that each verb requires, and how their values are checked.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +12,7 @@ const CONTAINER_ID: &str = "CNI_CONTAINERID";
 const NETNS: &str = "CNI_NETNS";
 const INTERFACE: &str = "CNI_IFNAME";
 const PATH: &str = "CNI_PATH";
-/// By the reference's `skel`, and for GC and STATUS the specification.
+/// As in the reference implementation's `skel`; for GC and STATUS, as in the specification.
 const REQUIRED: [(&str, &[&str]); 6] = [
     ("ADD", &[CONTAINER_ID, NETNS, INTERFACE, PATH]),
     ("CHECK", &[CONTAINER_ID, NETNS, INTERFACE, PATH]),
@@ -28,7 +28,7 @@ fn ask(verb: &str, variable: &str, value: impl AsRef<OsStr>) -> Outcome {
     run_with_input(&mut plugin, &configuration("1.1.0").to_string())
 }
 
-/// STATUS gets as far as the kubeconfig that is not there.
+/// The environment was accepted. STATUS then fails because the kubeconfig does not exist.
 #[track_caller]
 fn assert_accepted(outcome: Outcome, verb: &str) {
     match verb {
@@ -38,7 +38,7 @@ fn assert_accepted(outcome: Outcome, verb: &str) {
 }
 
 #[test]
-fn each_verb_needs_its_variables() {
+fn missing_variable_is_error_4_if_the_verb_requires_it() {
     for (verb, required) in REQUIRED {
         for variable in [CONTAINER_ID, NETNS, INTERFACE, PATH, "CNI_ARGS"] {
             for value in [None, Some("")] {
@@ -57,18 +57,18 @@ fn each_verb_needs_its_variables() {
 }
 
 #[test]
-fn all_that_is_missing_or_bad_is_named_at_once() {
+fn all_missing_and_invalid_variables_are_named() {
     for (verb, required) in REQUIRED {
         let outcome = run(applet("msm-cni").env("CNI_COMMAND", verb));
         if required.is_empty() {
             outcome.succeeded();
             continue;
         }
-        let named: Vec<String> = required
+        let missing: Vec<String> = required
             .iter()
             .map(|variable| format!("{variable} is missing"))
             .collect();
-        let error = assert_error(outcome, 4, &named.join("; "));
+        let error = assert_error(outcome, 4, &missing.join("; "));
         assert_eq!(
             error["msg"].as_str().unwrap().matches("CNI_").count(),
             required.len()
@@ -89,7 +89,7 @@ fn all_that_is_missing_or_bad_is_named_at_once() {
 }
 
 #[test]
-fn the_environment_is_checked_before_standard_input() {
+fn environment_is_checked_before_standard_input_is_read() {
     for (variable, value) in [
         (CONTAINER_ID, "../x"),
         (INTERFACE, "0123456789abcdef"),
@@ -98,7 +98,7 @@ fn the_environment_is_checked_before_standard_input() {
         let outcome = run_with_input(plugin("ADD").env(variable, value), "not JSON");
         assert_error(outcome, 4, variable);
     }
-    // What is left open is not waited for.
+    // Standard input that stays open.
     let (stdin, _held_open) = std::io::pipe().unwrap();
     let output = plugin("ADD")
         .env_remove(PATH)
@@ -109,7 +109,7 @@ fn the_environment_is_checked_before_standard_input() {
 }
 
 #[test]
-fn container_ids() {
+fn container_ids_are_checked_as_by_skel() {
     for verb in ["ADD", "CHECK", "DEL"] {
         for id in [
             "a",
@@ -149,7 +149,7 @@ fn container_ids() {
 }
 
 #[test]
-fn interface_names() {
+fn interface_names_are_checked_as_by_skel() {
     for verb in ["ADD", "CHECK", "DEL"] {
         for name in [
             "e",
@@ -199,7 +199,7 @@ fn interface_names() {
 }
 
 #[test]
-fn a_namespace_is_a_path() {
+fn network_namespace_is_a_path_of_at_most_4095_bytes() {
     for verb in ["ADD", "CHECK"] {
         ask(verb, NETNS, "x".repeat(4095)).succeeded();
         assert_error(ask(verb, NETNS, "x".repeat(4096)), 4, NETNS);
@@ -208,7 +208,7 @@ fn a_namespace_is_a_path() {
 }
 
 #[test]
-fn arguments() {
+fn pod_is_checked_for_add_and_check() {
     let long = "a".repeat(100_000);
     for verb in ["ADD", "CHECK"] {
         for args in [
@@ -266,7 +266,7 @@ fn arguments() {
 }
 
 #[test]
-fn bytes_that_are_no_text() {
+fn only_paths_and_other_variables_may_be_non_utf8() {
     let bytes =
         |text: &str| OsString::from(OsStr::from_bytes(&[text.as_bytes(), b"\xff"].concat()));
     for verb in ["ADD", "CHECK", "DEL"] {
@@ -289,7 +289,7 @@ fn bytes_that_are_no_text() {
 }
 
 #[test]
-fn what_others_set_for_themselves_is_not_told() {
+fn values_of_other_variables_are_not_quoted() {
     let mut plugin = plugin("ADD");
     plugin
         .env("KUBERNETES_TOKEN", "sesame")

@@ -1,5 +1,5 @@
-//! The CNI protocol as a runtime sees it, in tables that follow the specification and the
-//! reference's `skel`. No pod is redirected here.
+//! The CNI protocol from the runtime's side, in tables that follow the specification and the
+//! reference implementation's `skel`. No pod is redirected.
 
 mod documents;
 mod environment;

@@ -1,5 +1,5 @@
-//! `CNI_NETNS`: a network namespace and not the plugin's own, found out before anything is
-//! done or asked.
+//! `CNI_NETNS` must be a network namespace other than the plugin's own; it is checked before
+//! the API server is contacted.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -10,17 +10,17 @@ use msm_testkit::scratch::Scratch;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
-use super::plugin::{assert_error, configuration, plugin};
+use super::plugin::{assert_error, configuration, kubeconfig, plugin};
 
-/// Of a pod whose labels decide.
-fn asked_about() -> Value {
+/// Does not exclude the pod's namespace, so that the pod is looked up.
+fn with_lookup() -> Value {
     let mut configuration = configuration("1.0.0");
     configuration["kubernetes"]["excludeNamespaces"] = json!([]);
     configuration
 }
 
 #[test]
-fn what_is_no_network_namespace_is_error_8() {
+fn path_without_network_namespace_is_error_8() {
     let scratch = Scratch::new();
     let path = |name: &str| scratch.path().join(name).display().to_string();
     std::fs::write(path("file"), "").unwrap();
@@ -42,26 +42,21 @@ fn what_is_no_network_namespace_is_error_8() {
         for verb in ["ADD", "CHECK"] {
             let mut plugin = plugin(verb);
             plugin.env("CNI_NETNS", &netns);
-            let outcome = run_with_input(&mut plugin, &asked_about().to_string());
+            let outcome = run_with_input(&mut plugin, &with_lookup().to_string());
             assert_error(outcome, 8, "network namespace");
         }
     }
 }
 
 #[test]
-fn its_own_namespace_is_refused_before_the_api_server_is_asked() {
+fn own_namespace_is_refused_without_contacting_the_api_server() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let scratch = Scratch::new();
     let path = scratch.path().join("kubeconfig");
     let server = format!("https://{}", listener.local_addr().unwrap());
-    let kubeconfig = json!({
-        "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": server, "insecure-skip-tls-verify": true}}],
-        "users": [{"name": "u", "user": {"token": "sesame"}}],
-    });
-    std::fs::write(&path, kubeconfig.to_string()).unwrap();
-    let mut configuration = asked_about();
+    std::fs::write(&path, kubeconfig(&server).to_string()).unwrap();
+    let mut configuration = with_lookup();
     configuration["kubernetes"]["kubeConfig"] = json!(path);
     for verb in ["ADD", "CHECK"] {
         for netns in ["/proc/self/ns/net", "/proc/thread-self/ns/net"] {
@@ -71,12 +66,14 @@ fn its_own_namespace_is_refused_before_the_api_server_is_asked() {
             assert_error(outcome, 8, "own network namespace");
         }
     }
-    let error = listener.accept().expect_err("nobody asked the API server");
+    let error = listener
+        .accept()
+        .expect_err("no connection to the API server");
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
 }
 
 #[test]
-fn an_override_takes_it_as_far_as_the_kubeconfig() {
+fn override_allows_the_own_namespace() {
     for (value, code) in [
         ("1", 107),
         ("true", 107),
@@ -95,7 +92,7 @@ fn an_override_takes_it_as_far_as_the_kubeconfig() {
             plugin
                 .env("CNI_NETNS", "/proc/self/ns/net")
                 .env("CNI_NETNS_OVERRIDE", value);
-            let outcome = run_with_input(&mut plugin, &asked_about().to_string());
+            let outcome = run_with_input(&mut plugin, &with_lookup().to_string());
             let text = if code == 8 {
                 "CNI_NETNS_OVERRIDE"
             } else {
@@ -107,13 +104,13 @@ fn an_override_takes_it_as_far_as_the_kubeconfig() {
 }
 
 #[test]
-fn an_override_makes_no_namespace_of_a_file() {
+fn override_does_not_allow_a_file() {
     let mut plugin = plugin("ADD");
     plugin
         .env("CNI_NETNS", "/etc/passwd")
         .env("CNI_NETNS_OVERRIDE", "1");
     assert_error(
-        run_with_input(&mut plugin, &asked_about().to_string()),
+        run_with_input(&mut plugin, &with_lookup().to_string()),
         8,
         "/etc/passwd",
     );

@@ -1,4 +1,4 @@
-//! A request that lacks nothing, for tests to spoil, and what an error has to look like.
+//! A complete request for tests to modify, and the checks of an error reply.
 
 use std::process::Command;
 
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 pub const VERSIONS: [&str; 7] = [
     "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0",
 ];
-/// Results can be handed on inside of one.
-pub const FAMILIES: [&[&str]; 3] = [
+/// Versions with the same result format, within which results are relayed.
+pub const RESULT_FORMATS: [&[&str]; 3] = [
     &["0.1.0", "0.2.0"],
     &["0.3.0", "0.3.1", "0.4.0"],
     &["1.0.0", "1.1.0"],
 ];
 
-/// A request of a pod in a namespace that `configuration` excludes.
+/// A request for a pod in a namespace that `configuration` excludes.
 pub fn plugin(verb: &str) -> Command {
     let mut plugin = applet("msm-cni");
     plugin
@@ -37,7 +37,7 @@ pub fn configuration(version: &str) -> Value {
     })
 }
 
-/// The same with a previous result as it is written.
+/// A configuration that contains `result`, unchanged, as previous result.
 pub fn with_result(version: &str, result: &str) -> String {
     let mut configuration = configuration(version);
     configuration["prevResult"] = json!("RESULT");
@@ -48,7 +48,8 @@ pub fn ask(verb: &str, input: &(impl AsRef<[u8]> + ?Sized)) -> Outcome {
     run_with_input(&mut plugin(verb), input)
 }
 
-/// The plugin ended with 1 and one error document, that of `code` with `text` in it.
+/// Checks that the plugin exited with 1 and wrote one error document, which has this code and
+/// contains `text`. Returns the document.
 #[track_caller]
 pub fn assert_error(outcome: Outcome, code: u64, text: &str) -> Value {
     let outcome = outcome.exited(1);
@@ -63,13 +64,22 @@ pub fn assert_error(outcome: Outcome, code: u64, text: &str) -> Value {
     assert_eq!(error["code"], code, "{outcome}");
     let version = error["cniVersion"].as_str().unwrap_or_default();
     assert!(VERSIONS.contains(&version), "{outcome}");
-    let said = format!("{} {}", text_of(&error["msg"]), text_of(&error["details"]));
-    assert!(said.contains(text), "{text:?} is missing\n{outcome}");
-    assert!(!said.contains("sesame"), "a secret is told\n{outcome}");
-    assert!(said.len() < 2000, "too long to read\n{outcome}");
+    let message = format!("{} {}", string(&error["msg"]), string(&error["details"]));
+    assert!(message.contains(text), "no {text:?} in\n{outcome}");
+    assert!(!message.contains("sesame"), "secret quoted\n{outcome}");
+    assert!(message.len() < 2000, "message too long\n{outcome}");
     error
 }
 
-fn text_of(value: &Value) -> &str {
-    value.as_str().expect("a text")
+fn string(value: &Value) -> &str {
+    value.as_str().expect("a string")
+}
+
+/// A kubeconfig for this API server, with a token.
+pub fn kubeconfig(server: &str) -> Value {
+    json!({
+        "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": server, "insecure-skip-tls-verify": true}}],
+        "users": [{"name": "u", "user": {"token": "sesame"}}],
+    })
 }

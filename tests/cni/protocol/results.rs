@@ -1,11 +1,11 @@
-//! The previous result is handed on byte for byte but for its version, which follows the
-//! configuration's inside of a family.
+//! The previous result is relayed unchanged except for its version, which becomes that of the
+//! configuration if both have the same result format.
 
-use super::plugin::{FAMILIES, ask, assert_error, with_result};
+use super::plugin::{RESULT_FORMATS, ask, assert_error, with_result};
 
 #[test]
-fn a_result_is_handed_on_byte_for_byte() {
-    for (came, handed_on) in [
+fn only_cni_version_of_a_result_is_replaced() {
+    for (previous, relayed) in [
         (r#"{"cniVersion":"OLD"}"#, r#"{"cniVersion":"NEW"}"#),
         (
             r#"{ "cniVersion" :"OLD" , "a" : [ 1 ,2 ] }"#,
@@ -52,15 +52,15 @@ fn a_result_is_handed_on_byte_for_byte() {
             ("1.0.0", "1.0.0"),
             ("1.0.0", "1.1.0"),
         ] {
-            let outcome = ask("ADD", &with_result(new, &came.replace("OLD", old))).succeeded();
-            let expected = handed_on.replace("NEW", new).replace("OLD", old) + "\n";
-            assert_eq!(outcome.stdout, expected, "{came}");
+            let outcome = ask("ADD", &with_result(new, &previous.replace("OLD", old))).succeeded();
+            let expected = relayed.replace("NEW", new).replace("OLD", old) + "\n";
+            assert_eq!(outcome.stdout, expected, "{previous}");
         }
     }
 }
 
 #[test]
-fn a_large_result_is_handed_on_as_well() {
+fn large_result_is_relayed() {
     let addresses = vec![r#"{"address": "10.0.0.2/24"}"#; 20_000].join(", ");
     let result = format!(r#"{{"cniVersion":"1.0.0","ips":[{addresses}]}}"#);
     let outcome = ask("ADD", &with_result("1.0.0", &result)).succeeded();
@@ -68,34 +68,35 @@ fn a_large_result_is_handed_on_as_well() {
 }
 
 #[test]
-fn results_are_relabelled_inside_of_a_family_and_cross_none() {
-    for (family, wanted) in members() {
-        for (of, found) in members() {
-            let input = with_result(wanted, &format!(r#"{{"cniVersion":"{found}","k":1}}"#));
+fn result_is_converted_only_within_its_format() {
+    for (format, version) in versions() {
+        for (previous_format, previous) in versions() {
+            let input = with_result(version, &format!(r#"{{"cniVersion":"{previous}","k":1}}"#));
             for verb in ["ADD", "CHECK"] {
                 let outcome = ask(verb, &input);
-                match (verb, family == of) {
-                    ("CHECK", _) if wanted < "0.4.0" => drop(assert_error(outcome, 1, "CHECK")),
+                match (verb, format == previous_format) {
+                    ("CHECK", _) if version < "0.4.0" => drop(assert_error(outcome, 1, "CHECK")),
                     ("CHECK", true) => assert_eq!(outcome.succeeded().stdout, ""),
                     (_, true) => assert_eq!(
                         outcome.succeeded().stdout,
-                        format!("{{\"cniVersion\":\"{wanted}\",\"k\":1}}\n")
+                        format!("{{\"cniVersion\":\"{version}\",\"k\":1}}\n")
                     ),
                     (_, false) => {
-                        let error = assert_error(outcome, 1, found);
-                        assert_eq!(error["cniVersion"], wanted);
+                        let error = assert_error(outcome, 1, previous);
+                        assert_eq!(error["cniVersion"], version);
                     }
                 }
             }
         }
-        for found in ["9.9.9", "1.0", "v1.0.0", "\\ud800"] {
-            let result = format!(r#"{{"cniVersion":"{found}"}}"#);
-            assert_error(ask("ADD", &with_result(wanted, &result)), 1, found);
+        for previous in ["9.9.9", "1.0", "v1.0.0", "\\ud800"] {
+            let result = format!(r#"{{"cniVersion":"{previous}"}}"#);
+            assert_error(ask("ADD", &with_result(version, &result)), 1, previous);
         }
     }
 }
 
-fn members() -> impl Iterator<Item = (usize, &'static str)> {
-    let families = FAMILIES.iter().enumerate();
-    families.flat_map(|(index, family)| family.iter().map(move |version| (index, *version)))
+/// All versions, each with the index of its result format.
+fn versions() -> impl Iterator<Item = (usize, &'static str)> {
+    let formats = RESULT_FORMATS.iter().enumerate();
+    formats.flat_map(|(index, versions)| versions.iter().map(move |version| (index, *version)))
 }

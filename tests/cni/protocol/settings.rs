@@ -1,23 +1,23 @@
-//! The keys of the configuration: types, values, repeated and differently written keys.
+//! The keys of the configuration: types, values, repeated keys, case.
 
 use serde_json::{Value, json};
 
 use super::plugin::{VERSIONS, ask, assert_error, configuration};
 
-/// `text` in the place that `path` names, section and key.
-fn with(path: &str, text: &str) -> String {
+/// A configuration with the JSON text `value` at `path`, such as `redirect.ports`.
+fn with(path: &str, value: &str) -> String {
     let mut configuration = configuration("1.1.0");
-    let mut place = &mut configuration;
+    let mut member = &mut configuration;
     for key in path.split('.') {
-        place = &mut place[key];
+        member = &mut member[key];
     }
-    *place = json!("VALUE");
-    configuration.to_string().replace("\"VALUE\"", text)
+    *member = json!("VALUE");
+    configuration.to_string().replace("\"VALUE\"", value)
 }
 
 #[test]
-fn a_wrong_type_is_error_6() {
-    let text = &[
+fn value_of_the_wrong_type_is_error_6() {
+    let not_string = &[
         "7",
         "-1.5",
         "true",
@@ -27,8 +27,8 @@ fn a_wrong_type_is_error_6() {
         r#"{"token":"sesame"}"#,
         r#""\ud800""#,
     ][..];
-    let number = &["true", "[]", "{}", r#"{"token":"sesame"}"#, r#""\udc00""#];
-    let list = &[
+    let not_number = &["true", "[]", "{}", r#"{"token":"sesame"}"#, r#""\udc00""#];
+    let not_list = &[
         "7",
         r#""sesame""#,
         "true",
@@ -38,7 +38,7 @@ fn a_wrong_type_is_error_6() {
         "[[554]]",
         r#"[{"token":"sesame"}]"#,
     ];
-    let texts = &[
+    let not_strings = &[
         "7",
         r#""sesame""#,
         "true",
@@ -47,26 +47,26 @@ fn a_wrong_type_is_error_6() {
         "[7]",
         r#"["a",["sesame"]]"#,
     ];
-    let object = &["7", r#""sesame""#, "true", "[]", r#"["sesame"]"#];
-    for (path, wrong) in [
-        ("name", text),
-        ("cniVersion", text),
-        ("logLevel", text),
-        ("kubernetes", object),
-        ("kubernetes.kubeConfig", text),
-        ("kubernetes.kubernetesAPIRoot", text),
-        ("kubernetes.interceptName", text),
-        ("kubernetes.excludeNamespaces", texts),
-        ("kubernetes.podLookupTimeoutSeconds", number),
-        ("redirect", object),
-        ("redirect.ports", list),
-        ("redirect.inboundPorts", list),
-        ("redirect.excludeCIDRs", list),
-        ("redirect.proxyPort", number),
-        ("redirect.proxyUID", number),
-        ("redirect.ipv6", text),
+    let not_object = &["7", r#""sesame""#, "true", "[]", r#"["sesame"]"#];
+    for (path, values) in [
+        ("name", not_string),
+        ("cniVersion", not_string),
+        ("logLevel", not_string),
+        ("kubernetes", not_object),
+        ("kubernetes.kubeConfig", not_string),
+        ("kubernetes.kubernetesAPIRoot", not_string),
+        ("kubernetes.interceptName", not_string),
+        ("kubernetes.excludeNamespaces", not_strings),
+        ("kubernetes.podLookupTimeoutSeconds", not_number),
+        ("redirect", not_object),
+        ("redirect.ports", not_list),
+        ("redirect.inboundPorts", not_list),
+        ("redirect.excludeCIDRs", not_list),
+        ("redirect.proxyPort", not_number),
+        ("redirect.proxyUID", not_number),
+        ("redirect.ipv6", not_string),
     ] {
-        for value in wrong {
+        for value in values {
             let input = with(path, value);
             for verb in ["ADD", "CHECK", "STATUS"] {
                 assert_error(ask(verb, &input), 6, path);
@@ -83,7 +83,7 @@ fn a_wrong_type_is_error_6() {
 }
 
 #[test]
-fn a_bad_value_is_error_7_and_named() {
+fn invalid_value_is_error_7_and_named() {
     let many = |count: u16| json!((1..=count).collect::<Vec<_>>()).to_string();
     let long = format!("\"{}\"", "x".repeat(100_000));
     let lists = ["redirect.ports", "redirect.inboundPorts"];
@@ -129,8 +129,8 @@ fn a_bad_value_is_error_7_and_named() {
             "user name",
         ),
         ("redirect.ports", "[]", "at least one port"),
-        ("redirect.ports", &many(65), "longer than 64"),
-        ("redirect.inboundPorts", &many(65), "longer than 64"),
+        ("redirect.ports", &many(65), "more than 64"),
+        ("redirect.inboundPorts", &many(65), "more than 64"),
         ("redirect.proxyPort", "0", "0"),
         ("redirect.proxyPort", "65536", "65536"),
         ("redirect.proxyPort", "8554.0", "8554.0"),
@@ -164,7 +164,7 @@ fn a_bad_value_is_error_7_and_named() {
 }
 
 #[test]
-fn network_names_follow_the_reference() {
+fn network_names_are_checked_as_by_skel() {
     let long = "a".repeat(10_000);
     for name in ["a", "0", "k8s-pod-network", "A_b.c-d", "a..", &long] {
         ask("ADD", &with("name", &json!(name).to_string())).succeeded();
@@ -199,7 +199,7 @@ fn network_names_follow_the_reference() {
 }
 
 #[test]
-fn what_may_be_left_out_may_be_null_or_empty() {
+fn optional_values_may_be_null_or_empty() {
     for (path, value) in [
         ("logLevel", "null"),
         ("logLevel", r#""""#),
@@ -242,7 +242,7 @@ fn what_may_be_left_out_may_be_null_or_empty() {
 }
 
 #[test]
-fn the_last_of_repeated_keys_counts_in_any_case() {
+fn last_of_repeated_keys_counts_in_any_case() {
     for (input, version) in [
         (
             r#"{"cniVersion":"9.9.9","name":"/","cniVersion":"1.0.0","name":"n","kubernetes":{},
@@ -269,7 +269,7 @@ fn the_last_of_repeated_keys_counts_in_any_case() {
 }
 
 #[test]
-fn an_error_is_answered_in_the_configurations_version() {
+fn error_has_the_version_of_the_configuration() {
     for version in VERSIONS {
         let mut broken = configuration(version);
         broken["name"] = json!("/");
@@ -285,7 +285,7 @@ fn an_error_is_answered_in_the_configurations_version() {
             format!("{{\"cniVersion\":\"{version}\",\"a\":{}", "[".repeat(1000)),
             format!("{{\"cniVersion\":\"{version}\",\"a\":garbage"),
         ] {
-            let error = answer(&ask("ADD", &input).exited(1).stdout);
+            let error = document(&ask("ADD", &input).exited(1).stdout);
             assert_eq!(error["cniVersion"], version, "{input}");
         }
     }
@@ -297,11 +297,11 @@ fn an_error_is_answered_in_the_configurations_version() {
         r#"{"cniVersion":"9.9.9"}"#,
         r#"{"cniVersion":7}"#,
     ] {
-        let error = answer(&ask("ADD", input).exited(1).stdout);
+        let error = document(&ask("ADD", input).exited(1).stdout);
         assert_eq!(error["cniVersion"], "1.1.0", "{input}");
     }
 }
 
-fn answer(stdout: &str) -> Value {
+fn document(stdout: &str) -> Value {
     serde_json::from_str(stdout).expect("one JSON document")
 }

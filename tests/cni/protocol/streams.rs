@@ -1,5 +1,4 @@
-//! Standard streams and names: what becomes of an answer that nobody takes, and of a name
-//! that is no applet's.
+//! A reply that cannot be written, and an unknown applet name.
 
 use std::fs::File;
 use std::process::Stdio;
@@ -8,7 +7,7 @@ use msm_testkit::applet;
 use msm_testkit::command::run;
 
 #[test]
-fn an_answer_that_nobody_takes_is_a_failure() {
+fn unwritable_reply_is_a_failure() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let mut version = applet("msm-cni");
     version
@@ -24,7 +23,7 @@ fn an_answer_that_nobody_takes_is_a_failure() {
 }
 
 #[test]
-fn another_name_is_a_usage_error() {
+fn unknown_name_is_a_usage_error() {
     for name in ["msm", "msm-cn", "sh", ""] {
         let outcome = run(&mut applet(name)).exited(2);
         assert!(outcome.stderr.contains("msm-iptables"), "{outcome}");

@@ -1,4 +1,4 @@
-//! Which verb does what in which version.
+//! The effect of each verb in each CNI version.
 
 use std::fs;
 
@@ -8,10 +8,10 @@ use msm_testkit::scratch::Scratch;
 use msm_testkit::{applet, cannot_run};
 use serde_json::{Value, json};
 
-use super::plugin::{VERSIONS, ask, assert_error, configuration, plugin};
+use super::plugin::{VERSIONS, ask, assert_error, configuration, kubeconfig, plugin};
 
 #[test]
-fn version_needs_nothing_and_reads_nothing() {
+fn version_requires_no_environment_and_no_input() {
     let expected = json!({"cniVersion": "1.1.0", "supportedVersions": VERSIONS});
     let (stdin, _held_open) = std::io::pipe().unwrap();
     let output = applet("msm-cni")
@@ -40,7 +40,7 @@ fn version_needs_nothing_and_reads_nothing() {
 }
 
 #[test]
-fn without_a_command_it_says_what_it_is_on_standard_error() {
+fn without_command_versions_are_printed_on_standard_error() {
     for command in [None, Some("")] {
         let mut plugin = applet("msm-cni");
         plugin.envs(command.map(|command| ("CNI_COMMAND", command)));
@@ -53,7 +53,7 @@ fn without_a_command_it_says_what_it_is_on_standard_error() {
 }
 
 #[test]
-fn every_verb_in_every_version() {
+fn verbs_exist_since_their_version() {
     for version in VERSIONS {
         let configuration = configuration(version);
         for (verb, since) in [
@@ -73,7 +73,7 @@ fn every_verb_in_every_version() {
                     let expected = format!("{}\n", configuration["prevResult"]);
                     assert_eq!(outcome.succeeded().stdout, expected);
                 }
-                // There is no such kubeconfig.
+                // The kubeconfig does not exist.
                 "STATUS" => drop(assert_error(outcome, 50, "/nowhere")),
                 _ => assert_eq!(outcome.succeeded().stdout, ""),
             }
@@ -82,7 +82,7 @@ fn every_verb_in_every_version() {
 }
 
 #[test]
-fn without_a_previous_result() {
+fn missing_prev_result_is_an_error_only_before_0_3_0() {
     for version in VERSIONS {
         for null in [false, true] {
             let mut configuration = configuration(version);
@@ -138,7 +138,7 @@ fn versions_are_matched_exactly() {
 }
 
 #[test]
-fn a_configuration_without_a_version_is_of_the_first() {
+fn missing_version_means_0_1_0() {
     for version in [Value::Null, json!("")] {
         let mut configuration = configuration("0.1.0");
         configuration["cniVersion"] = version;
@@ -149,7 +149,7 @@ fn a_configuration_without_a_version_is_of_the_first() {
 }
 
 #[test]
-fn another_verb_is_an_error_after_the_network() {
+fn unknown_verb_is_an_error_after_the_network_is_checked() {
     for verb in [
         "UPDATE", "add", "Add", "ADD ", " ADD", "DELETE", "ADD,DEL", "äöü",
     ] {
@@ -163,7 +163,7 @@ fn another_verb_is_an_error_after_the_network() {
         );
         assert_eq!(error["cniVersion"], "0.4.0");
         assert_error(ask(verb, "{}"), 7, "name");
-        assert_error(ask(verb, "garbage"), 6, "not JSON");
+        assert_error(ask(verb, "garbage"), 6, "not valid JSON");
     }
     assert_error(
         ask(&"X".repeat(100_000), &configuration("1.0.0").to_string()),
@@ -173,7 +173,7 @@ fn another_verb_is_an_error_after_the_network() {
 }
 
 #[test]
-fn what_is_gone_cannot_stop_a_del() {
+fn del_succeeds_without_network_namespace_and_with_invalid_settings() {
     for netns in [
         None,
         Some(""),
@@ -196,7 +196,7 @@ fn what_is_gone_cannot_stop_a_del() {
 }
 
 #[test]
-fn a_gc_blocks_nobody() {
+fn gc_succeeds_with_invalid_settings() {
     for (key, value) in [
         ("kubernetes", json!("garbage")),
         ("redirect", json!([])),
@@ -216,18 +216,13 @@ fn a_gc_blocks_nobody() {
 }
 
 #[test]
-fn a_status_without_a_fault_says_nothing() {
+fn successful_status_prints_nothing() {
     if cannot_run(&["ip", "nft"]) {
         return;
     }
     let scratch = Scratch::new();
     let path = scratch.path().join("kubeconfig");
-    let kubeconfig = json!({
-        "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": "https://192.0.2.1", "insecure-skip-tls-verify": true}}],
-        "users": [{"name": "u", "user": {"token": "sesame"}}],
-    });
-    fs::write(&path, kubeconfig.to_string()).unwrap();
+    fs::write(&path, kubeconfig("https://192.0.2.1").to_string()).unwrap();
     let mut configuration = configuration("1.1.0");
     configuration["kubernetes"]["kubeConfig"] = json!(path);
     let mut status = applet("msm-cni");

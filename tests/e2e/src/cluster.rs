@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use msm_testkit::api_server::{
-    Answer, ApiServer, Authority, Behaviour, KeyKind, Options, PodSpec, Request, pod_json,
-};
+use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Options, Request};
+use msm_testkit::certificates::{CertificateAuthority, KeyKind};
 use msm_testkit::cluster::INJECT;
+use msm_testkit::pod_json::{PodSpec, pod_json};
 use serde_json::{Value, json};
 
 /// The address of the API server's service.
@@ -21,7 +21,7 @@ pub const SYSTEM: &str = "msm-system";
 
 /// The API server and its state.
 pub struct Cluster {
-    authority: Authority,
+    authority: CertificateAuthority,
     state: Arc<Mutex<State>>,
     server: Mutex<Option<ApiServer>>,
 }
@@ -46,7 +46,7 @@ impl Cluster {
             ..State::default()
         };
         let cluster = Self {
-            authority: Authority::new(KeyKind::Ecdsa),
+            authority: CertificateAuthority::new(KeyKind::Ecdsa),
             state: Arc::new(Mutex::new(state)),
             server: Mutex::default(),
         };

@@ -1,149 +1,25 @@
-//! An HTTPS server that speaks as a Kubernetes API server, or as badly as it is told to:
-//! real sockets, real TLS, certificates of its own making. It binds in the thread (and so
-//! in the network namespace) that starts it, records what it is asked, and stops when
-//! dropped. It knows nothing of the executable under test.
+//! A fake Kubernetes API server with real sockets and real TLS. A handler decides how each
+//! request is answered, including every way to misbehave. The server binds in the network
+//! namespace of the thread that starts it, records all requests, and stops when dropped. It
+//! knows nothing about the executable under test.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, date_time_ymd,
-};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-/// What certificates are signed with.
-#[derive(Debug, Clone, Copy)]
-pub enum KeyKind {
-    Ecdsa,
-    Rsa,
-}
+use crate::certificates::Identity;
 
-impl KeyKind {
-    fn generate(self) -> KeyPair {
-        match self {
-            Self::Ecdsa => KeyPair::generate().unwrap(),
-            Self::Rsa => rsa_key(),
-        }
-    }
-}
-
-/// ring, which signs here, makes no RSA keys.
-fn rsa_key() -> KeyPair {
-    let output = Command::new("openssl")
-        .args([
-            "genpkey",
-            "-quiet",
-            "-algorithm",
-            "RSA",
-            "-pkeyopt",
-            "rsa_keygen_bits:2048",
-        ])
-        .output()
-        .expect("openssl makes an RSA key");
-    assert!(output.status.success(), "openssl genpkey: {output:?}");
-    let pem = String::from_utf8(output.stdout).unwrap();
-    KeyPair::from_pkcs8_pem_and_sign_algo(&pem, &PKCS_RSA_SHA256).unwrap()
-}
-
-/// A cluster's certificate authority.
-pub struct Authority {
-    kind: KeyKind,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-/// A certificate and its key.
-pub struct Identity {
-    pub certificate_pem: String,
-    pub key_pem: String,
-}
-
-impl Authority {
-    pub fn new(kind: KeyKind) -> Self {
-        let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "kubernetes");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
-        let issuer = CertifiedIssuer::self_signed(params, kind.generate()).unwrap();
-        Self { kind, issuer }
-    }
-
-    pub fn pem(&self) -> String {
-        self.issuer.pem()
-    }
-
-    /// A server's certificate for `names`, which are addresses or DNS names.
-    pub fn server(&self, names: &[&str]) -> Identity {
-        self.sign(&server_params(names))
-    }
-
-    /// One that was good until 2001.
-    pub fn expired_server(&self, names: &[&str]) -> Identity {
-        let mut params = server_params(names);
-        params.not_before = date_time_ymd(2000, 1, 1);
-        params.not_after = date_time_ymd(2001, 1, 1);
-        self.sign(&params)
-    }
-
-    pub fn client(&self, name: &str) -> Identity {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(&params)
-    }
-
-    fn sign(&self, params: &CertificateParams) -> Identity {
-        let key = self.kind.generate();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Identity {
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        }
-    }
-}
-
-impl Identity {
-    /// A server's certificate that nobody vouches for.
-    pub fn self_signed(names: &[&str]) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let certificate = server_params(names).self_signed(&key).unwrap();
-        Self {
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        }
-    }
-}
-
-fn server_params(names: &[&str]) -> CertificateParams {
-    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-    let mut params = CertificateParams::new(names).unwrap();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "kube-apiserver");
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    params
-}
-
-/// Which versions the server offers.
+/// The TLS versions that the server offers.
 #[derive(Debug, Clone, Copy)]
 pub enum Tls {
     Both,
@@ -151,46 +27,44 @@ pub enum Tls {
     Only13,
 }
 
-/// What a new connection meets.
+/// How a new connection is treated.
 #[derive(Debug, Clone, Copy)]
 pub enum Greeting {
-    /// TLS.
     Handshake,
-    /// Nothing, ever.
+    /// Stays open, but nothing is sent.
     Silence,
     /// Bytes that are not TLS.
     Garbage,
-    /// Its end, the first time; then TLS.
+    /// The first connection is closed, the others get TLS.
     CloseOnce,
 }
 
-/// How the server listens.
+/// The settings of a server.
 pub struct Options {
-    /// Port 0 chooses one.
+    /// With port 0 the kernel chooses a free one.
     pub address: SocketAddr,
     pub identity: Identity,
     pub tls: Tls,
     pub greeting: Greeting,
-    /// PEM of the authority whose client certificates are demanded.
-    pub client_authority: Option<String>,
-    /// How many session tickets a TLS 1.3 client gets.
+    /// PEM. If set, clients need a certificate that this certificate authority has signed.
+    pub client_ca: Option<String>,
+    /// The number of session tickets that a TLS 1.3 client gets.
     pub tickets: usize,
 }
 
 impl Options {
-    /// On a free port of 127.0.0.1, behaving well.
+    /// A free port of 127.0.0.1, all TLS versions, no client certificate.
     pub fn new(identity: Identity) -> Self {
         Self {
             address: ([127, 0, 0, 1], 0).into(),
             identity,
             tls: Tls::Both,
             greeting: Greeting::Handshake,
-            client_authority: None,
+            client_ca: None,
             tickets: 2,
         }
     }
 
-    /// What a server of these options speaks.
     pub fn tls_config(&self) -> ServerConfig {
         let versions: &[_] = match self.tls {
             Tls::Both => rustls::ALL_VERSIONS,
@@ -205,7 +79,7 @@ impl Options {
             .collect::<Result<_, _>>()
             .unwrap();
         let key = PrivateKeyDer::from_pem_slice(self.identity.key_pem.as_bytes()).unwrap();
-        let builder = match &self.client_authority {
+        let builder = match &self.client_ca {
             None => builder.with_no_client_auth(),
             Some(pem) => {
                 let mut roots = RootCertStore::empty();
@@ -222,7 +96,7 @@ impl Options {
     }
 }
 
-/// One request as it came.
+/// A received request.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: String,
@@ -230,21 +104,21 @@ pub struct Request {
     pub query: String,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// Which connection it came over, counted from 1.
+    /// The number of its connection, counted from 1.
     pub connection: usize,
 }
 
-/// What follows a request.
+/// How a request is answered.
 #[derive(Debug, Clone)]
 pub enum Behaviour {
     Answer(Answer),
-    /// Nothing, while the connection stays open.
+    /// No response, but the connection stays open.
     Silence,
-    /// The answer's head, then its body one byte a second.
+    /// The head of the answer, then its body at one byte per second.
     Drip(Answer),
-    /// A body that never ends.
+    /// A response with an infinite body.
     Endless,
-    /// The answer, cut off in the middle of its body.
+    /// The connection is closed after half of the answer's body.
     CutOff(Answer),
     /// Bytes that are not HTTP.
     Garbage,
@@ -260,7 +134,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// 200 and an object.
+    /// Status 200 with an object in JSON.
     pub fn object(object: &Value) -> Self {
         Self {
             status: 200,
@@ -269,7 +143,7 @@ impl Answer {
         }
     }
 
-    /// An error as an API server words it.
+    /// An error with a Kubernetes Status object.
     pub fn error(code: u16, message: &str) -> Self {
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
@@ -302,7 +176,7 @@ impl Answer {
     }
 }
 
-/// A handler that goes through `steps` and then repeats the last one.
+/// A handler that answers each request with the next one of `steps`, and repeats the last one.
 pub fn script(steps: Vec<Behaviour>) -> impl Fn(&Request) -> Behaviour + Send + Sync + 'static {
     let next = AtomicUsize::new(0);
     move |_| {
@@ -330,7 +204,7 @@ struct Shared {
 }
 
 impl ApiServer {
-    /// Binds in the calling thread's network namespace, then serves from threads.
+    /// Binds in the network namespace of the calling thread.
     pub fn start(
         options: &Options,
         handler: impl Fn(&Request) -> Behaviour + Send + Sync + 'static,
@@ -360,12 +234,12 @@ impl ApiServer {
         format!("https://{}", self.address)
     }
 
-    /// What came so far.
+    /// All requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.requests.lock().unwrap().clone()
     }
 
-    /// How many connections came so far, with or without a request.
+    /// The number of connections so far, with or without a request.
     pub fn connections(&self) -> usize {
         self.shared.connections.lock().unwrap().len()
     }
@@ -375,7 +249,7 @@ impl Drop for ApiServer {
     fn drop(&mut self) {
         *self.shared.stopped.lock().unwrap() = true;
         self.shared.stopping.notify_all();
-        // Wakes accept(2), without a connection that would need the right namespace.
+        // Ends accept(2). Connecting to the listener would require its network namespace.
         let _ =
             nix::sys::socket::shutdown(self.listener.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         let _ = self.acceptor.take().map(JoinHandle::join);
@@ -398,7 +272,7 @@ fn accept(
         };
         let (shared, tls, handler) = (shared.clone(), tls.clone(), handler.clone());
         workers.push(thread::spawn(move || {
-            // The peer's leaving is no error of ours.
+            // A client may close the connection at any time.
             let _ = greet(stream, number, greeting, &shared, tls, &*handler);
         }));
     }
@@ -432,8 +306,8 @@ fn greet(
             serve(&mut secured, number, shared, handler)
         }
     };
-    // The clone among the connections would keep it open. What the peer still sends is
-    // read: left unread it would turn the end into a reset, and a TLS alert got lost.
+    // The clone in `connections` keeps the socket open, so it is shut down. Unread bytes would
+    // turn that into a reset, and the client might lose a TLS alert.
     let _ = stream.shutdown(Shutdown::Write);
     let _ = io::copy(&mut stream, &mut io::sink());
     result
@@ -479,7 +353,7 @@ fn serve(
 }
 
 impl Shared {
-    /// Until the server is stopped, at most for `limit`.
+    /// Waits until the server is stopped, for `limit` at most.
     fn wait(&self, limit: Duration) {
         let stopped = self.stopped.lock().unwrap();
         let limit = limit.min(Duration::from_secs(600));
@@ -515,156 +389,4 @@ fn read_request(stream: &mut impl Read, connection: usize) -> io::Result<Option<
             .collect(),
         connection,
     }))
-}
-
-/// Who a kubeconfig's user is.
-pub enum Credentials<'a> {
-    Token(&'a str),
-    TokenFile(&'a str),
-    Client(&'a Identity),
-}
-
-/// What a kubeconfig says.
-pub struct Kubeconfig<'a> {
-    pub server: &'a str,
-    /// PEM; without one the server's certificate is not verified.
-    pub authority: Option<&'a str>,
-    pub tls_server_name: Option<&'a str>,
-    pub credentials: Credentials<'a>,
-}
-
-impl Kubeconfig<'_> {
-    /// As YAML, in the shape that the installers write.
-    pub fn yaml(&self) -> String {
-        let base64 = |pem: &str| STANDARD.encode(pem);
-        let trust = match self.authority {
-            Some(pem) => format!("certificate-authority-data: \"{}\"", base64(pem)),
-            None => "insecure-skip-tls-verify: true".to_owned(),
-        };
-        let name = match self.tls_server_name {
-            Some(name) => format!("\n    tls-server-name: {name}"),
-            None => String::new(),
-        };
-        let user = match self.credentials {
-            Credentials::Token(token) => format!("token: \"{token}\""),
-            Credentials::TokenFile(path) => format!("tokenFile: {path}"),
-            Credentials::Client(identity) => format!(
-                "client-certificate-data: {}\n    client-key-data: {}",
-                base64(&identity.certificate_pem),
-                base64(&identity.key_pem),
-            ),
-        };
-        let server = self.server;
-        format!(
-            "# Kubeconfig file for MSM CNI plugin.\napiVersion: v1\nkind: Config\n\
-             clusters:\n- name: local\n  cluster:\n    server: {server}\n    {trust}{name}\n\
-             users:\n- name: msm-cni\n  user:\n    {user}\n\
-             contexts:\n- name: msm-cni-context\n  context:\n    cluster: local\n    user: msm-cni\n\
-             current-context: msm-cni-context\n"
-        )
-    }
-
-    /// By way of a temporary name, so that nobody reads half of it.
-    pub fn write(&self, path: &Path) {
-        let temporary = path.with_extension("new");
-        fs::write(&temporary, self.yaml()).unwrap();
-        fs::rename(&temporary, path).unwrap();
-    }
-}
-
-/// What a pod is asked about.
-#[derive(Debug, Clone)]
-pub struct PodSpec<'a> {
-    pub namespace: &'a str,
-    pub name: &'a str,
-    pub uid: &'a str,
-    pub labels: &'a [(&'a str, &'a str)],
-    pub annotations: &'a [(&'a str, &'a str)],
-}
-
-/// A pod as an API server shows it between its scheduling and its start: an application,
-/// the stub beside it, and all that admission and the scheduler add. About 8 kB.
-pub fn pod_json(pod: &PodSpec) -> Value {
-    let map = |pairs: &[(&str, &str)]| -> Value {
-        pairs
-            .iter()
-            .map(|&(key, value)| (key.to_owned(), json!(value)))
-            .collect()
-    };
-    json!({
-        "kind": "Pod",
-        "apiVersion": "v1",
-        "metadata": {
-            "name": pod.name, "namespace": pod.namespace, "uid": pod.uid,
-            "generateName": format!("{}-", pod.name),
-            "resourceVersion": "184467", "generation": 1,
-            "creationTimestamp": "2026-01-05T09:30:00Z",
-            "labels": map(pod.labels), "annotations": map(pod.annotations),
-            "ownerReferences": [{
-                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "camera-7d9c5b6f4",
-                "uid": "9a3c8f5e-4a1b-4f0e-9d55-0e6f0c7d2b11",
-                "controller": true, "blockOwnerDeletion": true,
-            }],
-            "managedFields": managed_fields(),
-        },
-        "spec": {
-            "volumes": [{"name": "kube-api-access-x7k2p", "projected": {"defaultMode": 420, "sources": [
-                {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
-                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-                {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
-            ]}}],
-            "containers": [container("camera", 9554, 1000), container("msm-stub", 8554, 1337)],
-            "restartPolicy": "Always", "terminationGracePeriodSeconds": 30,
-            "dnsPolicy": "ClusterFirst", "serviceAccountName": "default", "serviceAccount": "default",
-            "nodeName": "node-1", "securityContext": {}, "schedulerName": "default-scheduler",
-            "tolerations": [
-                {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
-                {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
-            ],
-            "priority": 0, "enableServiceLinks": true, "preemptionPolicy": "PreemptLowerPriority",
-        },
-        "status": {
-            "phase": "Pending", "qosClass": "Burstable",
-            "conditions": [{"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": "2026-01-05T09:30:00Z"}],
-        },
-    })
-}
-
-fn container(name: &str, port: u16, user: u32) -> Value {
-    json!({
-        "name": name, "image": format!("registry.example/{name}:1.4.2"),
-        "ports": [{"name": "rtsp", "containerPort": port, "protocol": "TCP"}],
-        "env": (0..12).map(|n| json!({"name": format!("SETTING_{n}"), "value": "x".repeat(40)})).collect::<Value>(),
-        "resources": {"limits": {"cpu": "500m", "memory": "256Mi"}, "requests": {"cpu": "100m", "memory": "64Mi"}},
-        "volumeMounts": [{"name": "kube-api-access-x7k2p", "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}],
-        "livenessProbe": {"tcpSocket": {"port": port}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3},
-        "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
-        "imagePullPolicy": "IfNotPresent",
-        "securityContext": {"runAsUser": user, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-    })
-}
-
-fn managed_fields() -> Value {
-    let fields: Value = ["camera", "msm-stub"]
-        .into_iter()
-        .map(|name| {
-            let env: Value = (0..12)
-                .map(|n| {
-                    let key = format!("k:{{\"name\":\"SETTING_{n}\"}}");
-                    (key, json!({".": {}, "f:name": {}, "f:value": {}}))
-                })
-                .collect();
-            let fields = json!({
-                ".": {}, "f:env": env, "f:image": {}, "f:imagePullPolicy": {}, "f:name": {},
-                "f:ports": {".": {}, "k:{\"containerPort\":8554,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}, "f:protocol": {}}},
-                "f:resources": {".": {}, "f:limits": {".": {}, "f:cpu": {}, "f:memory": {}}},
-            });
-            (format!("k:{{\"name\":\"{name}\"}}"), fields)
-        })
-        .collect();
-    json!([{
-        "manager": "kube-controller-manager", "operation": "Update", "apiVersion": "v1",
-        "time": "2026-01-05T09:30:00Z", "fieldsType": "FieldsV1",
-        "fieldsV1": {"f:metadata": {"f:labels": {".": {}, "f:app": {}}}, "f:spec": {"f:containers": fields}},
-    }])
 }

@@ -1,11 +1,11 @@
-//! The three ways to write the redirect, and a test for each of them.
+//! The three ways to program the redirect, and tests that run with each of them.
 
 use crate::command::{Outcome, run};
 use crate::netns::Namespace;
 use crate::pod::Pod;
 use crate::{applet, cannot_run};
 
-/// Who writes the rules.
+/// What programs the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     Nftables,
@@ -22,7 +22,7 @@ impl Backend {
         }
     }
 
-    /// What has to be installed for testing it.
+    /// The tools that its tests need.
     fn tools(self) -> &'static [&'static str] {
         match self {
             Self::Nftables => &["ip", "nft"],
@@ -36,7 +36,7 @@ impl Backend {
         }
     }
 
-    /// The variant's own commands, IPv4 first.
+    /// The variant's commands, IPv4 first.
     pub fn iptables(self) -> [&'static str; 2] {
         match self {
             Self::Nftables | Self::IptablesNft => ["iptables-nft", "ip6tables-nft"],
@@ -44,7 +44,7 @@ impl Backend {
         }
     }
 
-    /// Makes it the one that the program finds in use.
+    /// Brings it into use in `sandbox`, so that msm-cni chooses it.
     pub fn prepare(self, sandbox: &Namespace) {
         if self == Self::IptablesLegacy {
             for tool in self.iptables() {
@@ -57,14 +57,36 @@ impl Backend {
         }
     }
 
-    /// Runs a test on it, unless this machine cannot.
+    /// The rules of `sandbox`, with the values of counters.
+    pub fn counters(self, sandbox: &Namespace) -> String {
+        match self {
+            Self::Nftables => {
+                sandbox
+                    .tool("nft", &["list", "ruleset"], "")
+                    .succeeded()
+                    .stdout
+            }
+            Self::IptablesNft | Self::IptablesLegacy => {
+                let mut rules = String::new();
+                for tool in self.iptables() {
+                    for table in ["nat", "filter"] {
+                        let list = sandbox.tool(tool, &["-t", table, "-v", "-S"], "");
+                        rules += &list.succeeded().stdout;
+                    }
+                }
+                rules
+            }
+        }
+    }
+
+    /// Runs a test with it, unless this machine lacks the tools.
     pub fn test(self, body: fn(Self)) {
         if !cannot_run(self.tools()) {
             body(self);
         }
     }
 
-    /// A pod that has a redirect, written with `args`.
+    /// A pod with the redirect of `args`.
     pub fn redirected_pod(self, args: &[&str]) -> Pod {
         let pod = Pod::new();
         self.prepare(&pod.inside);
@@ -72,19 +94,19 @@ impl Backend {
         pod
     }
 
-    /// Writes the redirect of `args`.
+    /// Sets the redirect of `args`.
     #[track_caller]
     pub fn apply(self, pod: &Pod, args: &[&str]) {
         self.run(pod, args).succeeded();
     }
 
-    /// Runs the program on the pod with this backend.
+    /// Runs `msm-iptables` on the pod with this backend.
     pub fn run(self, pod: &Pod, args: &[&str]) -> Outcome {
         msm_iptables(pod, &[&["--backend", self.name()], args].concat())
     }
 }
 
-/// Runs the program on a pod.
+/// Runs `msm-iptables` on the pod.
 pub fn msm_iptables(pod: &Pod, args: &[&str]) -> Outcome {
     run(applet("msm-iptables")
         .arg("--netns")
@@ -92,7 +114,7 @@ pub fn msm_iptables(pod: &Pod, args: &[&str]) -> Outcome {
         .args(args))
 }
 
-/// Declares each of the named functions as a test of every backend.
+/// Declares a test for every backend from each of the named functions.
 #[macro_export]
 macro_rules! on_every_backend {
     ($($test:ident,)*) => {

@@ -1,5 +1,5 @@
-//! A node as the plugin meets it: an API server that knows one pod, a kubeconfig for it,
-//! and the plugin run on a sandbox as a runtime runs it.
+//! A cluster with one node and one pod: a fake API server, a kubeconfig for it, and the plugin
+//! as a container runtime runs it for the pod's sandbox.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,58 +7,57 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::api_server::{
-    Answer, ApiServer, Authority, Behaviour, Credentials, KeyKind, Kubeconfig, Options, PodSpec,
-    Request, pod_json,
-};
+use crate::api_server::{Answer, ApiServer, Behaviour, Options, Request};
 use crate::applet;
+use crate::certificates::{CertificateAuthority, KeyKind};
 use crate::command::{Outcome, run_with_input};
+use crate::kubeconfig::{Credentials, Kubeconfig};
 use crate::netns::Namespace;
+use crate::pod_json::{PodSpec, pod_json};
 use crate::scratch::Scratch;
 
-/// The pod's namespace.
+/// The Kubernetes namespace of the pod.
 pub const K8S_NAMESPACE: &str = "media";
-/// The pod's name.
 pub const K8S_NAME: &str = "camera-7d9c5b6f4-x7k2p";
-/// The pod's UID.
 pub const K8S_UID: &str = "5f2c1d1e-8a35-4b7a-9f5d-1c2b3a4d5e6f";
-/// The label that decides.
+/// The label that enables MSM for a pod.
 pub const INJECT: &str = "sidecar.mediastreamingmesh.io/inject";
-/// The labels of a pod that asks for a redirect.
+/// The labels of an MSM-enabled pod.
 pub const LABELLED: &[(&str, &str)] = &[("app", "camera"), (INJECT, "true")];
 
-/// An API server that knows one pod, and a node's kubeconfig for it.
+/// An API server with one pod, and a kubeconfig for it.
 pub struct Cluster {
     pub server: ApiServer,
     scratch: Scratch,
-    /// The pod as the API server shows it.
+    /// The pod as the API server returns it.
     pod: Arc<Mutex<Value>>,
 }
 
 impl Cluster {
-    /// With a pod of these labels and annotations.
+    /// A cluster whose pod has these labels and annotations.
     pub fn new(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Self {
-        let authority = Authority::new(KeyKind::Ecdsa);
+        let ca = CertificateAuthority::new(KeyKind::Ecdsa);
         let pod = Arc::new(Mutex::new(pod_of(labels, annotations)));
-        let shown = Arc::clone(&pod);
+        let current = Arc::clone(&pod);
         let path = format!("/api/v1/namespaces/{K8S_NAMESPACE}/pods/{K8S_NAME}");
         let handler = move |request: &Request| {
             Behaviour::Answer(if request.path == path {
-                Answer::object(&shown.lock().unwrap())
+                Answer::object(&current.lock().unwrap())
             } else {
                 Answer::error(404, "no such pod")
             })
         };
         let options = Options {
-            // Read together with the answer or before it, by chance: system calls are counted.
+            // Without session tickets: whether they take another read(2) depends on timing, and
+            // tests count system calls.
             tickets: 0,
-            ..Options::new(authority.server(&["127.0.0.1"]))
+            ..Options::new(ca.server(&["127.0.0.1"]))
         };
         let server = ApiServer::start(&options, handler);
         let scratch = Scratch::new();
         let kubeconfig = Kubeconfig {
             server: &server.url(),
-            authority: Some(&authority.pem()),
+            ca_pem: Some(&ca.pem()),
             tls_server_name: None,
             credentials: Credentials::Token("sesame"),
         };
@@ -70,18 +69,19 @@ impl Cluster {
         }
     }
 
-    /// From now on the pod has these labels and annotations.
-    pub fn show(&self, labels: &[(&str, &str)], annotations: &[(&str, &str)]) {
+    /// Replaces the pod's labels and annotations.
+    pub fn set_pod(&self, labels: &[(&str, &str)], annotations: &[(&str, &str)]) {
         *self.pod.lock().unwrap() = pod_of(labels, annotations);
     }
 
-    /// The least that a node's configuration says, with `more` keys at its top.
+    /// A minimal network configuration, merged with `more`.
     pub fn configuration(&self, more: &Value) -> Value {
         let mut configuration = json!({
             "cniVersion": "1.0.0", "name": "k8s-pod-network", "type": "msm-cni",
             "kubernetes": {
                 "kubeConfig": self.scratch.path().join("kubeconfig"),
-                "podLookupTimeoutSeconds": 5,
+                // The harness ends the command earlier.
+                "podLookupTimeoutSeconds": 60,
             },
             "prevResult": previous_result(),
         });
@@ -89,24 +89,24 @@ impl Cluster {
         configuration
     }
 
-    /// Runs a verb on a sandbox.
+    /// Runs the plugin with `verb` for a sandbox, with the configuration merged with `more`.
     pub fn run(&self, verb: &str, sandbox: &Namespace, more: &Value) -> Outcome {
         let mut request = request(applet("msm-cni"), verb, &sandbox.path());
         run_with_input(&mut request, &self.configuration(more).to_string())
     }
 
-    /// ADD that has to succeed, and to hand on what came.
+    /// Asserts that ADD succeeds and returns the previous result.
     #[track_caller]
-    pub fn added(&self, sandbox: &Namespace, more: &Value) {
+    pub fn add_succeeds(&self, sandbox: &Namespace, more: &Value) {
         let outcome = self.run("ADD", sandbox, more).succeeded();
         let reply: Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
         assert_eq!(reply, previous_result(), "{outcome}");
     }
 }
 
-/// The message of an answer that has to be this error.
+/// Asserts that the plugin returned the error `code`. Returns its message and details.
 #[track_caller]
-pub fn refused(outcome: Outcome, code: u64) -> String {
+pub fn error_text(outcome: Outcome, code: u64) -> String {
     let outcome = outcome.exited(1);
     let error: Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
     assert_eq!(error["code"], code, "{outcome}");
@@ -114,7 +114,7 @@ pub fn refused(outcome: Outcome, code: u64) -> String {
     format!("{}: {}", text("msg"), text("details"))
 }
 
-/// The plugin as a runtime asks it to do something to a sandbox.
+/// The command by which a container runtime runs `plugin` for a sandbox.
 pub fn request(mut plugin: Command, verb: &str, netns: &Path) -> Command {
     let arguments = format!(
         "IgnoreUnknown=1;K8S_POD_NAMESPACE={K8S_NAMESPACE};K8S_POD_NAME={K8S_NAME};\
@@ -148,7 +148,7 @@ fn pod_of(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Value {
     })
 }
 
-/// Puts the members of `more` into `object`, level by level.
+/// Merges `more` into `object` recursively.
 fn merge(object: &mut Value, more: &Value) {
     for (key, value) in more.as_object().unwrap() {
         match &mut object[key] {
@@ -158,7 +158,7 @@ fn merge(object: &mut Value, more: &Value) {
     }
 }
 
-/// The configuration of that backend.
-pub fn by(backend: &str) -> Value {
+/// The configuration that selects a backend.
+pub fn intercept_name(backend: &str) -> Value {
     json!({"kubernetes": {"interceptName": backend}})
 }

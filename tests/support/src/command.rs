@@ -1,5 +1,5 @@
-//! Runs a command to its end within a deadline and keeps all that a failing test has to
-//! print: the command with its environment, its exit code and both of its streams.
+//! Runs a command with a deadline and keeps what a failing test prints: the command with its
+//! environment, the exit code and both output streams.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -8,22 +8,20 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// No command of these tests takes a second; this is when one counts as hanging.
-const DEADLINE: Duration = Duration::from_secs(30);
-/// How long the pipes of a killed command may stay open (in its own children).
-const GRACE: Duration = Duration::from_secs(1);
+/// A watchdog, far above what any command takes on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// After a command is killed, how long its children may keep its pipes open.
+const GRACE: Duration = Duration::from_secs(10);
 
-/// What a command did.
+/// How a command ended.
 #[derive(Debug)]
 pub struct Outcome {
     command: String,
-    /// The exit code; none after a signal.
+    /// `None` after a signal.
     pub code: Option<i32>,
-    /// Standard output.
     pub stdout: String,
-    /// Standard error.
     pub stderr: String,
-    /// From start to end.
+    /// From start to exit.
     pub took: Duration,
 }
 
@@ -41,7 +39,7 @@ impl Outcome {
         self.exited(0)
     }
 
-    /// Fails the test unless standard error contains `text`, in any case.
+    /// Fails the test unless standard error contains `text`, ignoring case.
     #[track_caller]
     pub fn complains_about(self, text: &str) -> Self {
         let found = self.stderr.to_lowercase().contains(&text.to_lowercase());
@@ -62,13 +60,13 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Runs `command` with nothing on its standard input.
+/// Runs `command` with empty standard input.
 pub fn run(command: &mut Command) -> Outcome {
     run_with_input(command, "")
 }
 
-/// Runs `command` with `input` on its standard input, which it reads to its end or a pipe's
-/// buffer holds.
+/// Runs `command` with `input` on its standard input. The command must read all of it, unless
+/// it fits in a pipe.
 pub fn run_with_input(command: &mut Command, input: &(impl AsRef<[u8]> + ?Sized)) -> Outcome {
     let description = format!("{command:?}");
     let start = Instant::now();
@@ -78,7 +76,7 @@ pub fn run_with_input(command: &mut Command, input: &(impl AsRef<[u8]> + ?Sized)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("start {description}: {error}"));
-    // Whoever exits without reading its input breaks the pipe; the exit code tells more.
+    // Fails if the command exits without reading; its exit code is checked instead.
     let _ = child.stdin.take().unwrap().write_all(input.as_ref());
 
     let (open, ended) = mpsc::channel();
@@ -90,7 +88,7 @@ pub fn run_with_input(command: &mut Command, input: &(impl AsRef<[u8]> + ?Sized)
         let leaked = ended.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout);
         assert!(
             !leaked,
-            "still running after {DEADLINE:?}, and so are its children: {description}"
+            "still running after {DEADLINE:?}, as are its children: {description}"
         );
     }
     let outcome = Outcome {
@@ -104,7 +102,7 @@ pub fn run_with_input(command: &mut Command, input: &(impl AsRef<[u8]> + ?Sized)
     outcome
 }
 
-/// Reads a stream to its end and drops `open` then.
+/// Reads all of a stream, then drops `open`.
 fn drain(mut stream: impl Read + Send + 'static, open: Sender<()>) -> JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();

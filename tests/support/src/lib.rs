@@ -1,5 +1,5 @@
-//! What the black-box tests share: how the real executable is run, what the machine must
-//! offer, network namespaces and traffic in them. Knows nothing of how the program works.
+//! Shared by the black-box tests: running the executable, checking what the machine supports,
+//! network namespaces and traffic in them. Independent of the program's implementation.
 
 #![expect(
     missing_docs,
@@ -16,13 +16,16 @@
 
 pub mod api_server;
 pub mod backend;
+pub mod certificates;
 pub mod cluster;
 pub mod command;
 pub mod endpoints;
+pub mod kubeconfig;
 pub mod libc;
 pub mod netns;
 pub mod node;
 pub mod pod;
+pub mod pod_json;
 pub mod runtime;
 pub mod scratch;
 pub mod traffic;
@@ -32,11 +35,11 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where the tools that tests call are looked for; an ordinary user's PATH lacks the first.
+/// Directories of the tools that tests run. An ordinary user's PATH lacks the first two.
 pub const TOOL_DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
-/// The executable under test: `MSM_EXECUTABLE` (what ships) or the one that cargo built, which
-/// is in the directory above the one of the tests and examples.
+/// The executable under test: `MSM_EXECUTABLE`, or the debug build, which cargo puts in the
+/// parent of the directory of tests and examples.
 pub fn executable() -> PathBuf {
     if let Some(path) = std::env::var_os("MSM_EXECUTABLE") {
         return path.into();
@@ -49,14 +52,14 @@ pub fn executable() -> PathBuf {
         .expect("MSM_EXECUTABLE names the executable, or cargo built it beside the tests")
 }
 
-/// The executable under test as `applet`, with nothing of the tests' environment.
+/// Runs the executable under test as the applet `name`, in an empty environment.
 pub fn applet(name: &str) -> Command {
     let mut command = Command::new(executable());
     command.arg0(name).env_clear();
     command
 }
 
-/// The same, run by the program and arguments of `wrapper`.
+/// Like `applet`, run by the program and arguments of `wrapper`.
 pub fn applet_under(wrapper: &[&str], name: &str) -> Command {
     let tool = find_tool(wrapper[0]).unwrap_or_else(|| panic!("{} is not installed", wrapper[0]));
     let mut command = Command::new(tool);
@@ -65,7 +68,7 @@ pub fn applet_under(wrapper: &[&str], name: &str) -> Command {
     command
 }
 
-/// Wrapper: the directories that hold the host's network tools are empty.
+/// Wrapper: empties the directories of the host's network tools.
 pub const WITHOUT_TOOLS: [&str; 7] = [
     "unshare",
     "--mount",
@@ -80,8 +83,8 @@ pub const WITHOUT_TOOLS: [&str; 7] = [
     "sh",
 ];
 
-/// Wrapper: the kernel knows no netfilter netlink sockets. Programs that are started from
-/// there are spared: legacy iptables opens other sockets, which would work there.
+/// Wrapper: the kernel does not support netfilter netlink sockets. Child processes are not
+/// affected: legacy iptables opens other sockets, which such a kernel supports.
 pub const WITHOUT_NF_TABLES: [&str; 5] = [
     "strace",
     "-e",
@@ -90,8 +93,8 @@ pub const WITHOUT_NF_TABLES: [&str; 5] = [
     "inject=socket:error=EPROTONOSUPPORT",
 ];
 
-/// Whether the calling test has to be skipped, because this machine does not let it make
-/// network namespaces or lacks one of `tools`.
+/// Whether the calling test must be skipped: this machine does not permit network namespaces
+/// or lacks one of `tools`.
 pub fn cannot_run(tools: &[&str]) -> bool {
     let missing = tools.iter().find(|tool| find_tool(tool).is_none());
     let reason = match (netns::refusal(), missing) {
@@ -103,15 +106,15 @@ pub fn cannot_run(tools: &[&str]) -> bool {
     true
 }
 
-/// Says that the calling test, or a part of it, is skipped, past the harness's capture;
-/// fails instead where `CI` is set: there, a skipped test is a broken build.
+/// Reports that the calling test, or a part of it, is skipped. If `CI` is set, fails the test
+/// instead: a skipped test is a broken build there.
 pub fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     assert!(
         std::env::var_os("CI").is_none(),
         "{test} cannot run: {reason}"
     );
-    // Not eprintln!: the harness swallows what a passing test prints with it.
+    // Not eprintln!: the harness hides its output if the test passes.
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
 }
 

@@ -1,12 +1,11 @@
-//! Which libc a static executable is linked with: it decides on what the executable costs, and
-//! on the words for the system's errors.
+//! The libc that a static executable is linked with. Costs and the texts of system errors
+//! depend on it.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// A libc that the executable is built with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Libc {
     Glibc,
@@ -14,7 +13,7 @@ pub enum Libc {
 }
 
 impl Libc {
-    /// The executable's own: glibc has its banner in it, musl has none.
+    /// Detects glibc by the banner in the executable; musl has none.
     pub fn of(executable: &Path) -> io::Result<Self> {
         let banner = b"GNU C Library ";
         let bytes = fs::read(executable)?;

@@ -1,5 +1,5 @@
-//! Network namespaces in the tests' own process: made by a thread, kept by a descriptor,
-//! entered by a thread. Nothing is mounted, so nothing is left behind.
+//! Network namespaces of the test process: a thread creates one, a descriptor keeps it, and
+//! other threads enter it. Nothing is mounted, so nothing needs to be removed.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -14,10 +14,10 @@ use nix::unistd::{Uid, setfsuid};
 use crate::command::{Outcome, run, run_with_input};
 use crate::{TOOL_DIRECTORIES, find_tool};
 
-/// Where user 0 of a pod with a user namespace is outside of it. Container runtimes start
-/// higher up, but an ordinary user's tests only have the IDs that /etc/subuid gives them.
+/// The test process's UID for user 0 of a pod with a user namespace. Container runtimes use
+/// higher ones, but rootless tests are limited to the IDs in /etc/subuid.
 pub const UID_SHIFT: u32 = 10_000;
-/// How many users such a pod has.
+/// The number of users of such a pod.
 const UID_COUNT: u32 = 40_000;
 /// Both families and both variants of iptables.
 const SAVE_TOOLS: [&str; 4] = [
@@ -27,38 +27,39 @@ const SAVE_TOOLS: [&str; 4] = [
     "ip6tables-legacy-save",
 ];
 
-/// A network namespace, alive as long as this value.
+/// A network namespace, kept by this value.
 pub struct Namespace {
     handle: File,
-    /// Which user of the tests' its user 0 is.
+    /// The test process's UID for its user 0.
     uid_shift: u32,
 }
 
-/// Why this machine does not let us make network namespaces, if it does not.
+/// Why this machine does not allow network namespaces, or `None` if it does.
 pub fn refusal() -> Option<String> {
-    on_own_thread(|| unshare(CloneFlags::CLONE_NEWNET).err()).map(|error| {
-        format!("make a network namespace: {error}; run it as root, or with scripts/run-in-userns")
+    on_new_thread(|| unshare(CloneFlags::CLONE_NEWNET).err()).map(|error| {
+        format!(
+            "creating a network namespace: {error}; run the tests as root, or with scripts/run-in-userns"
+        )
     })
 }
 
 impl Namespace {
-    /// A new one, with nothing but the loopback interface, up.
+    /// Creates one with only the loopback interface, up.
     pub fn new() -> Self {
-        let handle = on_own_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace");
+        let handle = on_new_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("create a network namespace");
             File::open("/proc/thread-self/ns/net").expect("open the new network namespace")
         });
         Self::with_loopback(handle, 0)
     }
 
-    /// A new one that is owned by a user namespace of its own, in which user N is user
-    /// `UID_SHIFT` + N of the tests': what a pod with `hostUsers: false` gets, made in the
-    /// order in which a runtime makes it.
+    /// Creates one that a new user namespace owns, in which user N is user `UID_SHIFT` + N of
+    /// the test process, as for a pod with `hostUsers: false`. The order is that of a runtime.
     pub fn in_user_namespace() -> Self {
         let users = Placeholder::start("unshare", &["--user"]);
         for file in ["uid_map", "gid_map"] {
             std::fs::write(users.file(file), format!("0 {UID_SHIFT} {UID_COUNT}\n"))
-                .unwrap_or_else(|error| panic!("write {file}: {error}"));
+                .unwrap_or_else(|error| panic!("writing {file}: {error}"));
         }
         let user_namespace = format!("--user={}", users.file("ns/user").display());
         let as_its_root = [
@@ -79,8 +80,8 @@ impl Namespace {
         namespace
     }
 
-    /// A path that any process on this machine can open it by, as a runtime would pass it
-    /// in `CNI_NETNS`.
+    /// A path that any process on this machine can open, as a runtime passes it in
+    /// `CNI_NETNS`.
     pub fn path(&self) -> PathBuf {
         format!(
             "/proc/{}/fd/{}",
@@ -90,26 +91,26 @@ impl Namespace {
         .into()
     }
 
-    /// Runs `work` inside, on a thread of its own; processes it starts are inside too.
+    /// Runs `work` inside, on a new thread; processes that it starts are inside too.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        on_own_thread(|| {
+        on_new_thread(|| {
             setns(&self.handle, CloneFlags::CLONE_NEWNET).expect("enter the network namespace");
             work()
         })
     }
 
-    /// The same with every socket belonging to user `uid` of the pod.
+    /// Runs `work` inside; its sockets belong to user `uid` of the pod.
     pub fn run_as<T: Send>(&self, uid: u32, work: impl FnOnce() -> T + Send) -> T {
         let user = Uid::from_raw(self.uid_shift + uid);
         self.run(|| {
-            // `meta skuid` and `-m owner` look at the file system UID of whoever opened the
-            // socket, and that is a thread's own. It reports failure only by being the old
-            // one still, which a change to an impossible UID reads.
+            // `meta skuid` and `-m owner` match the file system UID of the thread that opened
+            // the socket. setfsuid returns the previous UID even if it fails; a second call
+            // with an invalid UID reads the current one.
             setfsuid(user);
             assert_eq!(
                 setfsuid(Uid::from_raw(u32::MAX)),
                 user,
-                "become user {user}"
+                "change to user {user}"
             );
             work()
         })
@@ -136,15 +137,15 @@ impl Namespace {
         self.tool("nft", &["-f", "-"], rules).succeeded();
     }
 
-    /// Every nftables rule, counters' values left out.
+    /// All nftables rules, without the values of counters.
     pub fn nft_rules(&self) -> String {
         self.tool("nft", &["--stateless", "list", "ruleset"], "")
             .succeeded()
             .stdout
     }
 
-    /// Every iptables rule of both families and both variants, with neither comments nor
-    /// counters. Asking legacy iptables does not create its tables.
+    /// All iptables rules of both families and both variants, without comments and counters.
+    /// `iptables-legacy-save` does not create tables.
     pub fn iptables_rules(&self) -> String {
         let mut rules = String::new();
         for tool in SAVE_TOOLS
@@ -157,31 +158,31 @@ impl Namespace {
         rules
     }
 
-    /// All there is to see, for the message of a failing test.
+    /// All rules, for the message of a failing test.
     pub fn rules(&self) -> String {
         format!("{}{}", self.nft_rules(), self.iptables_rules())
     }
 }
 
-/// A process in new namespaces that does nothing, so that they can be opened.
+/// An idle process in new namespaces, so that they can be opened.
 struct Placeholder(Child);
 
 impl Placeholder {
-    /// Starts `tool` and waits until it has made its namespaces.
+    /// Starts `tool` and waits until it has created its namespaces.
     fn start(tool: &str, args: &[&str]) -> Self {
-        // cat ends when its standard input does: at the latest with the tests themselves.
+        // cat ends when its standard input is closed, at the latest with the test process.
         let mut child = tool_command(&find_tool(tool).unwrap())
             .args(args)
-            .args(["/bin/sh", "-c", "echo made; exec cat"])
+            .args(["/bin/sh", "-c", "echo ready; exec cat"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("start {tool}: {error}"));
+            .unwrap_or_else(|error| panic!("starting {tool}: {error}"));
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        assert_eq!(line, "made\n", "{tool} {args:?} made no namespace");
+        assert_eq!(line, "ready\n", "{tool} {args:?} created no namespace");
         Self(child)
     }
 
@@ -204,8 +205,8 @@ fn tool_command(path: &Path) -> Command {
     command
         .env_clear()
         .env("PATH", TOOL_DIRECTORIES.join(":"))
-        // Legacy iptables takes a lock in /run, which an ordinary user cannot write. The
-        // tables of a namespace are used by one test alone, so any file will do.
+        // Legacy iptables locks a file in /run, which only root can write. Only one test uses
+        // the tables of a namespace, so any file is fine.
         .env("XTABLES_LOCKFILE", "/dev/null");
     command
 }
@@ -219,7 +220,7 @@ fn without_counters(listing: &str) -> String {
         .collect()
 }
 
-fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+fn on_new_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         scope
             .spawn(work)

@@ -1,5 +1,5 @@
-//! A pod as the tests see it: a network namespace with an address, a stub and an
-//! application's own server, joined by a cable to the outside, where other servers are.
+//! A pod: a network namespace with addresses, a stub and an application's server, connected
+//! by a veth pair to another namespace with other servers.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,17 @@ use crate::traffic::{Server, connect};
 const POD_MAC: &str = "02:00:00:00:00:02";
 const GATEWAY_MAC: &str = "02:00:00:00:00:01";
 
-/// When a cable counts as cut.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// A watchdog for the veth pair to carry traffic.
+const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The user that the pod's application runs as.
+/// The user ID of the application.
 pub const APP_UID: u32 = 1000;
-/// The user that the stub runs as.
+/// The user ID of the stub.
 pub const STUB_UID: u32 = 1337;
 
-/// A pod and its surroundings. Listening: outside `server@554`, `server@1554` and
-/// `server@80`; inside `stub@8554`, `stub@9554`, `app@554`, and `rival@9999` for whoever
-/// else redirects.
+/// A pod and the network outside of it. Servers outside: `server@554`, `server@1554` and
+/// `server@80`; inside: `stub@8554`, `stub@9554`, `app@554`, and `rival@9999`, the target of
+/// another component's redirect.
 pub struct Pod {
     pub inside: Namespace,
     pub outside: Namespace,
@@ -33,15 +33,15 @@ impl Pod {
         Self::around(Namespace::new())
     }
 
-    /// A pod with a user namespace of its own.
+    /// A pod with its own user namespace.
     pub fn in_user_namespace() -> Self {
         Self::around(Namespace::in_user_namespace())
     }
 
     fn around(inside: Namespace) -> Self {
         let outside = Namespace::new();
-        // Neither duplicate address detection nor the search for neighbours: both begin some
-        // time after a link is up and would keep IPv6 waiting for a second.
+        // Without duplicate address detection and neighbour discovery, which would delay IPv6
+        // by a second after a link is up.
         inside.ip(&format!(
             "link add eth0 address {POD_MAC} type veth peer name eth0 address {GATEWAY_MAC} netns {}
              address add {POD}/24 dev eth0
@@ -75,37 +75,37 @@ impl Pod {
             outside,
             _servers: servers.into(),
         };
-        pod.wait_for_the_cable();
+        pod.wait_for_link();
         pod
     }
 
-    /// The kernel tells IPv6 some time later that the cable is plugged in on both ends; until
-    /// then packets get lost.
-    fn wait_for_the_cable(&self) {
+    /// IPv6 learns a moment later that both ends of the veth pair are up, and drops packets
+    /// until then.
+    fn wait_for_link(&self) {
         let start = Instant::now();
         let outside = || self.connect(HTTP6);
         while outside() != HTTP_SERVER6 {
-            assert!(start.elapsed() < DEADLINE, "the cable carries no IPv6");
+            assert!(start.elapsed() < DEADLINE, "the link carries no IPv6");
         }
     }
 
-    /// Where a connection of the application lands.
+    /// Returns which server answers a connection of the application.
     pub fn connect(&self, to: &str) -> String {
         self.connect_as(APP_UID, to)
     }
 
-    /// Where a connection of the pod's user `uid` lands.
+    /// Returns which server answers a connection of the pod's user `uid`.
     pub fn connect_as(&self, uid: u32, to: &str) -> String {
         self.inside.run_as(uid, || connect(to))
     }
 
-    /// Where a connection from outside lands.
+    /// Returns which server answers a connection from outside.
     pub fn connect_from_outside(&self, to: &str) -> String {
         self.outside.run(|| connect(to))
     }
 }
 
-/// Fails the test unless a connection of the application lands where it should.
+/// Fails the test unless the expected server answers a connection of the application.
 #[track_caller]
 pub fn lands(pod: &Pod, to: &str, expected: &str) {
     let landed = pod.connect(to);

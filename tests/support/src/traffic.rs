@@ -1,5 +1,5 @@
-//! TCP servers that say who they are and whom they see, and connections to them: enough to
-//! tell where a connection landed and from which address.
+//! TCP servers that send their name and the client's address, and connections to them, which
+//! show where a connection was redirected.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,10 +12,10 @@ use nix::sys::socket::{self, shutdown};
 
 use crate::netns::Namespace;
 
-/// Every connection of these tests stays on the machine; this is far above what it takes.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// Watchdog for connections, which never leave the machine.
+const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A server, listening until dropped.
+/// A server that listens until it is dropped.
 pub struct Server {
     listener: Arc<TcpListener>,
     thread: Option<JoinHandle<()>>,
@@ -27,8 +27,7 @@ impl Server {
     pub fn start(namespace: &Namespace, name: &str, port: u16) -> Self {
         let name = format!("{name}@{port}");
         let bound = namespace.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)));
-        let listener =
-            Arc::new(bound.unwrap_or_else(|error| panic!("{name} cannot listen: {error}")));
+        let listener = Arc::new(bound.unwrap_or_else(|error| panic!("{name}: listening: {error}")));
         let accepting = Arc::clone(&listener);
         let thread = thread::spawn(move || serve(&accepting, &name));
         Self {
@@ -40,7 +39,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Wakes the thread: accept() on a socket that was shut down is EINVAL.
+        // Wakes the thread: accept() fails with EINVAL after shutdown().
         let _ = shutdown(self.listener.as_raw_fd(), socket::Shutdown::Both);
         let _ = self.thread.take().unwrap().join();
     }
@@ -50,7 +49,7 @@ fn serve(listener: &TcpListener, name: &str) {
     loop {
         match listener.accept() {
             Ok((mut stream, peer)) => {
-                // The client may be gone already; then nobody misses the answer.
+                // The client may have closed the connection.
                 let _ = write!(stream, "{name} from {}", peer.ip().to_canonical());
             }
             Err(error) if error.kind() == ErrorKind::InvalidInput => return,
@@ -59,20 +58,20 @@ fn serve(listener: &TcpListener, name: &str) {
     }
 }
 
-/// Connects to `address` from the calling thread's namespace and tells what came of it: the
-/// server's answer, or `refused`, `timed out`, …
+/// Connects to `address` from the calling thread's network namespace. Returns the server's
+/// answer, or `refused`, `timed out`, …
 pub fn connect(address: &str) -> String {
     let address: SocketAddr = address
         .parse()
         .unwrap_or_else(|error| panic!("{address}: {error}"));
-    let landed = TcpStream::connect_timeout(&address, DEADLINE).and_then(|mut stream| {
+    let answer = TcpStream::connect_timeout(&address, DEADLINE).and_then(|mut stream| {
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.shutdown(Shutdown::Write)?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
     });
-    landed.unwrap_or_else(|error| match error.kind() {
+    answer.unwrap_or_else(|error| match error.kind() {
         ErrorKind::ConnectionRefused => "refused".to_owned(),
         ErrorKind::TimedOut | ErrorKind::WouldBlock => "timed out".to_owned(),
         _ => error.to_string(),

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::fs::Owner;
-use crate::names::is_network_configuration;
 use crate::node::flags;
 use crate::node::lock::Holder;
 use crate::node::netdir::ORIGINAL_SUFFIX;
@@ -16,6 +15,7 @@ use crate::node::plan;
 use crate::node::settings::Settings;
 use crate::node::step::{Action, Cause, Plan};
 use crate::process::Vars;
+use crate::text::is_network_configuration;
 
 mod cases; // one after another
 mod worlds; // whatever others do

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::testing::properties::always_the_same;
+use crate::testing::properties::fixed_seed_config;
 
 use super::*;
 
@@ -213,7 +213,7 @@ impl Worlds {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..always_the_same() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..fixed_seed_config() })]
     #[test]
     fn the_network_is_never_another_one_than_without_us(events in vec(event(), 1..10)) {
         let mut worlds = Worlds {

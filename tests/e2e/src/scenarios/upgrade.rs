@@ -105,7 +105,7 @@ pub fn newer_installer<'a>(
     });
     let (code, log, removed) = old;
     report.check("SIGTERM to the old installer", "exit code 0", code);
-    let reason = "is there to stay";
+    let reason = "DaemonSet msm-system/msm-cni exists";
     let stays = log.contains("everything stays as it is") && log.contains(reason);
     report.check(
         "its reason in the log",

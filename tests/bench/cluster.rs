@@ -1,6 +1,5 @@
-//! The surroundings of all measurements: API servers with an ECDSA and an RSA certificate, pods
-//! of several sizes, kubeconfigs, the smallest programs there can be; and how the plugin is
-//! called there.
+//! What all measurements share: API servers with an ECDSA and an RSA certificate, pods of several
+//! sizes, kubeconfigs, minimal programs to compare with, and calls of the plugin.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -9,29 +8,31 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use msm_testkit::api_server::{Credentials, KeyKind, Kubeconfig, PodSpec, pod_json};
+use msm_testkit::certificates::KeyKind;
 use msm_testkit::cluster::{INJECT, K8S_NAMESPACE, K8S_UID, request};
+use msm_testkit::kubeconfig::{Credentials, Kubeconfig};
 use msm_testkit::netns::Namespace;
+use msm_testkit::pod_json::{PodSpec, pod_json};
 use msm_testkit::scratch::Scratch;
 use serde_json::{Value, json};
 
-use crate::contenders::Contender;
-use crate::launch::{Answer, Launch};
+use crate::launch::{Expected, Launch};
 use crate::server::{Objects, Server};
+use crate::targets::Target;
 
-/// The pod that most figures are of.
+/// The pod of most measurements.
 pub const POD: PodKind = PodKind::Labelled(8_000);
-/// How large pods are, in bytes.
+/// The sizes of pods, in bytes.
 pub const SIZES: [usize; 6] = [2_000, 8_000, 50_000, 200_000, 500_000, 1_500_000];
 
 /// Which pod is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PodKind {
-    /// With the label, and about so many bytes.
+    /// With the label, and of about this size in bytes.
     Labelled(usize),
-    /// Without, of 8 kB.
+    /// Without the label, of 8 kB.
     Plain,
-    /// Of a namespace that the configuration excludes.
+    /// In a namespace that the configuration excludes.
     Excluded,
 }
 
@@ -41,12 +42,12 @@ pub struct Call {
     pub verb: &'static str,
     pub pod: PodKind,
     pub key: KeyKind,
-    /// As the configuration names it.
+    /// `interceptName` of the configuration.
     pub backend: &'static str,
 }
 
 impl Call {
-    /// ADD of the pod that most figures are of.
+    /// The ADD of most measurements.
     pub const ADD: Self = Self {
         verb: "ADD",
         pod: POD,
@@ -55,20 +56,20 @@ impl Call {
     };
 }
 
-/// The surroundings.
-pub struct Site {
+/// API servers, minimal programs and files.
+pub struct Cluster {
     pub ecdsa: Server,
     pub rsa: Server,
-    /// Does nothing, with no libraries.
+    /// A program that does nothing and has no libraries.
     pub static_true: PathBuf,
-    /// Runs something and tells its memory.
+    /// A program that runs another one and writes its memory and page faults.
     pub launcher: PathBuf,
-    /// Standard error of whatever runs.
+    /// Standard error of the programs that are run.
     pub log: File,
     scratch: Scratch,
 }
 
-impl Site {
+impl Cluster {
     pub fn new() -> Result<Self, String> {
         let scratch = Scratch::new();
         let compiled = |name, source| compile(&scratch.path().join(name), source);
@@ -80,8 +81,8 @@ impl Site {
             .read(true)
             .append(true)
             .open(scratch.path().join("log"))
-            .map_err(|error| format!("create the log of what runs: {error}"))?;
-        let site = Self {
+            .map_err(|error| format!("creating the log: {error}"))?;
+        let cluster = Self {
             ecdsa: Server::start(KeyKind::Ecdsa, &objects),
             rsa: Server::start(KeyKind::Rsa, &objects),
             static_true,
@@ -90,16 +91,16 @@ impl Site {
             scratch,
         };
         for key in [KeyKind::Ecdsa, KeyKind::Rsa] {
-            let server = site.server(key);
+            let server = cluster.server(key);
             let kubeconfig = Kubeconfig {
                 server: &server.url(),
-                authority: Some(server.authority()),
+                ca_pem: Some(server.authority()),
                 tls_server_name: None,
                 credentials: Credentials::Token("sesame"),
             };
-            kubeconfig.write(&site.kubeconfig(key));
+            kubeconfig.write(&cluster.kubeconfig(key));
         }
-        Ok(site)
+        Ok(cluster)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -117,12 +118,12 @@ impl Site {
         self.path(&format!("kubeconfig-{key:?}"))
     }
 
-    /// The plugin as a runtime calls it.
-    pub fn call(&self, who: &Contender, call: Call, netns: Option<&Namespace>) -> Launch {
-        self.call_by(who.applet("msm-cni"), call, netns)
+    /// A call of the plugin, as a runtime makes it.
+    pub fn call(&self, target: &Target, call: Call, netns: Option<&Namespace>) -> Launch {
+        self.call_by(target.applet("msm-cni"), call, netns)
     }
 
-    /// The same by another program, which gets the environment and standard input.
+    /// Like `call`, with a command that runs the plugin or a wrapper of it.
     pub fn call_by(&self, plugin: Command, call: Call, netns: Option<&Namespace>) -> Launch {
         let netns = netns.map(Namespace::path);
         let netns = netns.as_deref().unwrap_or(Path::new("/var/run/netns/none"));
@@ -149,15 +150,15 @@ impl Site {
             },
             "prevResult": previous,
         });
-        let answer = match call.verb {
-            "ADD" => Answer::Json(previous),
-            "VERSION" => Answer::Key("supportedVersions"),
-            _ => Answer::Nothing,
+        let expected = match call.verb {
+            "ADD" => Expected::Json(previous),
+            "VERSION" => Expected::Key("supportedVersions"),
+            _ => Expected::Nothing,
         };
         Launch {
             command,
             input: configuration.to_string().into_bytes(),
-            answer,
+            expected,
         }
     }
 }
@@ -171,7 +172,7 @@ impl PodKind {
         }
     }
 
-    /// Where the API server has it.
+    /// Its path in the API.
     pub fn url_path(self) -> String {
         let (namespace, name) = self.reference();
         format!("/api/v1/namespaces/{namespace}/pods/{name}")
@@ -195,8 +196,8 @@ impl PodKind {
     }
 }
 
-/// Takes away what admission and the kubelet's habits add, or gives the application more
-/// settings, until the pod has about so many bytes.
+/// Removes what admission adds, or adds environment variables, until the pod has about `size`
+/// bytes.
 fn resize(pod: &mut Value, size: usize) {
     if pod.to_string().len() > size + size / 4 {
         pod["metadata"]["managedFields"] = json!([]);
@@ -208,12 +209,12 @@ fn resize(pod: &mut Value, size: usize) {
         }
     }
     let length = pod.to_string().len();
-    let setting = |n: usize| json!({"name": format!("MORE_{n:05}"), "value": "x".repeat(40)});
-    let more = size.saturating_sub(length) / (setting(0).to_string().len() + 1);
+    let variable = |n: usize| json!({"name": format!("MORE_{n:05}"), "value": "x".repeat(40)});
+    let more = size.saturating_sub(length) / (variable(0).to_string().len() + 1);
     let env = &mut pod["spec"]["containers"][0]["env"];
     env.as_array_mut()
-        .expect("settings")
-        .extend((0..more).map(setting));
+        .expect("environment")
+        .extend((0..more).map(variable));
 }
 
 fn objects() -> Objects {
@@ -237,7 +238,7 @@ fn compile(output: &Path, source: &str) -> Result<PathBuf, String> {
     };
     match compiling() {
         Ok(true) => Ok(output.to_owned()),
-        Ok(false) => Err("gcc cannot build a static program, for the reason above".to_owned()),
-        Err(error) => Err(format!("gcc cannot be run: {error}; install gcc")),
+        Ok(false) => Err("gcc could not build a static program, see above".to_owned()),
+        Err(error) => Err(format!("running gcc: {error}; install gcc")),
     }
 }

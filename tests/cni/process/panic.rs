@@ -1,5 +1,4 @@
-//! A mistake in the program, met by the executable that ships: a thread that cannot be
-//! started is one that a library of ours does not expect.
+//! A panic in the shipped executable: a dependency panics if it cannot start a thread.
 
 use msm_testkit::cannot_run;
 use msm_testkit::cluster::{Cluster, LABELLED, request};
@@ -7,14 +6,14 @@ use msm_testkit::command::{Outcome, run_with_input};
 use msm_testkit::netns::Namespace;
 use serde_json::{Value, json};
 
-use super::plugin::{document, under};
+use super::helpers::{document, under};
 
-/// Looking a name up needs a thread.
+/// Resolving a host name needs a thread.
 fn by_name() -> Value {
     json!({"kubernetes": {"kubernetesAPIRoot": "https://localhost:1"}})
 }
 
-/// ADD on a kernel that starts no threads, with its streams redirected by the shell.
+/// Runs ADD on a kernel that cannot start threads, with the redirections of a shell.
 fn add_without_threads(redirections: &str) -> Outcome {
     let (cluster, sandbox) = (Cluster::new(LABELLED, &[]), Namespace::new());
     let script = format!("exec \"$@\" {redirections}");
@@ -35,7 +34,7 @@ fn add_without_threads(redirections: &str) -> Outcome {
 }
 
 #[test]
-fn a_panic_is_one_error_with_its_place() {
+fn panic_is_one_error_document_with_its_place() {
     if cannot_run(&["strace"]) {
         return;
     }
@@ -49,7 +48,7 @@ fn a_panic_is_one_error_with_its_place() {
 }
 
 #[test]
-fn a_panic_that_nobody_is_told_of_is_no_success() {
+fn panic_with_closed_streams_is_a_failure() {
     if cannot_run(&["strace"]) {
         return;
     }

@@ -1,4 +1,4 @@
-//! Standard input that holds no configuration, and standard error that takes no log.
+//! Standard input without a configuration, and standard error that cannot be written.
 
 use std::io::{PipeWriter, pipe};
 use std::process::{Child, Stdio};
@@ -8,15 +8,15 @@ use msm_testkit::command::{run, run_with_input};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::plugin::{configuration, document, end, excluded, redirected, send, start};
+use super::helpers::{configuration, document, end, excluded, redirected, send, start};
 
 #[test]
-fn standard_input_of_every_kind_is_an_error_with_a_code() {
+fn unusable_stdin_is_an_error_with_a_code() {
     for (redirections, codes) in [
         ("<&-", [6, 6]),
         ("</dev/null", [6, 6]),
         ("<>/dev/null", [6, 6]),
-        // It can only be written to.
+        // Write-only.
         ("0>/dev/null", [5, 6]),
         ("</", [5, 5]),
         ("</dev/zero", [6, 6]),
@@ -39,14 +39,15 @@ fn standard_input_of_every_kind_is_an_error_with_a_code() {
 }
 
 #[test]
-fn whoever_waits_for_a_configuration_can_be_ended() {
+fn signal_ends_plugin_that_blocks_on_stdin() {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        let (plugin, _held_open) = waiting();
+        let (plugin, _open_stdin) = waiting();
         send(&plugin, signal);
         assert_eq!(end(plugin).0.code(), None, "{signal}");
     }
 }
 
+/// A plugin whose standard input stays open and empty.
 fn waiting() -> (Child, PipeWriter) {
     let (stdin, input) = pipe().unwrap();
     let plugin = start(
@@ -58,11 +59,11 @@ fn waiting() -> (Child, PipeWriter) {
 }
 
 #[test]
-fn standard_error_does_not_matter() {
-    let mut talkative = configuration(0);
-    talkative["logLevel"] = json!("trace");
-    let mut wrong = talkative.clone();
-    wrong["redirect"] = json!({"ports": [0]});
+fn unwritable_stderr_changes_no_reply() {
+    let mut verbose = configuration(0);
+    verbose["logLevel"] = json!("trace");
+    let mut invalid = verbose.clone();
+    invalid["redirect"] = json!({"ports": [0]});
     for redirections in [
         "2>&-",
         "2>/dev/full",
@@ -75,24 +76,21 @@ fn standard_error_does_not_matter() {
             let mut plugin = excluded(redirected(redirections, "msm-cni"), "ADD");
             run_with_input(&mut plugin, input)
         };
-        let outcome = ask(&talkative.to_string()).succeeded();
-        assert_eq!(document(&outcome), talkative["prevResult"]);
-        let outcome = ask(&wrong.to_string()).exited(1);
+        let outcome = ask(&verbose.to_string()).succeeded();
+        assert_eq!(document(&outcome), verbose["prevResult"]);
+        let outcome = ask(&invalid.to_string()).exited(1);
         assert_eq!(document(&outcome)["code"], 7, "{outcome}");
     }
 }
 
 #[test]
-fn logs_never_reach_the_answer() {
-    let mut talkative = configuration(0);
-    talkative["logLevel"] = json!("trace");
+fn logs_are_not_written_to_stdout() {
+    let mut verbose = configuration(0);
+    verbose["logLevel"] = json!("trace");
     let mut plugin = excluded(redirected("2>&1", "msm-cni"), "ADD");
-    let outcome = run_with_input(&mut plugin, &talkative.to_string()).succeeded();
-    assert!(
-        outcome.stdout.starts_with("info: "),
-        "nothing is logged\n{outcome}"
-    );
+    let outcome = run_with_input(&mut plugin, &verbose.to_string()).succeeded();
+    assert!(outcome.stdout.starts_with("info: "), "no log\n{outcome}");
     let mut plugin = excluded(applet("msm-cni"), "ADD");
-    let outcome = run_with_input(&mut plugin, &talkative.to_string()).succeeded();
-    assert_eq!(document(&outcome), talkative["prevResult"]);
+    let outcome = run_with_input(&mut plugin, &verbose.to_string()).succeeded();
+    assert_eq!(document(&outcome), verbose["prevResult"]);
 }

@@ -1,5 +1,4 @@
-//! Requests that lack nothing, and how a process is started and ended when its streams are
-//! other than pipes.
+//! Complete requests, and processes whose streams are not the pipes of `command::run`.
 
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -14,17 +13,21 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-/// No step of these tests takes a second.
-const DEADLINE_MS: u16 = 30_000;
+/// A watchdog; no step takes a second on an idle machine.
+const DEADLINE_MS: u16 = 60_000;
 
-/// The executable as `applet`, run by `wrapper`, a program and its arguments.
+/// Wrapper: restores the default action of every signal. A test that a shell runs in the
+/// background inherits that SIGINT is ignored.
+pub const DEFAULT_SIGNALS: [&str; 2] = ["env", "--default-signal"];
+
+/// Runs the executable as `applet` by `wrapper`, a program and its arguments.
 pub fn under(wrapper: &[&str], applet: &str) -> Command {
     let mut command = applet_under(wrapper, applet);
     command.env("PATH", TOOL_DIRECTORIES.join(":"));
     command
 }
 
-/// The same with streams as a shell's `redirections` say.
+/// Runs the executable as `applet`, with the redirections of a shell.
 pub fn redirected(redirections: &str, applet: &str) -> Command {
     under(
         &["sh", "-c", &format!("exec \"$@\" {redirections}"), "sh"],
@@ -32,12 +35,12 @@ pub fn redirected(redirections: &str, applet: &str) -> Command {
     )
 }
 
-/// A request of a pod in a namespace that `configuration` excludes.
+/// A request for a pod in the namespace that `configuration` excludes.
 pub fn excluded(plugin: Command, verb: &str) -> Command {
     request(plugin, verb, Path::new("/run/netns/gone"))
 }
 
-/// Of a node that asks for no pod; its result is as long as it is told to be.
+/// A configuration that needs no API server, with a prevResult of at least this length.
 pub fn configuration(result_bytes: usize) -> Value {
     json!({
         "cniVersion": "1.1.0", "name": "k8s-pod-network", "type": "msm-cni",
@@ -46,15 +49,15 @@ pub fn configuration(result_bytes: usize) -> Value {
     })
 }
 
-/// The one document on standard output.
+/// The document on standard output.
 #[track_caller]
 pub fn document(outcome: &Outcome) -> Value {
     serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}\n{outcome}"))
 }
 
-/// What is expected of a plugin that was refused something: an error, or no answer at all.
+/// Asserts a failure: with an error document, or with no output.
 #[track_caller]
-pub fn refused(outcome: &Outcome) {
+pub fn assert_failed(outcome: &Outcome) {
     assert_ne!(outcome.code, Some(0), "{outcome}");
     if !outcome.stdout.is_empty() {
         let error = document(outcome);
@@ -73,7 +76,8 @@ pub fn start(command: &mut Command, stdin: impl Into<Stdio>, stdout: impl Into<S
         .unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
-/// How it ended, and what it and its children said on standard error until then.
+/// Waits until the process has exited and its children have closed standard error. Returns
+/// the exit status and standard error.
 pub fn end(mut child: Child) -> (ExitStatus, String) {
     let text = read_to_end(&mut child.stderr.take().unwrap());
     (child.wait().unwrap(), text)
@@ -83,14 +87,14 @@ pub fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
 }
 
-/// Waits until there is something to read, or nobody left to write it.
+/// Waits until the stream is readable or closed.
 pub fn wait_for(stream: &impl AsFd) {
     let mut waited_for = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
     let ready = poll(&mut waited_for, DEADLINE_MS).unwrap();
-    assert_eq!(ready, 1, "nothing was written, and nobody ended");
+    assert_eq!(ready, 1, "neither readable nor closed");
 }
 
-/// Reads a stream until nobody is left to write to it.
+/// Reads a stream until every writer has closed it.
 pub fn read_to_end(stream: &mut (impl Read + AsFd)) -> String {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     loop {

@@ -1,5 +1,5 @@
-//! Who is measured: the executable that ships, other builds of it, other plugins. Each is
-//! called through symlinks with the applets' names, as on a node.
+//! The executables that are measured: the shipped one, other builds of it, other plugins. Each
+//! is run through symlinks with the applets' names, as on a node.
 
 use std::fs;
 use std::io;
@@ -12,11 +12,11 @@ use msm_testkit::scratch::Scratch;
 
 use crate::arguments::Named;
 
-/// What the executable that ships is called in the table.
+/// The label of the shipped executable in the table.
 pub const OURS: &str = "ours";
 
 /// An executable.
-pub struct Contender {
+pub struct Target {
     pub label: String,
     pub kind: Kind,
     pub size: u64,
@@ -32,7 +32,7 @@ pub enum Kind {
     Peer,
 }
 
-impl Contender {
+impl Target {
     pub fn build(label: &str, path: &Path) -> io::Result<Self> {
         Self::new(label, path, Kind::Build(Libc::of(path)?))
     }
@@ -47,7 +47,7 @@ impl Contender {
         for name in ["msm-cni", "msm-iptables", "installer"] {
             symlink(&executable, names.path().join(name))?;
         }
-        // A whole path would not fit into its column.
+        // A path would not fit in the column.
         let label = label.rsplit('/').next().unwrap_or(label);
         Ok(Self {
             label: label.to_owned(),
@@ -69,12 +69,12 @@ impl Contender {
         }
     }
 
-    /// Where it is called by the name of an applet.
+    /// The symlink with the name of an applet.
     pub fn path(&self, applet: &str) -> PathBuf {
         self.names.path().join(applet)
     }
 
-    /// It as an applet, with nothing of our own environment.
+    /// Runs the applet `name` in an empty environment.
     pub fn applet(&self, name: &str) -> Command {
         let mut command = Command::new(self.path(name));
         command.env_clear();

@@ -1,5 +1,4 @@
-//! Standard output that does not take the answer: closed, full, not writable, or read by
-//! nobody.
+//! Standard output that is closed, full, not writable, or not read.
 
 use std::fs::File;
 use std::io::{PipeReader, Write, pipe};
@@ -9,16 +8,18 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 
-use msm_testkit::applet;
 use msm_testkit::command::{run, run_with_input};
 use msm_testkit::scratch::Scratch;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::plugin::{configuration, end, excluded, read_to_end, redirected, send, start, wait_for};
+use super::helpers::{
+    DEFAULT_SIGNALS, configuration, end, excluded, read_to_end, redirected, send, start, under,
+    wait_for,
+};
 
-/// Redirections, and whether what is written there counts as written.
+/// Redirections, and whether a write to them counts as delivered.
 const STREAMS: [(&str, bool); 11] = [
     (">&-", false),
     (">&- 2>&-", false),
@@ -27,7 +28,7 @@ const STREAMS: [(&str, bool); 11] = [
     ("1</dev/null", false),
     ("1</dev/zero", false),
     ("1</", false),
-    // What start-up leaves in place of a closed descriptor.
+    // Rust's runtime opens this in place of a closed descriptor.
     ("1<>/dev/null", false),
     (">/dev/null", true),
     (">>/dev/null", true),
@@ -35,23 +36,23 @@ const STREAMS: [(&str, bool); 11] = [
 ];
 
 #[test]
-fn an_answer_is_given_or_the_exit_code_says_so() {
-    for (redirections, taken) in STREAMS {
-        for (verb, answers) in [
+fn undelivered_reply_is_a_failure() {
+    for (redirections, is_delivered) in STREAMS {
+        for (verb, has_result) in [
             ("VERSION", true),
             ("ADD", true),
             ("DEL", false),
             ("GC", false),
         ] {
-            // One that has no standard input has no configuration either.
+            // The other verbs need a configuration.
             if redirections.contains("<&-") && verb != "VERSION" {
                 continue;
             }
             let mut plugin = excluded(redirected(redirections, "msm-cni"), verb);
             let outcome = run_with_input(&mut plugin, &configuration(0).to_string());
-            let outcome = outcome.exited(i32::from(answers && !taken));
-            if answers && !taken && !redirections.contains("2>&-") {
-                outcome.complains_about("writing the answer to standard output");
+            let outcome = outcome.exited(i32::from(has_result && !is_delivered));
+            if has_result && !is_delivered && !redirections.contains("2>&-") {
+                outcome.complains_about("writing the reply to standard output");
             }
         }
         for verb in ["ADD", "DEL", "STATUS", "NEW"] {
@@ -62,7 +63,7 @@ fn an_answer_is_given_or_the_exit_code_says_so() {
 }
 
 #[test]
-fn a_long_answer_that_does_not_fit_is_no_success() {
+fn undelivered_long_reply_is_a_failure() {
     let input = configuration(1 << 20).to_string();
     for redirections in [">/dev/full", ">&-", "1<>/dev/null"] {
         let mut plugin = excluded(redirected(redirections, "msm-cni"), "ADD");
@@ -71,18 +72,18 @@ fn a_long_answer_that_does_not_fit_is_no_success() {
 }
 
 #[test]
-fn a_file_takes_the_answer() {
+fn reply_can_be_written_to_a_file() {
     let scratch = Scratch::new();
-    let file = scratch.path().join("answer");
+    let file = scratch.path().join("reply");
     let redirections = format!("2>&- >{}", file.display());
     let mut plugin = excluded(redirected(&redirections, "msm-cni"), "ADD");
     run_with_input(&mut plugin, &configuration(100_000).to_string()).succeeded();
-    let answer: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    assert_eq!(answer, configuration(100_000)["prevResult"]);
+    let reply: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(reply, configuration(100_000)["prevResult"]);
 }
 
 #[test]
-fn what_is_said_to_a_person_is_lost_without_harm() {
+fn help_and_errors_tolerate_closed_streams() {
     for (redirections, code) in [
         (">&-", 0),
         ("1<>/dev/null", 0),
@@ -119,15 +120,15 @@ fn what_is_said_to_a_person_is_lost_without_harm() {
 }
 
 #[test]
-fn a_socket_takes_the_answer() {
+fn reply_can_be_written_to_a_socket() {
     let (mut reader, writer) = UnixStream::pair().unwrap();
     let plugin = start_add(OwnedFd::from(writer));
-    let answer: Value = serde_json::from_str(&read_to_end(&mut reader)).unwrap();
-    assert_eq!(answer, configuration(1 << 20)["prevResult"]);
+    let reply: Value = serde_json::from_str(&read_to_end(&mut reader)).unwrap();
+    assert_eq!(reply, configuration(1 << 20)["prevResult"]);
     assert!(end(plugin).0.success());
 }
 
-/// A plugin that has begun to write more than fits a pipe, and that pipe.
+/// A plugin that has begun to write more than a pipe holds, and the pipe.
 fn unread() -> (Child, PipeReader) {
     let (reader, writer) = pipe().unwrap();
     let plugin = start_add(writer);
@@ -137,22 +138,26 @@ fn unread() -> (Child, PipeReader) {
 
 fn start_add(stdout: impl Into<Stdio>) -> Child {
     let (stdin, mut input) = pipe().unwrap();
-    let plugin = start(&mut excluded(applet("msm-cni"), "ADD"), stdin, stdout);
+    let plugin = start(
+        &mut excluded(under(&DEFAULT_SIGNALS, "msm-cni"), "ADD"),
+        stdin,
+        stdout,
+    );
     let configuration = configuration(1 << 20).to_string();
     input.write_all(configuration.as_bytes()).unwrap();
     plugin
 }
 
 #[test]
-fn an_answer_is_waited_with_until_it_is_read() {
+fn long_reply_blocks_until_it_is_read() {
     let (plugin, mut reader) = unread();
-    let answer: Value = serde_json::from_str(&read_to_end(&mut reader)).unwrap();
-    assert_eq!(answer, configuration(1 << 20)["prevResult"]);
+    let reply: Value = serde_json::from_str(&read_to_end(&mut reader)).unwrap();
+    assert_eq!(reply, configuration(1 << 20)["prevResult"]);
     assert!(end(plugin).0.success());
 }
 
 #[test]
-fn whoever_waits_to_be_read_can_be_ended() {
+fn signal_ends_plugin_that_blocks_on_stdout() {
     for signal in [
         Signal::SIGTERM,
         Signal::SIGINT,
@@ -169,7 +174,7 @@ fn whoever_waits_to_be_read_can_be_ended() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_a_failure() {
+fn closed_reader_is_a_failure() {
     let (plugin, reader) = unread();
     drop(reader);
     let (status, stderr) = end(plugin);
@@ -177,17 +182,17 @@ fn a_reader_that_goes_away_is_a_failure() {
     assert!(stderr.contains("Broken pipe"), "{stderr}");
 }
 
-/// It is not the plugin that makes it so: a caller may share its own.
+/// The caller may share a pipe that it made non-blocking.
 #[test]
-fn a_pipe_that_does_not_wait_is_a_failure() {
+fn non_blocking_pipe_is_a_failure() {
     let (reader, writer) = pipe().unwrap();
-    let impatient = File::options()
+    let non_blocking = File::options()
         .write(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
         .open(format!("/proc/self/fd/{}", writer.as_raw_fd()))
         .unwrap();
-    let (status, stderr) = end(start_add(impatient));
+    let (status, stderr) = end(start_add(non_blocking));
     assert_eq!(status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("writing the answer"), "{stderr}");
+    assert!(stderr.contains("writing the reply"), "{stderr}");
     drop(reader);
 }

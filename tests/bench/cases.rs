@@ -1,116 +1,116 @@
-//! What is timed: each verb, backend, key and pod of each executable, and what they are
-//! compared with. A table of what to run; nothing is run here but for the rules' text.
+//! The cases that are timed: each verb, backend, key and pod of each executable, and what they
+//! are compared with. Nothing is timed here.
 
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use msm_testkit::api_server::KeyKind;
+use msm_testkit::certificates::KeyKind;
 use msm_testkit::find_tool;
 use msm_testkit::libc::Libc;
 use msm_testkit::netns::Namespace;
 
-use crate::contenders::{Contender, OURS};
+use crate::cluster::{Call, Cluster, POD, PodKind};
 use crate::launch::Launch;
 use crate::sandbox::Sandbox;
-use crate::site::{Call, POD, PodKind, Site};
+use crate::targets::{OURS, Target};
 use crate::tools::{self, RuleSet};
 
-/// Who is no executable of a contender.
+/// Labels of rows without an executable under test.
 pub const FLOOR: &str = "floor";
 pub const TOOLS: &str = "tools";
-/// The floor that ratios are to.
+/// The base of the first ratio.
 pub const STATIC_TRUE: &str = "true, static";
-/// What DESIGN.md's targets call `/bin/true`.
+/// The base of limits of short calls.
 pub const DYNAMIC_TRUE: &str = "/bin/true, dynamic";
 const RESTORE_OF_BOTH: &str = "iptables-nft-restore per family, both families";
 const LARGE: PodKind = PodKind::Labelled(200_000);
 
-/// One row: something that is run again and again.
-pub struct Subject<'a> {
+/// One row of the table.
+pub struct Case<'a> {
     pub what: String,
-    pub who: &'a str,
+    pub target: &'a str,
     pub sandbox: Sandbox<'a>,
     pub work: Work<'a>,
-    /// Which of our rows its ratio is to.
-    pub beside: String,
+    /// The row of the shipped executable that it is compared with.
+    pub baseline: String,
     pub limit: Option<Limit>,
-    /// What has to be in the kernel afterwards.
+    /// The rules that must be in the kernel afterwards.
     pub rules: Rules,
-    /// What is done before each run, outside of what is timed.
+    /// Runs before each run, untimed.
     pub before: Option<Box<dyn Fn() -> Result<(), String> + 'a>>,
 }
 
-/// What is run in a namespace, made anew for each run.
+/// Creates the processes of one run in a namespace.
 type Launches<'a> = dyn Fn(Option<&Namespace>) -> Vec<Launch> + 'a;
 
 /// What is timed.
 pub enum Work<'a> {
     /// Processes, one after the other.
     Processes(Box<Launches<'a>>),
-    /// One pod fetched without a process.
+    /// A GET of the pod, without a process.
     Exchange(KeyKind, PodKind),
 }
 
 /// What a run leaves in the kernel.
 #[derive(Debug, Clone)]
 pub enum Rules {
-    /// Nothing that is looked at.
+    /// Not checked.
     Any,
-    /// What `msm-iptables --check` finds right with these flags.
+    /// `msm-iptables --check` succeeds with these flags.
     Redirect(Vec<&'static str>),
-    /// Something, whatever it is.
+    /// Some redirect.
     Some,
 }
 
-/// DESIGN.md's targets of time.
+/// The project's limits of time.
 #[derive(Debug, Clone)]
 pub enum Limit {
     Wall(Duration),
-    /// A share of `/bin/true`, that the libc decides on.
+    /// A share of the time of `/bin/true`: 0.7 with musl, 1.1 with glibc.
     OfTrue(Libc),
-    /// An eighth of another row.
+    /// An eighth of the time of another row.
     EighthOf(&'static str),
 }
 
-impl<'a> Subject<'a> {
-    /// A row without a limit, that is compared with ours of the same name.
-    pub fn new(what: &str, who: &'a str, sandbox: Sandbox<'a>, work: Work<'a>) -> Self {
+impl<'a> Case<'a> {
+    /// A row without a limit, compared with the row of the shipped executable of that name.
+    pub fn new(what: &str, target: &'a str, sandbox: Sandbox<'a>, work: Work<'a>) -> Self {
         Self {
             what: what.to_owned(),
-            who,
+            target,
             sandbox,
             work,
-            beside: what.to_owned(),
+            baseline: what.to_owned(),
             limit: None,
             rules: Rules::Any,
             before: None,
         }
     }
 
-    /// One call of a contender's plugin.
+    /// One call of a plugin.
     pub fn call(
-        site: &'a Site,
-        who: &'a Contender,
+        cluster: &'a Cluster,
+        target: &'a Target,
         what: &str,
         sandbox: Sandbox<'a>,
         call: Call,
     ) -> Self {
-        let launches = move |netns: Option<&Namespace>| vec![site.call(who, call, netns)];
-        let mut subject = Self::new(
+        let launches = move |netns: Option<&Namespace>| vec![cluster.call(target, call, netns)];
+        let mut case = Self::new(
             what,
-            &who.label,
+            &target.label,
             sandbox,
             Work::Processes(Box::new(launches)),
         );
         if call.verb == "ADD" && matches!(call.pod, PodKind::Labelled(_)) {
-            subject.rules = if who.is_build() {
+            case.rules = if target.is_build() {
                 Rules::Redirect(vec!["--backend", call.backend])
             } else {
                 Rules::Some
             };
         }
-        subject
+        case
     }
 
     pub const fn limited(mut self, limit: Option<Limit>) -> Self {
@@ -119,14 +119,14 @@ impl<'a> Subject<'a> {
     }
 
     pub fn is_ours(&self) -> bool {
-        self.who == OURS
+        self.target == OURS
     }
 }
 
-/// A program that needs nothing.
-pub fn floor<'a>(what: &str, path: &'a Path) -> Subject<'a> {
+/// A program without input.
+pub fn floor<'a>(what: &str, path: &'a Path) -> Case<'a> {
     let launches = move |_: Option<&Namespace>| vec![Launch::new(Command::new(path))];
-    Subject::new(
+    Case::new(
         what,
         FLOOR,
         Sandbox::None,
@@ -143,53 +143,53 @@ fn name_of(backend: &str, key: KeyKind, pod: PodKind) -> String {
     format!("{backend}, {key}, {size} kB pod")
 }
 
-/// The row that most others are compared with.
+/// The most important row.
 pub fn main_row() -> String {
     name_of("ADD, nftables", KeyKind::Ecdsa, POD)
 }
 
-/// Everything that is timed in turn.
-pub fn all<'a>(site: &'a Site, contenders: &'a [Contender]) -> Result<Vec<Subject<'a>>, String> {
-    let ours = contenders.first().ok_or("nobody is measured")?;
-    let mut subjects = vec![
-        floor(STATIC_TRUE, &site.static_true),
+/// All cases.
+pub fn all<'a>(cluster: &'a Cluster, targets: &'a [Target]) -> Result<Vec<Case<'a>>, String> {
+    let ours = targets.first().ok_or("no executable")?;
+    let mut cases = vec![
+        floor(STATIC_TRUE, &cluster.static_true),
         floor(DYNAMIC_TRUE, Path::new("/bin/true")),
     ];
-    for who in contenders {
-        subjects.extend(without_api_server(site, ours, who));
+    for target in targets {
+        cases.extend(without_api_server(cluster, ours, target));
     }
-    for who in contenders {
-        subjects.extend(adds(site, who));
+    for target in targets {
+        cases.extend(adds(cluster, target));
     }
     for key in [KeyKind::Ecdsa, KeyKind::Rsa] {
         for pod in [POD, LARGE] {
             let what = name_of("TLS exchange alone", key, pod);
-            let exchange = Subject::new(&what, FLOOR, Sandbox::None, Work::Exchange(key, pod));
-            subjects.push(Subject {
-                beside: name_of("ADD, nftables", key, pod),
+            let exchange = Case::new(&what, FLOOR, Sandbox::None, Work::Exchange(key, pod));
+            cases.push(Case {
+                baseline: name_of("ADD, nftables", key, pod),
                 ..exchange
             });
         }
     }
-    for who in contenders.iter().filter(|who| who.is_build()) {
-        subjects.extend(by_hand(who));
+    for target in targets.iter().filter(|target| target.is_build()) {
+        cases.extend(iptables_applet(target));
     }
-    subjects.extend(by_tools(ours)?);
-    Ok(subjects)
+    cases.extend(by_tools(ours)?);
+    Ok(cases)
 }
 
 fn without_api_server<'a>(
-    site: &'a Site,
-    ours: &'a Contender,
-    who: &'a Contender,
-) -> [Subject<'a>; 3] {
+    cluster: &'a Cluster,
+    ours: &'a Target,
+    target: &'a Target,
+) -> [Case<'a>; 3] {
     let row = |what: &str, sandbox, verb, pod| {
         let call = Call {
             verb,
             pod,
             ..Call::ADD
         };
-        Subject::call(site, who, what, sandbox, call).limited(who.libc().map(Limit::OfTrue))
+        Case::call(cluster, target, what, sandbox, call).limited(target.libc().map(Limit::OfTrue))
     };
     [
         row("VERSION", Sandbox::None, "VERSION", POD),
@@ -203,10 +203,10 @@ fn without_api_server<'a>(
     ]
 }
 
-fn adds<'a>(site: &'a Site, who: &'a Contender) -> Vec<Subject<'a>> {
-    let row = |what: &str, sandbox, call| Subject::call(site, who, what, sandbox, call);
+fn adds<'a>(cluster: &'a Cluster, target: &'a Target) -> Vec<Case<'a>> {
+    let row = |what: &str, sandbox, call| Case::call(cluster, target, what, sandbox, call);
     let add = Call::ADD;
-    let five = who
+    let five = target
         .is_build()
         .then_some(Limit::Wall(Duration::from_millis(5)));
     let plain = Call {
@@ -225,7 +225,7 @@ fn adds<'a>(site: &'a Site, who: &'a Contender) -> Vec<Subject<'a>> {
         ),
         row(&main_row(), Sandbox::Empty, add).limited(five.clone()),
     ];
-    if who.is_build() {
+    if target.is_build() {
         for (key, pod) in [
             (KeyKind::Ecdsa, LARGE),
             (KeyKind::Rsa, POD),
@@ -240,23 +240,23 @@ fn adds<'a>(site: &'a Site, who: &'a Contender) -> Vec<Subject<'a>> {
         let what = name_of("ADD, iptables (nft)", add.key, POD);
         rows.push(row(&what, Sandbox::Empty, iptables));
     }
-    if who.is_build() && find_tool("iptables-legacy-restore").is_some() {
+    if target.is_build() && find_tool("iptables-legacy-restore").is_some() {
         let what = name_of("ADD, iptables (legacy)", add.key, POD);
         rows.push(row(&what, Sandbox::Legacy, iptables));
     }
-    if who.is_build() {
+    if target.is_build() {
         let what = name_of("CHECK, nftables", add.key, POD);
         let check = Call {
             verb: "CHECK",
             ..add
         };
-        rows.push(row(&what, Sandbox::Redirected(who), check));
+        rows.push(row(&what, Sandbox::Redirected(target), check));
     }
     rows
 }
 
 /// `msm-iptables`: the rules alone, without an API server.
-fn by_hand(who: &Contender) -> Vec<Subject<'_>> {
+fn iptables_applet(target: &Target) -> Vec<Case<'_>> {
     let mut rows = Vec::new();
     for set in RuleSet::ALL {
         for backend in ["nftables", "iptables"] {
@@ -264,7 +264,7 @@ fn by_hand(who: &Contender) -> Vec<Subject<'_>> {
             flags.extend(set.flags());
             let given = flags.clone();
             let launches = move |netns: Option<&Namespace>| {
-                let mut command = who.applet("msm-iptables");
+                let mut command = target.applet("msm-iptables");
                 command
                     .arg("--netns")
                     .args(netns.map(Namespace::path))
@@ -273,9 +273,9 @@ fn by_hand(who: &Contender) -> Vec<Subject<'_>> {
             };
             let work = Work::Processes(Box::new(launches));
             let what = rules_row(backend, set);
-            let is_target = backend == "nftables" && set == RuleSet::Both;
-            let mut row = Subject::new(&what, &who.label, Sandbox::Empty, work)
-                .limited(is_target.then_some(Limit::EighthOf(RESTORE_OF_BOTH)));
+            let has_limit = backend == "nftables" && set == RuleSet::Both;
+            let mut row = Case::new(&what, &target.label, Sandbox::Empty, work)
+                .limited(has_limit.then_some(Limit::EighthOf(RESTORE_OF_BOTH)));
             row.rules = Rules::Redirect(flags);
             rows.push(row);
         }
@@ -287,8 +287,8 @@ fn rules_row(backend: &str, set: RuleSet) -> String {
     format!("rules alone, msm-iptables, {backend}, {}", set.name())
 }
 
-/// What a plugin that is built on command-line tools does for the same rules.
-fn by_tools(ours: &Contender) -> Result<Vec<Subject<'_>>, String> {
+/// The same rules written by command-line tools, as other plugins do.
+fn by_tools(ours: &Target) -> Result<Vec<Case<'_>>, String> {
     let mut rows = Vec::new();
     for variant in ["nft", "legacy"] {
         if find_tool(&format!("iptables-{variant}-restore")).is_none() {
@@ -309,14 +309,14 @@ fn by_tools(ours: &Contender) -> Result<Vec<Subject<'_>>, String> {
             ];
             for (method, work) in both {
                 let what = format!("{method}, {}", set.name());
-                // The program finds the variant that is in use.
+                // The executable detects the variant in use.
                 let sandbox = if variant == "legacy" {
                     Sandbox::Legacy
                 } else {
                     Sandbox::Empty
                 };
-                let mut row = Subject::new(&what, TOOLS, sandbox, Work::Processes(work));
-                row.beside = rules_row("nftables", set);
+                let mut row = Case::new(&what, TOOLS, sandbox, Work::Processes(work));
+                row.baseline = rules_row("nftables", set);
                 row.rules = Rules::Redirect([&["--backend", "iptables"], set.flags()].concat());
                 rows.push(row);
             }
