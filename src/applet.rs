@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::names::{CNI_APPLET, EXECUTABLE, INSTALLER_ALIAS, INSTALLER_APPLET, IPTABLES_APPLET};
+use crate::node::inputs::Inputs;
 use crate::node::settings::Settings;
 use crate::process::{Process, Stdout, StdoutPolicy, eprint_line, exit_on_panic};
 use crate::redirect::iptables::exec;
@@ -123,7 +124,11 @@ fn run_installer(args: Vec<OsString>, process: &mut Process) -> ExitCode {
         Err(stop) => return stopped(&stop, process),
     };
     let host_name = nix::unistd::gethostname().unwrap_or_default();
-    match Settings::new(&matches, &process.vars, &host_name.to_string_lossy()) {
+    let inputs = Inputs {
+        flags: node::flags::given(&matches),
+        vars: &process.vars,
+    };
+    match Settings::new(&inputs, &host_name.to_string_lossy()) {
         Ok(settings) => agent::run(settings),
         Err(error) => {
             let text = format!("{INSTALLER_APPLET}: {}", error_chain(&error));
