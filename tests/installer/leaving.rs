@@ -464,7 +464,10 @@ fn as_long_as_an_entry_may_be_left_so_is_what_it_needs() {
     let half_written = "{\"name\": \"x\", \"plugins\": [{\"type\": \"msm-cni\"";
     for (content, reason) in [
         (unreadable.as_str(), "it is larger than"),
-        (half_written, "it is not a network configuration"),
+        (
+            half_written,
+            "99-other.conflist may contain the plugin entry",
+        ),
     ] {
         let node = Node::with_conf(CONF, CALICO);
         let installer = node.installed(&["--cleanup-on-exit=always"]);

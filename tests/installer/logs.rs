@@ -34,11 +34,11 @@ info: copied the executable to /host/opt/cni/bin/msm: it was missing
 info: linked /host/opt/cni/bin/msm-cni to msm: it was missing
 info: linked /host/opt/cni/bin/msm-iptables to msm: it was missing
 info: wrote /host/etc/cni/net.d/ZZZ-msm-cni-kubeconfig with mode 0600: it was missing
-warn: not ready: /host/etc/cni/net.d holds no valid network configuration yet; waiting for the node's network plugin to write it
-info: wrote /host/etc/cni/net.d/10-calico.conflist with mode 0644: our entry was missing
+warn: not ready: /host/etc/cni/net.d contains no valid network configuration yet; waiting for the node's network plugin to write it
+info: wrote /host/etc/cni/net.d/10-calico.conflist with mode 0644: the plugin entry was missing
 info: ready: everything on this node is as it should be
 info: wrote /host/etc/cni/net.d/ZZZ-msm-cni-kubeconfig with mode 0600: token, authority or address have changed
-info: wrote /host/etc/cni/net.d/10-calico.conflist with mode 0644: our entry was missing
+info: wrote /host/etc/cni/net.d/10-calico.conflist with mode 0644: the plugin entry was missing
 info: SIGTERM: what was installed goes: --cleanup-on-exit is always
 info: wrote /host/etc/cni/net.d/10-calico.conflist with mode 0644: msm-cni leaves this node
 info: removed /host/etc/cni/net.d/ZZZ-msm-cni-kubeconfig: msm-cni leaves this node

@@ -156,7 +156,7 @@ fn the_entry_comes_back_and_the_files_mode_is_its_owners() {
         (
             "removed",
             |path| fs::write(path, CALICO).unwrap(),
-            "our entry was missing",
+            "the plugin entry was missing",
         ),
         (
             "altered",
@@ -164,7 +164,7 @@ fn the_entry_comes_back_and_the_files_mode_is_its_owners() {
                 let text = fs::read_to_string(path).unwrap();
                 fs::write(path, text.replace("\"info\"", "\"trace\"")).unwrap();
             },
-            "our entry was another one",
+            "the plugin entry was different, repeated or not last",
         ),
         (
             "there twice",
@@ -173,7 +173,7 @@ fn the_entry_comes_back_and_the_files_mode_is_its_owners() {
                 let twice = text.replacen("[\n", "[\n    {\"type\": \"msm-cni\"},\n", 1);
                 fs::write(path, twice).unwrap();
             },
-            "our entry was another one",
+            "the plugin entry was different, repeated or not last",
         ),
     ];
     lost(CONF_PATH, &altered);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use msm_testkit::node::{CALICO, CONF, Installer, NET_DIR, Node};
 use nix::sys::signal::Signal;
 
-const FIGHT: &str = "is changed again and again (our entry was missing)";
+const FIGHT: &str = "is changed again and again (the plugin entry was missing)";
 
 /// How a rival writes its file.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +53,7 @@ fn has_our_entry(node: &Node, name: &str) -> bool {
 
 /// How often our entry was put back, by the log.
 fn times(installer: &Installer) -> usize {
-    installer.logged(": our entry was missing")
+    installer.logged(": the plugin entry was missing")
 }
 
 #[test]
@@ -75,7 +75,9 @@ fn after_one_rewrite_our_entry_is_back_and_counted() {
         assert!(conf.starts_with(head) && conf.ends_with(tail), "{conf}");
         let (_, log, _) = installer.end(Signal::SIGTERM);
         assert!(
-            log.contains(&format!("{CONF} with mode 0644: our entry was missing")),
+            log.contains(&format!(
+                "{CONF} with mode 0644: the plugin entry was missing"
+            )),
             "{log}"
         );
     }

@@ -341,17 +341,16 @@ fn without_record(text: &str) -> Option<String> {
 /// The text of an object without the member that has the value `value`.
 fn without_member(text: &str, value: Range<usize>) -> Option<String> {
     let before = text.get(..value.start)?.trim_end().strip_suffix(':')?;
-    // No key of msm-cni contains a quote.
+    // The key contains no quote, however it is escaped.
     let (before, _) = before.trim_end().strip_suffix('"')?.rsplit_once('"')?;
     let before = before.trim_end();
     let after = text.get(value.end..)?;
-    Some(match before.strip_suffix(',') {
-        Some(before) => [before, after].concat(),
-        None => {
-            let after = after.trim_start();
-            [before, after.strip_prefix(',').unwrap_or(after)].concat()
-        }
-    })
+    if let Some(before) = before.strip_suffix(',') {
+        return Some([before, after].concat());
+    }
+    // The first member: the comma after it is removed.
+    let after = after.trim_start();
+    Some([before, after.strip_prefix(',').unwrap_or(after)].concat())
 }
 
 /// The white space at the start of the last line.

@@ -1,5 +1,5 @@
-//! The cluster as a node sees it: an API server that knows pods and the installer's own
-//! `DaemonSet`, lets in who holds the right token, and can be down or refuse.
+//! The cluster as a node sees it: an API server with pods and the installer's `DaemonSet`. It
+//! accepts one token, and it can be down or deny access.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,35 +19,35 @@ pub const SERVICE: SocketAddr = SocketAddr::new(
 /// The installer's namespace.
 pub const SYSTEM: &str = "msm-system";
 
-/// The API server and all that it knows.
+/// The API server and its state.
 pub struct Cluster {
     authority: Authority,
-    known: Arc<Mutex<Known>>,
+    state: Arc<Mutex<State>>,
     server: Mutex<Option<ApiServer>>,
 }
 
 #[derive(Default)]
-struct Known {
+struct State {
     /// By path.
     objects: BTreeMap<String, Value>,
     token: String,
-    /// Whether the token may read pods.
-    role: bool,
-    /// Paths that were asked for.
-    asked: Vec<String>,
+    /// Whether the token has the role that permits to read pods.
+    has_role: bool,
+    /// Paths of all requests.
+    requests: Vec<String>,
 }
 
 impl Cluster {
-    /// A running API server that lets in `token` and knows nothing.
+    /// Starts an API server that accepts `token` and has no objects.
     pub fn start(token: &str) -> Self {
-        let known = Known {
+        let state = State {
             token: token.to_owned(),
-            role: true,
-            ..Known::default()
+            has_role: true,
+            ..State::default()
         };
         let cluster = Self {
             authority: Authority::new(KeyKind::Ecdsa),
-            known: Arc::new(Mutex::new(known)),
+            state: Arc::new(Mutex::new(state)),
             server: Mutex::default(),
         };
         cluster.up();
@@ -62,8 +62,8 @@ impl Cluster {
     pub fn up(&self) {
         let mut options = Options::new(self.authority.server(&[&SERVICE.ip().to_string()]));
         options.address = SERVICE;
-        let known = Arc::clone(&self.known);
-        let answer = move |request: &Request| Behaviour::Answer(lock(&known).answer(request));
+        let state = Arc::clone(&self.state);
+        let answer = move |request: &Request| Behaviour::Answer(lock(&state).answer(request));
         *lock(&self.server) = Some(ApiServer::start(&options, answer));
     }
 
@@ -71,15 +71,19 @@ impl Cluster {
         *lock(&self.server) = None;
     }
 
-    pub fn let_in(&self, token: &str) {
-        token.clone_into(&mut self.known().token);
+    pub fn accept_token(&self, token: &str) {
+        token.clone_into(&mut self.state().token);
     }
 
-    pub fn give_role(&self, given: bool) {
-        self.known().role = given;
+    pub fn grant_role(&self) {
+        self.state().has_role = true;
     }
 
-    /// Makes a pod known; its label's value, if it has the label.
+    pub fn revoke_role(&self) {
+        self.state().has_role = false;
+    }
+
+    /// `label`: the value of the injection label, if the pod has it.
     pub fn add_pod(&self, namespace: &str, name: &str, uid: &str, label: Option<&str>) {
         let labels: Vec<_> = label.map(|value| (INJECT, value)).into_iter().collect();
         let pod = pod_json(&PodSpec {
@@ -89,16 +93,17 @@ impl Cluster {
             labels: &labels,
             annotations: &[],
         });
-        self.known().objects.insert(pod_path(namespace, name), pod);
+        self.state().objects.insert(pod_path(namespace, name), pod);
     }
 
-    /// How often anybody asked for a pod.
-    pub fn questions_about(&self, namespace: &str, name: &str) -> usize {
+    /// Returns the number of requests for a pod.
+    pub fn requests_for(&self, namespace: &str, name: &str) -> usize {
         let path = pod_path(namespace, name);
-        self.known().asked.iter().filter(|it| **it == path).count()
+        let state = self.state();
+        state.requests.iter().filter(|it| **it == path).count()
     }
 
-    /// Makes the installer's pod and its `DaemonSet` known.
+    /// Adds the installer's pod and its `DaemonSet`.
     pub fn add_installer(&self, name: &str) {
         let pod = json!({
             "kind": "Pod", "apiVersion": "v1",
@@ -114,22 +119,24 @@ impl Cluster {
             "kind": "DaemonSet", "apiVersion": "apps/v1",
             "metadata": { "name": "msm-cni", "namespace": SYSTEM },
         });
-        let objects = &mut self.known().objects;
+        let objects = &mut self.state().objects;
         objects.insert(pod_path(SYSTEM, name), pod);
         objects.insert(daemon_set_path(), set);
     }
 
     pub fn delete_daemon_set(&self) {
-        self.known().objects.remove(&daemon_set_path());
+        self.state().objects.remove(&daemon_set_path());
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        lock(&self.known)
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics with it")
+    mutex
+        .lock()
+        .expect("no thread panics while it holds the lock")
 }
 
 fn pod_path(namespace: &str, name: &str) -> String {
@@ -140,14 +147,14 @@ fn daemon_set_path() -> String {
     format!("/apis/apps/v1/namespaces/{SYSTEM}/daemonsets/msm-cni")
 }
 
-impl Known {
+impl State {
     fn answer(&mut self, request: &Request) -> Answer {
-        self.asked.push(request.path.clone());
+        self.requests.push(request.path.clone());
         let expected = format!("Bearer {}", self.token);
         if request.headers.get("authorization") != Some(&expected) {
             return Answer::error(401, "Unauthorized");
         }
-        if request.method != "GET" || !self.role {
+        if request.method != "GET" || !self.has_role {
             let message = format!(
                 "pods is forbidden: User \"system:serviceaccount:{SYSTEM}:msm-cni\" cannot get {}",
                 request.path

@@ -1,5 +1,5 @@
-//! The installer as its `DaemonSet` runs it: a pod on the node's network, its container from
-//! the image that ships, with the host's directories and a service account mounted.
+//! The installer as its `DaemonSet` runs it: a pod in the node's network namespace with a
+//! container of the release image, hostPath volumes and a service account.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -8,19 +8,19 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Stage;
+use crate::Env;
 use crate::cluster::{Cluster, SERVICE, SYSTEM};
 use crate::cri::{EXITED, NODE, Outcome};
-use crate::node::{self, becomes_true};
-use crate::pod::{ContainerSpec, Pod, Wish, sandbox_config};
+use crate::node::{self, wait_for};
+use crate::pod::{ContainerSpec, Pod, PodRequest, sandbox_config};
 
 /// As in the manifests.
 const MEMORY_LIMIT: i64 = 32 << 20;
-/// `terminationGracePeriodSeconds`.
-const GRACE: i64 = 10;
-/// `timeoutSeconds` of its probes.
-const PROBE: Duration = Duration::from_secs(5);
-/// The plugin's entry, from the manifests' `ConfigMap` but for the time it may take.
+/// Seconds until SIGKILL: a watchdog, longer than `terminationGracePeriodSeconds`.
+const GRACE: i64 = 60;
+/// A watchdog for a request of a probe.
+const PROBE: Duration = Duration::from_secs(30);
+/// The plugin's entry, from the manifests' `ConfigMap`.
 const NETWORK_CONFIG: &str = r#"{
   "cniVersion": "1.0.0",
   "name": "msm-cni",
@@ -28,8 +28,7 @@ const NETWORK_CONFIG: &str = r#"{
   "logLevel": "__LOG_LEVEL__",
   "kubernetes": {
     "kubeConfig": "__KUBECONFIG_FILEPATH__",
-    "excludeNamespaces": ["kube-system", "msm-system"],
-    "podLookupTimeoutSeconds": 4
+    "excludeNamespaces": ["kube-system", "msm-system"]
   }
 }"#;
 
@@ -41,16 +40,16 @@ pub struct Installer<'a> {
 }
 
 impl<'a> Installer<'a> {
-    /// Starts it in a pod of that name.
-    pub fn start(stage: &'a Stage, name: &str, image: &str) -> Result<Self, String> {
-        stage.cluster.add_installer(name);
-        let wish = Wish {
+    /// Starts the installer in a new pod.
+    pub fn start(env: &'a Env, name: &str, image: &str) -> Result<Self, String> {
+        env.cluster.add_installer(name);
+        let request = PodRequest {
             namespace: SYSTEM,
             network: NODE,
-            ..Wish::new(name, None)
+            ..PodRequest::new(name, None)
         };
-        let config = sandbox_config(&stage.node, wish);
-        let pod = Pod::start_sandbox(&stage.node.runtime, config, wish.handler)?;
+        let config = sandbox_config(&env.node, request);
+        let pod = Pod::start_sandbox(&env.node.runtime, config, request.handler)?;
         let [bin_dir, net_dir, account] =
             [node::bin_dir(), node::net_dir(), node::service_account()]
                 .map(|path| path.display().to_string());
@@ -89,7 +88,7 @@ impl<'a> Installer<'a> {
         })
     }
 
-    /// What the readiness probe sees: status and body.
+    /// Requests `/readyz`; returns the status code and the body.
     pub fn readiness() -> Result<(u16, String), String> {
         let ask = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, 8000))?;
@@ -105,30 +104,30 @@ impl<'a> Installer<'a> {
         Ok((code.ok_or(head)?, body.trim().to_owned()))
     }
 
-    /// How long it took until it was ready, or why it is not.
+    /// Waits until the installer is ready; returns the time, or the reason why it is not ready.
     pub fn becomes_ready(&self) -> Result<Duration, String> {
         let is_ready = || Self::readiness().is_ok_and(|(code, _)| code == 200);
-        becomes_true(is_ready).ok_or_else(|| format!("{:?}\n{}", Self::readiness(), self.log()))
+        wait_for(is_ready).ok_or_else(|| format!("{:?}\n{}", Self::readiness(), self.log()))
     }
 
-    /// The process, as the node numbers it.
+    /// The process ID in the node's PID namespace.
     pub fn pid(&self) -> Result<u64, String> {
         let (_, info) = self.pod.runtime.container(&self.container)?;
         info["pid"].as_u64().ok_or_else(|| info.to_string())
     }
 
-    /// Runs a command in its container.
+    /// Runs a command in the installer's container.
     pub fn exec(&self, command: &[&str]) -> Result<Outcome, String> {
         self.pod.runtime.exec(&self.container, command)
     }
 
-    /// A file of the process in /proc.
+    /// Reads a file of the process in /proc.
     pub fn proc_file(&self, name: &str) -> Result<String, String> {
         let path = format!("/proc/{}/{name}", self.pid()?);
         fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))
     }
 
-    /// SIGTERM; its exit code.
+    /// Sends SIGTERM; returns the exit code.
     pub fn terminate(&self) -> Result<String, String> {
         let runtime = self.pod.runtime;
         runtime.stop_container(&self.container, GRACE)?;
@@ -136,23 +135,23 @@ impl<'a> Installer<'a> {
         if status.state == EXITED {
             Ok(format!("exit code {}", status.exit_code))
         } else {
-            Err(format!("its state is {}", status.state))
+            Err(format!("container state {}", status.state))
         }
     }
 
-    /// What is left of its pod goes.
+    /// Removes the pod.
     pub fn remove(self) -> Result<String, String> {
-        self.pod.end()
+        self.pod.remove()
     }
 
-    /// What it said.
+    /// The container's log.
     pub fn log(&self) -> String {
         let file = node::logs().join(&self.name).join("installer.log");
         fs::read_to_string(&file).unwrap_or_else(|error| format!("{}: {error}", file.display()))
     }
 }
 
-/// Mounts a token as the kubelet does: a new directory, then one rename of `..data`.
+/// Writes a token as the kubelet does: into a new directory, then by renaming `..data`.
 pub fn mount_token(cluster: &Cluster, token: &str) {
     let account = node::service_account();
     let version: PathBuf = format!("..{token}").into();
@@ -164,7 +163,7 @@ pub fn mount_token(cluster: &Cluster, token: &str) {
         ("namespace", SYSTEM),
     ] {
         fs::write(account.join(&version).join(file), content).unwrap();
-        // There already but for the first time.
+        // Fails from the second time on, because the link exists.
         let _ = symlink(format!("..data/{file}"), account.join(file));
     }
     symlink(&version, account.join("..data_tmp")).unwrap();

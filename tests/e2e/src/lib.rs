@@ -1,9 +1,9 @@
-//! What the end-to-end tests and the guest, the program of their containers, share.
+//! Code that the end-to-end tests share with the guest, the program in their containers.
 
 #![expect(
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
-    reason = "only the two programs of this package call it"
+    reason = "used only by the two programs of this package"
 )]
 
 pub mod traffic;

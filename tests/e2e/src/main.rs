@@ -1,14 +1,14 @@
-//! msm-cni on a real container runtime: a node with containerd, an API server, and the
-//! installer as a container of the image that ships. A story in chapters, each step of it
-//! a line of the table. Run by scripts/e2e, which makes the namespaces that all of it is in.
+//! End-to-end tests: a node with containerd, an API server, and the installer as a container of
+//! the release image. The scenarios run in a fixed order on one node; each step is a row of the
+//! report. scripts/e2e creates the namespaces that this program needs.
 
-mod cluster; // the API server and what it knows
-mod cri; // a client of the runtime
-mod installer; // the DaemonSet's pod
-mod node; // containerd and its surroundings
-mod pod; // sandboxes and their containers
-mod report; // the table
-mod story; // the chapters
+mod cluster;
+mod cri;
+mod installer;
+mod node;
+mod pod;
+mod report;
+mod scenarios;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -18,32 +18,32 @@ use cluster::Cluster;
 use node::Node;
 use report::Report;
 
-/// Where the story plays.
-struct Stage {
+/// What every scenario uses.
+struct Env {
     node: Node,
     cluster: Cluster,
 }
 
-/// Arguments: the cgroup of all pods, and archives of images.
+/// Arguments: the cgroup of all pods, then image archives.
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let cgroup = args.next().expect("the cgroup");
     let archives: Vec<PathBuf> = args.map(PathBuf::from).collect();
 
     let mut report = Report::default();
-    let told = catch_unwind(AssertUnwindSafe(|| {
-        let stage = Stage {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let env = Env {
             node: Node::start(&cgroup, &archives),
             cluster: Cluster::start("token-1"),
         };
-        let told = catch_unwind(AssertUnwindSafe(|| story::tell(&stage, &mut report)));
-        if told.is_err() || report.has_failed() {
+        let outcome = catch_unwind(AssertUnwindSafe(|| scenarios::run(&env, &mut report)));
+        if outcome.is_err() || report.has_failed() {
             eprintln!("\n--- the end of containerd's log\n{}", node::log());
         }
-        told.expect("the story comes to its end");
+        outcome.expect("no scenario panics");
     }));
-    let ended = told.map(|()| "yes".to_owned());
-    let ended = ended.map_err(|_| "a panic, described above".to_owned());
-    report.is("the story comes to its end", "yes", ended);
+    let completed = outcome.map(|()| "yes".to_owned());
+    let completed = completed.map_err(|_| "a panic, see above".to_owned());
+    report.check("all scenarios completed", "yes", completed);
     report.end()
 }

@@ -1,6 +1,6 @@
-//! A node: containerd with a root, a state and a socket of its own, CNI plugins and their
-//! configuration in directories of its own, and a network of its own. All of it is in
-//! memory, in namespaces that scripts/e2e has made, and goes away with them.
+//! The node: a private containerd, directories for CNI plugins and their configuration, and a
+//! network. All files are in memory, in the mount namespace that scripts/e2e created, and
+//! disappear with it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,32 +13,32 @@ use serde_json::Value;
 use crate::cluster;
 use crate::cri::Runtime;
 
-/// What is written by anybody here is below one of these.
-const OWN_DIRECTORIES: [&str; 2] = ["/run", "/var/lib"];
+/// Every file that the node's components write is below one of these.
+const WRITTEN_DIRECTORIES: [&str; 2] = ["/run", "/var/lib"];
 const ROOT: &str = "/run/msm-e2e";
-/// An address of the node that is on no pod's network.
+/// An address of the node outside of the pod network.
 pub const FAR: &str = "198.51.100.1";
-/// The image of every container but the installer's.
+/// The image of every container except the installer's.
 pub const GUEST_IMAGE: &str = "msm-e2e-guest:1";
-/// The runtime class whose pods never see msm-cni.
+/// The runtime class of pods without msm-cni.
 pub const PLAIN: &str = "plain";
-/// Where Debian's containernetworking-plugins are.
+/// The directory of Debian's containernetworking-plugins.
 const PLUGINS: &str = "/usr/lib/cni";
-/// When a condition that does not come true counts as a failure.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// A watchdog for conditions that are waited for.
+const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The node, running until it is dropped.
+/// A running node; containerd is killed on drop.
 pub struct Node {
-    /// The cgroup that all pods are in.
+    /// The parent cgroup of all pods.
     pub cgroup: String,
     pub runtime: Runtime,
     containerd: Child,
 }
 
 impl Node {
-    /// `cgroup`: where pods' cgroups go; `archives`: images to import.
+    /// `cgroup`: the parent cgroup of pods; `archives`: images to import.
     pub fn start(cgroup: &str, archives: &[PathBuf]) -> Self {
-        // They may lie where the mounts hide them.
+        // Read before the mounts below can hide them.
         let archives = archives.iter().map(|path| {
             fs::read(path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
         });
@@ -46,9 +46,9 @@ impl Node {
         assert_eq!(
             std::process::id(),
             1,
-            "scripts/e2e starts this, in namespaces of its own"
+            "must be started by scripts/e2e, in new namespaces"
         );
-        for directory in OWN_DIRECTORIES {
+        for directory in WRITTEN_DIRECTORIES {
             let nothing = None::<&str>;
             mount(nothing, directory, Some("tmpfs"), MsFlags::empty(), nothing)
                 .unwrap_or_else(|error| panic!("mount a tmpfs on {directory}: {error}"));
@@ -82,7 +82,9 @@ impl Node {
             runtime: Runtime::connect(&socket()),
             containerd,
         };
-        wait_until("containerd answers", || node.runtime.version().is_ok());
+        wait_or_panic("containerd accepts requests", || {
+            node.runtime.version().is_ok()
+        });
         for archive in archives {
             let file = path("image.tar");
             fs::write(&file, archive).unwrap();
@@ -111,27 +113,27 @@ fn socket() -> PathBuf {
     path("containerd.sock")
 }
 
-/// The runtime's configuration directory.
+/// The CNI configuration directory.
 pub fn net_dir() -> PathBuf {
     path("etc/cni/net.d")
 }
 
-/// That of pods which never see msm-cni.
+/// The CNI configuration directory of pods without msm-cni.
 fn plain_dir() -> PathBuf {
     path("etc/cni/plain.d")
 }
 
-/// The runtime's directory of plugins.
+/// The directory of CNI plugins.
 pub fn bin_dir() -> PathBuf {
     path("opt/cni/bin")
 }
 
-/// Where containers' logs go.
+/// The directory of container logs.
 pub fn logs() -> PathBuf {
     path("log")
 }
 
-/// Where the service account is mounted from.
+/// The directory of the installer's service account.
 pub fn service_account() -> PathBuf {
     path("serviceaccount")
 }
@@ -140,7 +142,7 @@ fn addresses() -> PathBuf {
     path("addresses")
 }
 
-/// What a network plugin's own installer would write.
+/// The configuration that a network plugin's installer would write.
 pub fn network() -> String {
     format!(
         r#"{{
@@ -174,7 +176,7 @@ pub fn log() -> String {
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
-/// The addresses that host-local has given to pods.
+/// Lists the addresses that host-local has assigned to pods.
 pub fn addresses_in_use() -> String {
     let mut names: Vec<String> = fs::read_dir(addresses().join("cluster"))
         .into_iter()
@@ -188,8 +190,8 @@ pub fn addresses_in_use() -> String {
         .to_owned()
 }
 
-/// The types of the plugins that the runtime has loaded, in the order in which it calls them.
-pub fn loaded(runtime: &Runtime) -> Result<String, String> {
+/// Lists the types of the plugins that the runtime has loaded, in the order of their calls.
+pub fn loaded_plugins(runtime: &Runtime) -> Result<String, String> {
     let info = runtime.info()?;
     let text = info
         .get("cniconfig")
@@ -205,7 +207,7 @@ pub fn loaded(runtime: &Runtime) -> Result<String, String> {
     Ok(types.collect::<Vec<_>>().join(", "))
 }
 
-/// Rules of portmap for pods.
+/// Counts portmap's rules for pods.
 pub fn port_rules() -> String {
     let output = Command::new("iptables-save").args(["-t", "nat"]).output();
     let rules = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
@@ -218,7 +220,7 @@ pub fn port_rules() -> String {
 }
 
 fn containerd_config() -> String {
-    // Of layers on layers where the kernel has that, else copies.
+    // The native snapshotter copies layers and works without overlayfs.
     let has_overlay = fs::read_to_string("/proc/filesystems")
         .is_ok_and(|list| list.lines().any(|line| line.ends_with("\toverlay")));
     let snapshotter = if has_overlay { "overlayfs" } else { "native" };
@@ -226,8 +228,8 @@ fn containerd_config() -> String {
     let (net_dir, plain_dir, bin_dir) = (net_dir.display(), plain_dir.display(), bin_dir());
     let (bin_dir, socket) = (bin_dir.display(), socket());
     let socket = socket.display();
-    // Without its plugin "opt" it leaves the machine's /opt alone, and without AppArmor the
-    // machine's profiles. Scores below its own are not everybody's to give.
+    // The plugin "opt" would write to the machine's /opt, and AppArmor support would load profiles
+    // into the machine's kernel. Lowering oom_score_adj needs a capability that may be missing.
     format!(
         r#"
 version = 2
@@ -261,24 +263,24 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
-/// Waits for a condition; what else to do when it does not come true is the caller's.
-pub fn becomes_true(condition: impl Fn() -> bool) -> Option<Duration> {
+/// Waits for a condition; returns the time, or `None` after the deadline.
+pub fn wait_for(condition: impl Fn() -> bool) -> Option<Duration> {
     let start = Instant::now();
     while !condition() {
         if start.elapsed() > DEADLINE {
             return None;
         }
-        // Leaves the processor to what is waited for.
+        // Yields the CPU to the processes that must make the condition true.
         std::thread::sleep(Duration::from_millis(1));
     }
     Some(start.elapsed())
 }
 
-/// The same, where nothing can go on otherwise.
+/// Waits for a condition that later steps need.
 #[track_caller]
-pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub fn wait_or_panic(what: &str, condition: impl Fn() -> bool) {
     assert!(
-        becomes_true(condition).is_some(),
-        "not within {DEADLINE:?}: {what}"
+        wait_for(condition).is_some(),
+        "timed out after {DEADLINE:?}: {what}"
     );
 }

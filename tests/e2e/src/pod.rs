@@ -1,39 +1,39 @@
-//! A pod, started as the kubelet starts it: sandbox first, then its containers.
+//! Pods, started as the kubelet starts them: first the sandbox, then the containers.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::Stage;
+use crate::Env;
 use crate::cri::{
     CONTAINER, Capabilities, ContainerConfig, ContainerMetadata, ImageSpec, KeyValue,
     LinuxContainerConfig, LinuxSandboxConfig, Mount, NODE, NamespaceOptions, POD, PortMapping,
     Resources, Runtime, SandboxConfig, SandboxMetadata, SandboxSecurity, Security, SecurityProfile,
     User,
 };
-use crate::node::{self, GUEST_IMAGE, Node, becomes_true};
+use crate::node::{self, GUEST_IMAGE, Node, wait_for};
 
-/// The user of an application.
+/// The user ID of an application.
 pub const APP: i64 = 1000;
-/// The user of a stub.
+/// The user ID of a stub.
 pub const STUB: i64 = 1337;
 
-/// What is asked for.
+/// The pod to start.
 #[derive(Clone, Copy)]
-pub struct Wish<'a> {
+pub struct PodRequest<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
-    /// The label's value, if it has the label.
+    /// The value of the injection label, if the pod has it.
     pub label: Option<&'a str>,
-    /// The pod's port and the node's.
+    /// `containerPort` and `hostPort`.
     pub port: Option<(u16, u16)>,
-    /// The runtime class; empty: the default one.
+    /// The runtime class; empty for the default.
     pub handler: &'a str,
     /// `POD` or `NODE`.
     pub network: i32,
 }
 
-impl<'a> Wish<'a> {
-    /// A pod in the namespace `media`.
+impl<'a> PodRequest<'a> {
+    /// A pod in the namespace `media`, with defaults for the rest.
     pub const fn new(name: &'a str, label: Option<&'a str>) -> Self {
         Self {
             namespace: "media",
@@ -51,18 +51,17 @@ pub struct Pod<'a> {
     pub runtime: &'a Runtime,
     pub sandbox: String,
     pub config: SandboxConfig,
-    /// Its own.
     pub address: String,
 }
 
 impl<'a> Pod<'a> {
-    /// Makes the pod known to the API server and starts its sandbox.
-    pub fn start(stage: &'a Stage, wish: Wish) -> Result<Self, String> {
-        let config = make_known(stage, wish);
-        Self::start_sandbox(&stage.node.runtime, config, wish.handler)
+    /// Adds the pod to the API server and starts its sandbox.
+    pub fn start(env: &'a Env, request: PodRequest) -> Result<Self, String> {
+        let config = register(env, request);
+        Self::start_sandbox(&env.node.runtime, config, request.handler)
     }
 
-    /// Starts a sandbox; what the API server knows of it is the caller's.
+    /// Starts a sandbox without adding it to the API server.
     pub fn start_sandbox(
         runtime: &'a Runtime,
         config: SandboxConfig,
@@ -78,26 +77,29 @@ impl<'a> Pod<'a> {
         })
     }
 
-    /// Starts a container of the pod; its ID.
+    /// Starts a container of the pod; returns its ID.
     pub fn container(&self, mut config: ContainerConfig) -> Result<String, String> {
         let name = config.metadata.clone().unwrap_or_default().name;
         config.log_path = format!("{name}.log");
         self.runtime.start(&self.sandbox, &self.config, config)
     }
 
-    /// Starts a server of that user and waits until it listens; its container's ID.
+    /// Starts a server as `user` and waits until it listens; returns its container's ID.
     pub fn server(&self, name: &str, port: u16, user: i64) -> Result<String, String> {
         let port = port.to_string();
         let config = guest(name, &["serve", name, &port], user);
         let container = self.container(config)?;
         let own = format!("127.0.0.1:{port}");
-        let listens = || self.lands(&container, &own).is_ok_and(|it| it != "refused");
-        becomes_true(listens).ok_or(format!("{name} does not listen"))?;
+        let listens = || {
+            self.connect(&container, &own)
+                .is_ok_and(|it| it != "refused")
+        };
+        wait_for(listens).ok_or(format!("{name} does not listen"))?;
         Ok(container)
     }
 
-    /// Where a connection lands that a container makes.
-    pub fn lands(&self, container: &str, to: &str) -> Result<String, String> {
+    /// Makes a connection from a container; returns the server's answer.
+    pub fn connect(&self, container: &str, to: &str) -> Result<String, String> {
         let command = ["/guest", "connect", to];
         let outcome = self.runtime.exec(container, &command)?;
         if outcome.code == 0 {
@@ -110,59 +112,59 @@ impl<'a> Pod<'a> {
         }
     }
 
-    /// Stops and removes it, as the kubelet does with a deleted pod.
-    pub fn end(self) -> Result<String, String> {
+    /// Stops and removes the pod, as the kubelet does with a deleted pod.
+    pub fn remove(self) -> Result<String, String> {
         let Self {
             runtime, sandbox, ..
         } = self;
         runtime.stop_sandbox(&sandbox)?;
         runtime.remove_sandbox(&sandbox)?;
-        Ok("gone".to_owned())
+        Ok("removed".to_owned())
     }
 }
 
-/// Makes a pod known to the API server; its sandbox, to be started.
-pub fn make_known(stage: &Stage, wish: Wish) -> SandboxConfig {
-    let config = sandbox_config(&stage.node, wish);
+/// Adds a pod to the API server; returns the configuration of its sandbox.
+pub fn register(env: &Env, request: PodRequest) -> SandboxConfig {
+    let config = sandbox_config(&env.node, request);
     let uid = config.metadata.clone().unwrap_or_default().uid;
-    let Wish {
+    let PodRequest {
         namespace,
         name,
         label,
         ..
-    } = wish;
-    stage.cluster.add_pod(namespace, name, &uid, label);
+    } = request;
+    env.cluster.add_pod(namespace, name, &uid, label);
     config
 }
 
-/// As the kubelet makes it.
-pub fn sandbox_config(node: &Node, wish: Wish) -> SandboxConfig {
+/// Returns a sandbox's configuration as the kubelet writes it.
+pub fn sandbox_config(node: &Node, request: PodRequest) -> SandboxConfig {
     static COUNT: AtomicU32 = AtomicU32::new(1);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let port = wish.port.map(|(container_port, host_port)| PortMapping {
+    let port = request.port.map(|(container_port, host_port)| PortMapping {
         container_port: container_port.into(),
         host_port: host_port.into(),
     });
     SandboxConfig {
         metadata: Some(SandboxMetadata {
-            name: wish.name.to_owned(),
+            name: request.name.to_owned(),
             uid: format!("6f0c7d2b-5e4a-4f0e-9d55-{count:012}"),
-            namespace: wish.namespace.to_owned(),
+            namespace: request.namespace.to_owned(),
             attempt: 0,
         }),
-        // On the node's network, the node's name.
-        hostname: if wish.network == NODE {
+        // A pod in the node's network namespace has the node's host name.
+        hostname: if request.network == NODE {
             String::new()
         } else {
-            wish.name.to_owned()
+            request.name.to_owned()
         },
-        log_directory: node::logs().join(wish.name).display().to_string(),
+        log_directory: node::logs().join(request.name).display().to_string(),
         port_mappings: port.into_iter().collect(),
         linux: Some(LinuxSandboxConfig {
             cgroup_parent: node.cgroup.clone(),
             security_context: Some(SandboxSecurity {
                 namespace_options: Some(NamespaceOptions {
-                    network: wish.network,
+                    network: request.network,
                     pid: CONTAINER,
                 }),
                 seccomp: Some(SecurityProfile { profile_type: 0 }),
@@ -171,7 +173,7 @@ pub fn sandbox_config(node: &Node, wish: Wish) -> SandboxConfig {
     }
 }
 
-/// A container of the guest's image, without capabilities.
+/// Returns a container of the guest's image, without capabilities.
 pub fn guest(name: &str, args: &[&str], user: i64) -> ContainerConfig {
     let command = ["/guest"].iter().chain(args);
     ContainerSpec {
@@ -184,27 +186,27 @@ pub fn guest(name: &str, args: &[&str], user: i64) -> ContainerConfig {
     .config()
 }
 
-/// What a container's part of a pod says.
+/// A container of a pod's specification.
 #[derive(Clone, Copy, Default)]
 pub struct ContainerSpec<'a> {
     pub name: &'a str,
     pub image: &'a str,
     pub command: &'a [&'a str],
     pub env: &'a [(&'a str, &'a str)],
-    /// On the node, in the container, and whether it is only read.
+    /// The path on the node, the path in the container, and whether it is read-only.
     pub mounts: &'a [(&'a str, &'a str, bool)],
     pub user: i64,
     pub capabilities: &'a [&'a str],
-    /// In bytes; 0: none.
+    /// In bytes; 0 for no limit.
     pub memory_limit: i64,
     /// `POD` or `NODE`.
     pub network: i32,
 }
 
 impl ContainerSpec<'_> {
-    /// With the strictest of security contexts: `readOnlyRootFilesystem`, no
-    /// `allowPrivilegeEscalation`, all capabilities dropped but those that are named, and
-    /// the runtime's default seccomp profile.
+    /// Adds the strictest security context: `readOnlyRootFilesystem`, no
+    /// `allowPrivilegeEscalation`, no capabilities except the named ones, and the runtime's
+    /// default seccomp profile.
     pub fn config(self) -> ContainerConfig {
         let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         let envs = self.env.iter().map(|&(key, value)| KeyValue {
@@ -251,8 +253,8 @@ impl ContainerSpec<'_> {
     }
 }
 
-/// Where a connection from the node itself lands.
-pub fn lands_from_node(to: &str) -> String {
+/// Makes a connection from the node; returns the server's answer.
+pub fn connect_from_node(to: &str) -> String {
     let address: SocketAddr = to.parse().expect("an address");
     msm_cni_e2e::traffic::connect(address)
 }

@@ -1,9 +1,9 @@
-//! The table: each step, what was expected, what was seen, and whether that is the same.
+//! The report: a table with a row for each step, its expected and its actual outcome.
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
-/// Counts steps and prints each when it is done.
+/// Prints each step when it is done, and counts the outcomes.
 #[derive(Default)]
 pub struct Report {
     passed: u32,
@@ -11,50 +11,50 @@ pub struct Report {
 }
 
 impl Report {
-    /// Begins a chapter.
-    pub fn chapter(&self, title: &str) {
+    /// Prints the heading of the next steps.
+    pub fn section(&self, title: &str) {
         println!("\n== {title}");
         if self.passed + self.failed == 0 {
-            row("", "step", "expected", "seen");
+            row("", "step", "expected", "actual");
         }
     }
 
-    /// Green when `seen` is `expected`, word by word.
-    pub fn is(&mut self, step: &str, expected: impl Display, seen: Result<String, String>) {
+    /// Passes if `actual` is exactly `expected`.
+    pub fn check(&mut self, step: &str, expected: impl Display, actual: Result<String, String>) {
         let expected = expected.to_string();
-        let is_green = seen.as_ref() == Ok(&expected);
-        self.step(step, &expected, &told(seen), is_green);
+        let passed = actual.as_ref() == Ok(&expected);
+        self.step(step, &expected, &text(actual), passed);
     }
 
-    /// Green when it is an error that says all of `expected`, in that order.
-    pub fn fails(&mut self, step: &str, expected: &[&str], seen: Result<String, String>) {
-        let says = |error: &String| {
+    /// Passes if `actual` is an error that contains all of `expected`, in this order.
+    pub fn check_error(&mut self, step: &str, expected: &[&str], actual: Result<String, String>) {
+        let contains_all = |error: &String| {
             let rest = expected.iter().try_fold(error.as_str(), |rest, words| {
                 rest.split_once(words).map(|(_, rest)| rest)
             });
             rest.is_some()
         };
-        let is_green = seen.as_ref().is_err_and(says);
+        let passed = actual.as_ref().is_err_and(contains_all);
         let expected = format!("error: … {} …", expected.join(" … "));
-        self.step(step, &expected, &told(seen), is_green);
+        self.step(step, &expected, &text(actual), passed);
     }
 
-    fn step(&mut self, step: &str, expected: &str, seen: &str, is_green: bool) {
-        let verdict = if is_green {
+    fn step(&mut self, step: &str, expected: &str, actual: &str, passed: bool) {
+        let outcome = if passed {
             self.passed += 1;
-            "green"
+            "ok"
         } else {
             self.failed += 1;
-            "RED"
+            "FAILED"
         };
-        row(verdict, step, expected, seen);
+        row(outcome, step, expected, actual);
     }
 
     pub const fn has_failed(&self) -> bool {
         self.failed > 0
     }
 
-    /// The last line, alone.
+    /// Prints the numbers of passed and failed steps.
     pub fn end(&self) -> ExitCode {
         println!("\n{} passed, {} failed", self.passed, self.failed);
         if self.failed == 0 && self.passed > 0 {
@@ -65,10 +65,10 @@ impl Report {
     }
 }
 
-fn row(verdict: &str, step: &str, expected: &str, seen: &str) {
-    println!("{verdict:<6} {step:<54} {expected:<36} {seen}");
+fn row(outcome: &str, step: &str, expected: &str, actual: &str) {
+    println!("{outcome:<6} {step:<54} {expected:<36} {actual}");
 }
 
-fn told(seen: Result<String, String>) -> String {
-    seen.unwrap_or_else(|error| format!("error: {error}"))
+fn text(actual: Result<String, String>) -> String {
+    actual.unwrap_or_else(|error| format!("error: {error}"))
 }

@@ -1,5 +1,5 @@
-//! The program of every container but the installer's: waits for its end, answers
-//! connections, or makes one. Static, needs nothing in its image, and no packages.
+//! The program of every container except the installer's: it waits until it is stopped, serves
+//! connections, or makes one. It is static and the only file of its image.
 
 use std::process::ExitCode;
 

@@ -1,11 +1,12 @@
-//! The interface's messages, with those fields that are used here. Names and numbers are those
-//! of kubernetes/cri-api, `pkg/apis/runtime/v1/api.proto`; an answer's other fields are skipped.
+//! The CRI messages that the tests use, reduced to the fields that they need. Field names and
+//! tags are from kubernetes/cri-api, `pkg/apis/runtime/v1/api.proto`. Written by hand because
+//! generating them needs protoc.
 
 use std::collections::HashMap;
 
 use prost::Message;
 
-/// A message of which nothing is wanted.
+/// A response whose fields are not used.
 #[derive(Clone, PartialEq, Message)]
 pub struct Empty {}
 
@@ -80,7 +81,7 @@ pub struct SandboxMetadata {
     pub attempt: u32,
 }
 
-/// TCP, which is protocol 0.
+/// The protocol is omitted: its default, 0, is TCP.
 #[derive(Clone, PartialEq, Message)]
 pub struct PortMapping {
     #[prost(int32, tag = "2")]
@@ -113,7 +114,7 @@ pub struct NamespaceOptions {
     pub pid: i32,
 }
 
-/// 0: the runtime's default.
+/// 0 is the runtime's default profile.
 #[derive(Clone, PartialEq, Message)]
 pub struct SecurityProfile {
     #[prost(int32, tag = "1")]
@@ -134,7 +135,7 @@ pub struct RunPodSandboxResponse {
     pub pod_sandbox_id: String,
 }
 
-/// Of `StopPodSandbox` and `RemovePodSandbox`.
+/// `StopPodSandboxRequest` and `RemovePodSandboxRequest`.
 #[derive(Clone, PartialEq, Message)]
 pub struct SandboxRequest {
     #[prost(string, tag = "1")]
@@ -273,7 +274,7 @@ pub struct CreateContainerResponse {
     pub container_id: String,
 }
 
-/// Of `StartContainer`.
+/// `StartContainerRequest`.
 #[derive(Clone, PartialEq, Message)]
 pub struct ContainerRequest {
     #[prost(string, tag = "1")]

@@ -1,7 +1,7 @@
-//! A client of the container runtime interface: gRPC over the runtime's socket, as the
-//! kubelet speaks it.
+//! A client of the container runtime interface (CRI): gRPC over the runtime's socket, as used
+//! by the kubelet.
 
-mod messages; // what goes over the wire
+mod messages;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,22 +17,22 @@ use tonic_prost::ProstCodec;
 
 pub use messages::*;
 
-/// No call takes so long but one that hangs.
-const DEADLINE: Duration = Duration::from_secs(90);
-/// `NamespaceMode`: whose namespace a container is in.
+/// A watchdog for every call.
+const DEADLINE: Duration = Duration::from_secs(180);
+/// Values of `NamespaceMode`.
 pub const POD: i32 = 0;
 pub const CONTAINER: i32 = 1;
 pub const NODE: i32 = 2;
-/// `ContainerState`.
+/// A value of `ContainerState`.
 pub const EXITED: i32 = 2;
 
-/// A connection to the runtime; its errors are the runtime's own words.
+/// A connection to the runtime. Errors are the runtime's messages.
 pub struct Runtime {
     threads: tokio::runtime::Runtime,
     channel: Channel,
 }
 
-/// What a command in a container did.
+/// The outcome of a command in a container.
 pub struct Outcome {
     pub code: i32,
     pub stdout: String,
@@ -40,7 +40,7 @@ pub struct Outcome {
 }
 
 impl Runtime {
-    /// Connects with the first call.
+    /// The connection is made by the first call.
     pub fn connect(socket: &Path) -> Self {
         let threads = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -53,45 +53,45 @@ impl Runtime {
         Self { threads, channel }
     }
 
-    fn call<Q, A>(&self, service: &str, method: &str, request: Q) -> Result<A, String>
+    fn call<Q, R>(&self, service: &str, method: &str, request: Q) -> Result<R, String>
     where
         Q: Message + 'static,
-        A: Message + Default + 'static,
+        R: Message + Default + 'static,
     {
         let path = format!("/runtime.v1.{service}/{method}");
         let path = PathAndQuery::try_from(path).expect("a method's path");
         let mut client = Grpc::new(self.channel.clone());
         self.threads.block_on(async {
             client.ready().await.map_err(|error| error.to_string())?;
-            let codec = ProstCodec::<Q, A>::default();
-            let answer = client.unary(Request::new(request), path, codec).await;
-            // What the kubelet puts into a pod's events.
-            let answer = answer.map_err(|status| status.message().to_owned())?;
-            Ok(answer.into_inner())
+            let codec = ProstCodec::<Q, R>::default();
+            let response = client.unary(Request::new(request), path, codec).await;
+            // The kubelet copies this message to the pod's events.
+            let response = response.map_err(|status| status.message().to_owned())?;
+            Ok(response.into_inner())
         })
     }
 
-    fn runtime<Q, A>(&self, method: &str, request: Q) -> Result<A, String>
+    fn runtime<Q, R>(&self, method: &str, request: Q) -> Result<R, String>
     where
         Q: Message + 'static,
-        A: Message + Default + 'static,
+        R: Message + Default + 'static,
     {
         self.call("RuntimeService", method, request)
     }
 
-    /// Name and version of the runtime.
+    /// Returns the runtime's name and version.
     pub fn version(&self) -> Result<String, String> {
-        let answer: VersionResponse = self.runtime("Version", VersionRequest::default())?;
+        let response: VersionResponse = self.runtime("Version", VersionRequest::default())?;
         Ok(format!(
             "{} {}",
-            answer.runtime_name, answer.runtime_version
+            response.runtime_name, response.runtime_version
         ))
     }
 
-    /// What the runtime tells of itself, the network configuration that it has loaded included.
+    /// Returns the runtime's verbose status, which includes the loaded network configuration.
     pub fn info(&self) -> Result<HashMap<String, String>, String> {
-        let answer: StatusResponse = self.runtime("Status", StatusRequest { verbose: true })?;
-        Ok(answer.info)
+        let response: StatusResponse = self.runtime("Status", StatusRequest { verbose: true })?;
+        Ok(response.info)
     }
 
     pub fn has_image(&self, image: &str) -> Result<bool, String> {
@@ -100,47 +100,47 @@ impl Runtime {
                 image: image.to_owned(),
             }),
         };
-        let answer: ImageStatusResponse = self.call("ImageService", "ImageStatus", request)?;
-        Ok(answer.image.is_some())
+        let response: ImageStatusResponse = self.call("ImageService", "ImageStatus", request)?;
+        Ok(response.image.is_some())
     }
 
-    /// The sandbox's ID; `handler`: the runtime class, empty for the default one.
+    /// Returns the sandbox's ID. `handler`: the runtime class, empty for the default.
     pub fn run_sandbox(&self, config: &SandboxConfig, handler: &str) -> Result<String, String> {
         let request = RunPodSandboxRequest {
             config: Some(config.clone()),
             runtime_handler: handler.to_owned(),
         };
-        let answer: RunPodSandboxResponse = self.runtime("RunPodSandbox", request)?;
-        Ok(answer.pod_sandbox_id)
+        let response: RunPodSandboxResponse = self.runtime("RunPodSandbox", request)?;
+        Ok(response.pod_sandbox_id)
     }
 
-    /// The sandbox's own address, and what the runtime knows besides.
+    /// Returns the sandbox's address and its verbose status.
     pub fn sandbox(&self, id: &str) -> Result<(String, Value), String> {
         let request = PodSandboxStatusRequest {
             pod_sandbox_id: id.to_owned(),
             verbose: true,
         };
-        let answer: PodSandboxStatusResponse = self.runtime("PodSandboxStatus", request)?;
-        let network = answer.status.and_then(|status| status.network);
-        Ok((network.unwrap_or_default().ip, parsed(&answer.info)))
+        let response: PodSandboxStatusResponse = self.runtime("PodSandboxStatus", request)?;
+        let network = response.status.and_then(|status| status.network);
+        Ok((network.unwrap_or_default().ip, parsed(&response.info)))
     }
 
     pub fn stop_sandbox(&self, id: &str) -> Result<(), String> {
-        self.of_sandbox("StopPodSandbox", id)
+        self.sandbox_call("StopPodSandbox", id)
     }
 
     pub fn remove_sandbox(&self, id: &str) -> Result<(), String> {
-        self.of_sandbox("RemovePodSandbox", id)
+        self.sandbox_call("RemovePodSandbox", id)
     }
 
-    fn of_sandbox(&self, method: &str, id: &str) -> Result<(), String> {
+    fn sandbox_call(&self, method: &str, id: &str) -> Result<(), String> {
         let request = SandboxRequest {
             pod_sandbox_id: id.to_owned(),
         };
         self.runtime::<_, Empty>(method, request).map(drop)
     }
 
-    /// Creates and starts a container in a sandbox; its ID.
+    /// Creates and starts a container in a sandbox; returns its ID.
     pub fn start(
         &self,
         sandbox: &str,
@@ -152,8 +152,8 @@ impl Runtime {
             config: Some(config),
             sandbox_config: Some(sandbox_config.clone()),
         };
-        let answer: CreateContainerResponse = self.runtime("CreateContainer", request)?;
-        let container_id = answer.container_id;
+        let response: CreateContainerResponse = self.runtime("CreateContainer", request)?;
+        let container_id = response.container_id;
         let request = ContainerRequest {
             container_id: container_id.clone(),
         };
@@ -161,7 +161,7 @@ impl Runtime {
         Ok(container_id)
     }
 
-    /// SIGTERM, and SIGKILL after `seconds`.
+    /// Sends SIGTERM, and SIGKILL after `seconds`.
     pub fn stop_container(&self, id: &str, seconds: i64) -> Result<(), String> {
         let request = StopContainerRequest {
             container_id: id.to_owned(),
@@ -170,14 +170,14 @@ impl Runtime {
         self.runtime::<_, Empty>("StopContainer", request).map(drop)
     }
 
-    /// The container's status, and what the runtime knows besides.
+    /// Returns the container's status and its verbose status.
     pub fn container(&self, id: &str) -> Result<(ContainerStatus, Value), String> {
         let request = ContainerStatusRequest {
             container_id: id.to_owned(),
             verbose: true,
         };
-        let answer: ContainerStatusResponse = self.runtime("ContainerStatus", request)?;
-        Ok((answer.status.unwrap_or_default(), parsed(&answer.info)))
+        let response: ContainerStatusResponse = self.runtime("ContainerStatus", request)?;
+        Ok((response.status.unwrap_or_default(), parsed(&response.info)))
     }
 
     /// Runs a command in a container, as the container's user.
@@ -185,14 +185,14 @@ impl Runtime {
         let request = ExecSyncRequest {
             container_id: id.to_owned(),
             cmd: command.iter().map(|&word| word.to_owned()).collect(),
-            timeout: 30,
+            timeout: 60,
         };
-        let answer: ExecSyncResponse = self.runtime("ExecSync", request)?;
+        let response: ExecSyncResponse = self.runtime("ExecSync", request)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Outcome {
-            code: answer.exit_code,
-            stdout: text(&answer.stdout),
-            stderr: text(&answer.stderr),
+            code: response.exit_code,
+            stdout: text(&response.stdout),
+            stderr: text(&response.stderr),
         })
     }
 }

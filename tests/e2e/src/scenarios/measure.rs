@@ -1,50 +1,51 @@
-//! What a pod's start costs with msm-cni and without, and what the installer needs.
+//! Measures pod starts with and without msm-cni, and the installer's time and memory. The
+//! figures are printed, not judged.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::Stage;
+use crate::Env;
 use crate::installer::Installer;
 use crate::node::PLAIN;
-use crate::pod::{Wish, make_known};
+use crate::pod::{PodRequest, register};
 use crate::report::Report;
 
-/// Pods of each kind.
+/// The number of pods of each kind.
 const ROUNDS: usize = 10;
 
-/// Starts and ends pods of each kind in turn, and prints the medians.
-pub fn pods(stage: &Stage, report: &mut Report) {
-    report.chapter("What it costs");
-    let plain = Wish {
+/// Starts and stops pods of each kind in turn, and prints the medians.
+pub fn pods(env: &Env, report: &mut Report) {
+    report.section("The cost of a pod start");
+    let plain = PodRequest {
         handler: PLAIN,
-        ..Wish::new("without", Some("true"))
+        ..PodRequest::new("without", Some("true"))
     };
-    let excluded = Wish {
+    let excluded = PodRequest {
         namespace: "kube-system",
-        ..Wish::new("excluded", Some("true"))
+        ..PodRequest::new("excluded", Some("true"))
     };
     let kinds = [
         ("without msm-cni", plain),
-        ("with it, an excluded namespace", excluded),
-        ("with it, no label", Wish::new("unlabelled", None)),
-        ("with it, redirected", Wish::new("labelled", Some("true"))),
+        ("excluded namespace", excluded),
+        ("no label", PodRequest::new("unlabelled", None)),
+        ("redirected", PodRequest::new("labelled", Some("true"))),
     ];
     let mut times: [Times; 4] = Default::default();
     let mut error = None;
     for _ in 0..ROUNDS {
-        for ((_, wish), times) in kinds.iter().zip(&mut times) {
-            error = error.or(times.add(stage, *wish).err());
+        for ((_, request), times) in kinds.iter().zip(&mut times) {
+            error = error.or(times.add(env, *request).err());
         }
     }
-    let all = format!("{} pods came and went", ROUNDS * kinds.len());
-    let seen = error.map_or_else(|| Ok(all.clone()), Err);
-    report.is("pods in turn", &all, seen);
-    println!("       medians of {ROUNDS}, taken in turn:");
+    let all = format!("{} pods started and stopped", ROUNDS * kinds.len());
+    let actual = error.map_or_else(|| Ok(all.clone()), Err);
+    report.check("pods of each kind in turn", &all, actual);
+    println!("       medians of {ROUNDS}:");
     for ((kind, _), times) in kinds.iter().zip(&mut times) {
         println!(
-            "       {kind:<31} RunPodSandbox {}, StopPodSandbox {}",
-            in_short(&mut times.starts),
-            in_short(&mut times.stops)
+            "       {kind:<18} RunPodSandbox {}, StopPodSandbox {}",
+            summary(&mut times.starts),
+            summary(&mut times.stops)
         );
     }
 }
@@ -56,11 +57,11 @@ struct Times {
 }
 
 impl Times {
-    fn add(&mut self, stage: &Stage, wish: Wish) -> Result<(), String> {
-        let runtime = &stage.node.runtime;
-        let config = make_known(stage, wish);
+    fn add(&mut self, env: &Env, request: PodRequest) -> Result<(), String> {
+        let runtime = &env.node.runtime;
+        let config = register(env, request);
         let start = Instant::now();
-        let sandbox = runtime.run_sandbox(&config, wish.handler)?;
+        let sandbox = runtime.run_sandbox(&config, request.handler)?;
         self.starts.push(start.elapsed());
         let start = Instant::now();
         runtime.stop_sandbox(&sandbox)?;
@@ -69,22 +70,22 @@ impl Times {
     }
 }
 
-/// The median and the shortest.
-fn in_short(times: &mut [Duration]) -> String {
+/// Formats the median and the minimum.
+fn summary(times: &mut [Duration]) -> String {
     times.sort();
     let milliseconds = |index: usize| {
         let time = times.get(index).copied().unwrap_or_default();
         time.as_secs_f64() * 1e3
     };
     format!(
-        "{:5.1} ms (shortest {:5.1})",
+        "{:5.1} ms (minimum {:5.1})",
         milliseconds(times.len() / 2),
         milliseconds(0)
     )
 }
 
-/// Prints what the installer has needed so far; `ready`: from its container's start.
-pub fn installer(stage: &Stage, installer: &Installer, ready: Duration) {
+/// Prints the installer's times and memory; `ready`: from its container's start until ready.
+pub fn installer(env: &Env, installer: &Installer, ready: Duration) {
     let status = installer.proc_file("status").unwrap_or_default();
     let memory = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -93,22 +94,22 @@ pub fn installer(stage: &Stage, installer: &Installer, ready: Duration) {
             .trim()
             .to_owned()
     };
-    // In nanoseconds; proc(5) leaves it to Documentation/scheduler/sched-stats.rst.
+    // In nanoseconds; see Documentation/scheduler/sched-stats.rst.
     let schedule = installer.proc_file("schedstat").unwrap_or_default();
     let on_processor = schedule.split(' ').next().unwrap_or_default();
     let milliseconds = on_processor.parse::<f64>().unwrap_or_default() / 1e6;
     println!(
-        "       installer: ready {:.0} ms after its container, {milliseconds:.1} ms of processor; \
-         resident {}, of it anonymous {}, peak {}; cgroup's peak {}",
+        "       installer: ready {:.0} ms after its container, {milliseconds:.1} ms of CPU time; \
+         resident {}, of which anonymous {}, peak {}; cgroup's peak {}",
         ready.as_secs_f64() * 1e3,
         memory("VmRSS"),
         memory("RssAnon"),
         memory("VmHWM"),
-        cgroup_peak(&stage.node.cgroup, &installer.container),
+        cgroup_peak(&env.node.cgroup, &installer.container),
     );
 }
 
-/// Both kinds of cgroups.
+/// Reads the peak memory from cgroup v2, otherwise from v1.
 fn cgroup_peak(parent: &str, container: &str) -> String {
     let files = [
         format!("/sys/fs/cgroup{parent}/{container}/memory.peak"),

@@ -1,21 +1,25 @@
-//! A node without a network, and its installer.
+//! The installer on a node that has no network configuration yet.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use super::{CHAIN, IMAGE, loads, names};
-use crate::Stage;
+use super::{IMAGE, PLUGINS, loaded_plugins, names};
+use crate::Env;
 use crate::installer::Installer;
-use crate::node::{self, becomes_true};
+use crate::node::{self, wait_for};
 use crate::report::Report;
 
-/// From nothing to ready.
-pub fn fresh_node<'a>(stage: &'a Stage, report: &mut Report) -> Installer<'a> {
-    report.chapter("A fresh node, and the installer from the image that ships");
-    let has_image = || stage.node.runtime.has_image(IMAGE).unwrap_or_default();
-    let imported = becomes_true(has_image).map(|_| IMAGE.to_owned());
-    report.is("the image", IMAGE, imported.ok_or("not there".to_owned()));
-    let installer = Installer::start(stage, "msm-cni-x7k2p", IMAGE)
+/// Starts the installer, adds a network and waits until the installer is ready.
+pub fn fresh_node<'a>(env: &'a Env, report: &mut Report) -> Installer<'a> {
+    report.section("The installer from the release image, on a fresh node");
+    let has_image = || env.node.runtime.has_image(IMAGE).unwrap_or_default();
+    let imported = wait_for(has_image).map(|_| IMAGE.to_owned());
+    report.check(
+        "the image",
+        IMAGE,
+        imported.ok_or("not imported".to_owned()),
+    );
+    let installer = Installer::start(env, "msm-cni-x7k2p", IMAGE)
         .unwrap_or_else(|error| panic!("start the installer: {error}"));
 
     let reason = "no valid network configuration";
@@ -23,13 +27,13 @@ pub fn fresh_node<'a>(stage: &'a Stage, report: &mut Report) -> Installer<'a> {
         let (code, body) = Installer::readiness().unwrap_or_default();
         code == 503 && body.contains(reason)
     };
-    let says = becomes_true(waits).map(|_| format!("503, {reason}"));
-    report.is(
+    let reported = wait_for(waits).map(|_| format!("503, {reason}"));
+    report.check(
         "no network yet: readiness",
         format!("503, {reason}"),
-        says.ok_or_else(|| format!("{:?}", Installer::readiness())),
+        reported.ok_or_else(|| format!("{:?}", Installer::readiness())),
     );
-    report.is(
+    report.check(
         "no network yet: files in the configuration directory",
         "ZZZ-msm-cni-kubeconfig",
         Ok(names(&node::net_dir())),
@@ -39,38 +43,38 @@ pub fn fresh_node<'a>(stage: &'a Stage, report: &mut Report) -> Installer<'a> {
     fs::write(conf.with_extension("new"), node::network()).unwrap();
     fs::rename(conf.with_extension("new"), &conf).unwrap();
     let ready = installer.becomes_ready().map(|_| "ready".to_owned());
-    report.is("a network appears: readiness", "ready", ready);
-    report.is(
-        "the chain that the runtime loads",
-        CHAIN,
-        loads(stage, CHAIN),
+    report.check("a network appears: readiness", "ready", ready);
+    report.check(
+        "the plugins that the runtime calls",
+        PLUGINS,
+        loaded_plugins(env, PLUGINS),
     );
     let (before, after) = network_around_entry();
     let text = fs::read_to_string(&conf).unwrap();
-    let is_kept = text.starts_with(&before) && text.ends_with(&after);
-    report.is(
-        "others' part of the network's configuration",
-        "every byte as before",
-        is_kept.then(|| "every byte as before".into()).ok_or(text),
+    let is_unchanged = text.starts_with(&before) && text.ends_with(&after);
+    report.check(
+        "the other plugins' configuration",
+        "unchanged",
+        is_unchanged.then(|| "unchanged".into()).ok_or(text),
     );
-    what_is_installed(report);
-    how_it_runs(report, &installer);
+    installed_files(report);
+    privileges(report, &installer);
     installer
 }
 
-/// The network's configuration, before and behind the place where the entry belongs.
+/// Returns the network's configuration before and after the position of the plugin's entry.
 fn network_around_entry() -> (String, String) {
     let network = node::network();
     let (before, after) = network.split_at(network.rfind("\n  ]").unwrap());
     (before.to_owned(), after.to_owned())
 }
 
-fn what_is_installed(report: &mut Report) {
+fn installed_files(report: &mut Report) {
     let links = ["msm-cni", "msm-iptables"].map(|name| {
         let target = fs::read_link(node::bin_dir().join(name));
         target.map_or_else(|it| it.to_string(), |it| it.display().to_string())
     });
-    report.is("msm-cni and msm-iptables", "msm msm", Ok(links.join(" ")));
+    report.check("msm-cni and msm-iptables", "msm msm", Ok(links.join(" ")));
     let mode = |directory: &std::path::Path, name: &str| {
         let metadata = fs::metadata(directory.join(name));
         metadata.map_or_else(
@@ -85,20 +89,20 @@ fn what_is_installed(report: &mut Report) {
             },
         )
     };
-    report.is(
+    report.check(
         "the executable",
         "msm 0755 0:0",
         Ok(mode(&node::bin_dir(), "msm")),
     );
-    report.is(
+    report.check(
         "the kubeconfig",
         "ZZZ-msm-cni-kubeconfig 0600 0:0",
         Ok(mode(&node::net_dir(), "ZZZ-msm-cni-kubeconfig")),
     );
 }
 
-/// What the kernel says of the process.
-fn how_it_runs(report: &mut Report, installer: &Installer) {
+/// Checks the process's privileges as the kernel reports them, and the image's executables.
+fn privileges(report: &mut Report, installer: &Installer) {
     let status = installer.proc_file("status");
     let field = |text: &str, name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -110,7 +114,7 @@ fn how_it_runs(report: &mut Report, installer: &Installer) {
             .map(|name| name.replace(':', " ") + &field(&text, name))
             .join(" ")
     };
-    report.is(
+    report.check(
         "its privileges",
         "CapEff 0 CapBnd 0 NoNewPrivs 1 Seccomp 2",
         status.map(fields),
@@ -123,14 +127,14 @@ fn how_it_runs(report: &mut Report, installer: &Installer) {
             .unwrap_or("?")
             .to_owned()
     });
-    report.is("its root file system", "ro", root);
+    report.check("its root file system", "ro", root);
     for (name, argument) in [
         ("install-cni", "--version"),
         ("msm-iptables", "--dry-run"),
         ("msm-cni", "--version"),
     ] {
-        report.is(
-            &format!("{name} {argument}, by the image's PATH"),
+        report.check(
+            &format!("{name} {argument}, found in the image's PATH"),
             "exit code 0",
             installer
                 .exec(&[name, argument])

@@ -1,0 +1,74 @@
+//! The `DaemonSet` is deleted: the files that remain on the node, and pods afterwards.
+
+use std::fs;
+
+use super::{Camera, PLUGINS_WITHOUT, loaded_plugins, names, rtsp_of};
+use crate::Env;
+use crate::installer::Installer;
+use crate::node;
+use crate::pod::PodRequest;
+use crate::report::Report;
+
+/// Stops the installer and the camera.
+pub fn daemon_set_is_deleted(env: &Env, report: &mut Report, installer: Installer, camera: Camera) {
+    report.section("The DaemonSet is deleted");
+    env.cluster.delete_daemon_set();
+    report.check(
+        "SIGTERM to the installer",
+        "exit code 0",
+        installer.terminate(),
+    );
+    report.check(
+        "the configuration directory",
+        "10-cluster.conflist",
+        Ok(names(&node::net_dir())),
+    );
+    let text = fs::read_to_string(node::net_dir().join("10-cluster.conflist"));
+    let text = text.unwrap_or_else(|error| error.to_string());
+    let is_restored = text == node::network();
+    report.check(
+        "the network's configuration",
+        "restored",
+        is_restored.then(|| "restored".to_owned()).ok_or(text),
+    );
+    report.check(
+        "the plugin directory",
+        "bridge host-local loopback msm portmap",
+        Ok(names(&node::bin_dir())),
+    );
+    report.check(
+        "the plugins that the runtime calls",
+        PLUGINS_WITHOUT,
+        loaded_plugins(env, PLUGINS_WITHOUT),
+    );
+    report.check(
+        "the running pod: application to an RTSP server",
+        camera.stub(),
+        camera.rtsp(),
+    );
+    report.check(
+        "the running pod: removing it",
+        "removed",
+        camera.pod.remove(),
+    );
+    report.check(
+        "a new labelled pod: application to an RTSP server",
+        "server@554 from the pod",
+        rtsp_of(env, PodRequest::new("camera", Some("true"))),
+    );
+    report.check(
+        "removing the installer's pod",
+        "removed",
+        installer.remove(),
+    );
+    report.check(
+        "addresses, after all pods were removed",
+        "0 addresses in use",
+        Ok(node::addresses_in_use()),
+    );
+    report.check(
+        "port mappings, after all pods were removed",
+        "0 rules of port mappings",
+        Ok(node::port_rules()),
+    );
+}
