@@ -1,10 +1,8 @@
 //! The installer's flags, as a table, and the command line that clap makes of it. Each flag
 //! but `--root` can also be given as an environment variable.
 
-use clap::{ArgMatches, Command};
-
 use super::inputs::{Flags, Setting};
-use crate::flags;
+use crate::flags::{CommandLine, Flag, Kind, Repeated, Values};
 use crate::names::{self, INSTALLER_APPLET};
 
 pub const CNI_NET_DIR: Setting = Setting::new(
@@ -132,43 +130,46 @@ const SETTINGS: [&Setting; 18] = [
     &ROOT,
 ];
 
-/// The command line.
-pub fn command() -> Command {
-    let args = SETTINGS.map(|setting| {
-        let arg = flags::flag(setting.flag)
-            .value_name(setting.value_name)
-            .help(help(setting))
-            .allow_hyphen_values(true);
-        if setting.value_name == "BOOL" {
-            arg.num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("true")
-        } else {
-            arg
-        }
-    });
-    let about = "Install the CNI plugin on a node and keep it installed";
-    flags::command(INSTALLER_APPLET, about)
-        .after_help(
-            "Each flag except --root can be set by an environment variable of the same name in upper snake \
-             case, such as CNI_NET_DIR. Other variables: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT \
-             (required), KUBERNETES_SERVICE_PROTOCOL (https), KUBERNETES_NODE_NAME (default: the host name), \
-             POD_NAME and POD_NAMESPACE (default: from the service account token).",
-        )
-        // If a flag is repeated, the last value counts, as with Go's flag package.
-        .args_override_self(true)
-        .args(args)
+const ABOUT: &str = "Install the CNI plugin on a node and keep it installed";
+const NOTES: &str = "\
+Each flag except --root can be set by an environment variable of the same name in upper snake \
+case, such as CNI_NET_DIR. Other variables: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT \
+(required), KUBERNETES_SERVICE_PROTOCOL (https), KUBERNETES_NODE_NAME (default: the host name), \
+POD_NAME and POD_NAMESPACE (default: from the service account token).";
+
+pub fn command_line() -> CommandLine {
+    CommandLine {
+        applet: INSTALLER_APPLET,
+        about: ABOUT,
+        notes: Some(NOTES),
+        repeated: Repeated::LastCounts,
+        flags: SETTINGS.map(flag).into(),
+        ..CommandLine::default()
+    }
 }
 
 /// The flags that were given.
-pub fn given(matches: &ArgMatches) -> Flags {
+pub fn given(values: &Values) -> Flags {
     SETTINGS
         .iter()
-        .filter_map(|setting| {
-            let text = matches.get_one::<String>(setting.flag)?;
-            Some((setting.flag, text.clone()))
-        })
+        .filter_map(|setting| Some((setting.flag, values.text(setting.flag)?.to_owned())))
         .collect()
+}
+
+/// Without the default, which a variable overrides.
+fn flag(setting: &Setting) -> Flag {
+    Flag {
+        name: setting.flag,
+        short: None,
+        kind: match setting.value_name {
+            "BOOL" => Kind::Bool,
+            _ => Kind::Text,
+        },
+        value_name: setting.value_name,
+        default: None,
+        help: help(setting),
+        details: None,
+    }
 }
 
 fn help(setting: &Setting) -> String {

@@ -179,10 +179,9 @@ mod tests {
     ];
 
     fn settings(args: &[&str], vars: &[(&str, &str)]) -> Result<Settings, Error> {
-        let args = std::iter::once(&"installer").chain(args);
-        let matches = flags::command().try_get_matches_from(args).unwrap();
+        let values = flags::command_line().parse(args.iter().map(Into::into));
         let inputs = Inputs {
-            flags: flags::given(&matches),
+            flags: flags::given(&values.unwrap()),
             vars: &IN_A_CLUSTER.iter().chain(vars).copied().collect(),
         };
         Settings::new(&inputs, "host-name")

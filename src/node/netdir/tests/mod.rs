@@ -88,12 +88,7 @@ impl Node {
     }
 
     fn settings(&self) -> Settings {
-        let fixed = [
-            "installer",
-            "--mounted-cni-net-dir=/net.d",
-            "--skip-tls-verify",
-        ];
-        let flags = fixed
+        let args = ["--mounted-cni-net-dir=/net.d", "--skip-tls-verify"]
             .into_iter()
             .chain(self.flags.iter().map(String::as_str));
         let vars: Vars = [
@@ -103,9 +98,9 @@ impl Node {
         ]
         .into_iter()
         .collect();
-        let matches = flags::command().try_get_matches_from(flags).unwrap();
+        let values = flags::command_line().parse(args.map(Into::into)).unwrap();
         let inputs = Inputs {
-            flags: flags::given(&matches),
+            flags: flags::given(&values),
             vars: &vars,
         };
         Settings::new(&inputs, "host").unwrap()
