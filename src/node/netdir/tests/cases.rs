@@ -508,6 +508,18 @@ fn recorded_origin_is_converted_again_without_a_backup() {
 }
 
 #[test]
+fn recorded_list_without_backup_is_replaced_by_new_conf_of_same_stem() {
+    let mut node = Node::new(&[("10-x.json", SINGLE)]);
+    node.settle_chained();
+    node.files.remove("10-x.json.msm-cni-original");
+    node.write("10-x.conf", OTHER_SINGLE);
+    let mut expected = Node::new(&[("10-x.conf", OTHER_SINGLE)]);
+    expected.settle_chained();
+    node.settle_chained();
+    assert_eq!(node.tree(), expected.tree());
+}
+
+#[test]
 fn uninstall_removes_the_record_from_an_edited_list() {
     let (settled, mut node) = converted_with(RECORD);
     let list = node.content("10-x.conflist").unwrap();
