@@ -6,12 +6,14 @@ use std::io::{stderr, stdin};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::flags::Stop;
 use crate::names::{CNI_APPLET, EXECUTABLE, INSTALLER_ALIAS, INSTALLER_APPLET, IPTABLES_APPLET};
+use crate::node::inputs::Inputs;
 use crate::node::settings::Settings;
 use crate::process::{Process, Stdout, StdoutPolicy, eprint_line, exit_on_panic};
 use crate::redirect::iptables::exec;
 use crate::text::error_chain;
-use crate::{agent, cmd, cni, flags, node};
+use crate::{agent, cmd, cni, node};
 
 const USAGE_ERROR: u8 = 2;
 
@@ -113,17 +115,21 @@ fn report_panic(place: &str) {
 fn run_iptables(args: Vec<OsString>, process: &mut Process) -> ExitCode {
     match cmd::iptables::flags::Options::new(args) {
         Ok(options) => cmd::iptables::run(&options, process),
-        Err(stop) => stopped(&stop, process),
+        Err(stop) => stopped(stop, process),
     }
 }
 
 fn run_installer(args: Vec<OsString>, process: &mut Process) -> ExitCode {
-    let matches = match flags::matches(&mut node::flags::command(), args) {
-        Ok(matches) => matches,
-        Err(stop) => return stopped(&stop, process),
+    let values = match node::flags::command_line().parse(args) {
+        Ok(values) => values,
+        Err(stop) => return stopped(stop, process),
     };
     let host_name = nix::unistd::gethostname().unwrap_or_default();
-    match Settings::new(&matches, &process.vars, &host_name.to_string_lossy()) {
+    let inputs = Inputs {
+        flags: node::flags::given(&values),
+        vars: &process.vars,
+    };
+    match Settings::new(&inputs, &host_name.to_string_lossy()) {
         Ok(settings) => agent::run(settings),
         Err(error) => {
             let text = format!("{INSTALLER_APPLET}: {}", error_chain(&error));
@@ -132,13 +138,10 @@ fn run_installer(args: Vec<OsString>, process: &mut Process) -> ExitCode {
     }
 }
 
-/// clap returns a usage error, the help and the version all as an error.
-fn stopped(stop: &clap::Error, process: &mut Process) -> ExitCode {
-    let text = stop.render().to_string();
-    if stop.use_stderr() {
-        usage_error(&text, process)
-    } else {
-        print(&text, process)
+fn stopped(stop: Stop, process: &mut Process) -> ExitCode {
+    match stop {
+        Stop::Requested(text) => print(&text, process),
+        Stop::UsageError(text) => usage_error(&text, process),
     }
 }
 
@@ -304,7 +307,7 @@ mod tests {
 
     #[test]
     fn flag_tables_are_consistent() {
-        cmd::iptables::flags::command().debug_assert();
-        node::flags::command().debug_assert();
+        cmd::iptables::flags::command_line().assert_consistent();
+        node::flags::command_line().assert_consistent();
     }
 }

@@ -1,9 +1,8 @@
-//! Changes to the disk, each of them whole or not at all: a file is written under a name
-//! that nobody loads, synced and renamed. What counts on an earlier change happens after
-//! that one is safe from a power cut. Decides nothing.
+//! Atomic changes of files: written under a temporary name, fsynced and renamed. A step that
+//! depends on an earlier one runs only after that one was fsynced. Decides nothing.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
@@ -11,30 +10,47 @@ use std::path::{Path, PathBuf};
 
 use crate::names::TEMPORARY_PREFIX;
 
-/// Our own executable, whatever has become of its name.
+/// The running executable, even if its file was renamed or removed.
 const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
-/// Why the disk is as it was.
+/// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{doing} {}", .path.display())]
-    Failed {
-        doing: &'static str,
+    #[error("{operation} {}", .path.display())]
+    Io {
+        /// With a preposition if the path needs one: "writing", "setting the mode of".
+        operation: &'static str,
         path: PathBuf,
         source: io::Error,
     },
-    /// What was to be done followed from something that is not so any more.
-    #[error("somebody else has just changed {}", .path.display())]
+    /// The change was planned for a content that the file no longer has.
+    #[error("another process has just changed {}", .path.display())]
     Outdated { path: PathBuf },
 }
 
 impl Error {
     /// For `map_err`.
-    fn when(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Failed {
-            doing,
+    fn during(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            operation,
             path: path.to_owned(),
             source,
+        }
+    }
+}
+
+/// Identifies a file while it exists, under whatever name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
         }
     }
 }
@@ -46,37 +62,36 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// How a file is to be written.
+/// A file to write.
 #[derive(Debug, Clone, Copy)]
 pub struct NewFile<'a> {
     pub path: &'a Path,
     /// Permission bits.
     pub mode: u32,
-    /// `None`: ours.
+    /// `None`: this process's user and group.
     pub owner: Option<Owner>,
-    /// What it replaces; when something else is there by then, that stays. `None`: whatever
-    /// is there.
+    /// The content that it may replace; any other content is an error. `None`: anything.
     pub instead_of: Option<&'a [u8]>,
 }
 
-/// Opens our own executable for reading.
+/// Opens the running executable for reading.
 pub fn own_executable() -> io::Result<File> {
     File::open(OWN_EXECUTABLE)
 }
 
-/// A regular file of `limit` bytes at most; anything else that has the name is not opened,
-/// because opening a pipe waits for somebody to write.
+/// Reads a regular file of at most `limit` bytes. Nothing else is opened: opening a named pipe
+/// blocks until another process writes to it.
 pub fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+        return Err(io::Error::other("not a regular file"));
     }
-    let too_large = || io::Error::other(format!("it is larger than {limit} bytes"));
+    let too_large = || io::Error::other(format!("larger than {limit} bytes"));
     if metadata.len() > limit {
         return Err(too_large());
     }
     let mut bytes = Vec::with_capacity(metadata.len().try_into().unwrap_or_default());
-    // It may have grown since.
+    // The file may have grown since.
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > limit) {
         return Err(too_large());
@@ -84,38 +99,39 @@ pub fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether an installer, which locks what it writes, still has a regular file open.
+/// Whether an installer still has the regular file open: it locks what it writes.
 pub fn is_in_use(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-/// What is changed, and which of the changes a power cut could still undo.
+/// Changes files, and remembers which changes a power loss could still undo.
 #[derive(Debug, Default)]
 pub struct Disk {
-    /// Directories.
+    /// Directories to fsync.
     unsynced: BTreeSet<PathBuf>,
 }
 
 impl Disk {
+    /// Directories with changes that a power loss could undo.
     pub const fn unsynced(&self) -> &BTreeSet<PathBuf> {
         &self.unsynced
     }
 
-    /// Makes all changes safe from a power cut.
+    /// Makes all changes safe from a power loss.
     pub fn sync(&mut self) -> Result<(), Error> {
         while let Some(directory) = self.unsynced.first() {
             match File::open(directory).and_then(|directory| directory.sync_all()) {
-                // Gone, with all that was in it.
+                // Removed together with its content.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                synced => synced.map_err(Error::when("syncing the directory", directory))?,
+                synced => synced.map_err(Error::during("syncing the directory", directory))?,
             }
             self.unsynced.pop_first();
         }
         Ok(())
     }
 
-    /// Writes a copy of our own executable. Copies and links depend on nothing and not on
-    /// each other, so that one sync does for several of them.
+    /// Writes a copy of the running executable. Copies and links do not depend on earlier
+    /// changes, so they are not synced one by one.
     pub fn copy_own_executable(&mut self, path: &Path, mode: u32) -> Result<(), Error> {
         let new = NewFile {
             path,
@@ -124,18 +140,19 @@ impl Disk {
             instead_of: None,
         };
         let fill = |file: &mut File| io::copy(&mut own_executable()?, file).map(drop);
-        // Closed before it gets its name: what is open for writing cannot be run.
+        // Closed before the rename: executing a file that is open for writing fails (ETXTBSY).
         self.replace(path, |temporary| new.write(temporary, &fill).map(drop))
     }
 
-    /// Makes a symlink.
+    /// Creates or replaces a symlink.
     pub fn link(&mut self, path: &Path, target: &str) -> Result<(), Error> {
         self.replace(path, |temporary| {
-            symlink(target, temporary).map_err(Error::when("making a temporary symlink for", path))
+            symlink(target, temporary)
+                .map_err(Error::during("creating a temporary symlink for", path))
         })
     }
 
-    /// Writes a file; it is still open, and locked as long as it is.
+    /// Writes a file and returns it open. It is locked until it is closed.
     pub fn write(&mut self, new: NewFile, content: &[u8]) -> Result<File, Error> {
         self.sync()?;
         self.replace(new.path, |temporary| {
@@ -147,8 +164,8 @@ impl Disk {
         })
     }
 
-    /// Gives a file that holds `content` another name in its directory, where what has that
-    /// name goes. When somebody writes it meanwhile, it stays.
+    /// Renames a file with this content to `backup` in the same directory, replacing what has
+    /// that name. Undone if another process writes the file meanwhile.
     pub fn back_up(&mut self, path: &Path, backup: &Path, content: &[u8]) -> Result<(), Error> {
         self.sync()?;
         check(path, content)?;
@@ -159,10 +176,10 @@ impl Disk {
         })
     }
 
-    /// Gives it its own name again, unless there is something of that name.
+    /// Renames a backup to its former name, unless that name is taken.
     pub fn restore(&mut self, path: &Path, backup: &Path) -> Result<(), Error> {
         self.sync()?;
-        // A link would replace nothing for certain, but not everyone may make one.
+        // A hard link would exclude a race, but not every file system and user can create one.
         if path.symlink_metadata().is_ok() {
             return Err(Error::Outdated {
                 path: path.to_owned(),
@@ -172,44 +189,44 @@ impl Disk {
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Error> {
-        fs::rename(from, to).map_err(Error::when("renaming", from))?;
-        self.has_changed(to);
+        fs::rename(from, to).map_err(Error::during("renaming", from))?;
+        self.mark_changed(to);
         Ok(())
     }
 
-    /// Removes a file, if it is there.
+    /// Removes a file if it exists.
     pub fn remove(&mut self, path: &Path) -> Result<(), Error> {
         self.sync()?;
         match fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.map_err(Error::when("removing", path))?,
+            removed => removed.map_err(Error::during("removing", path))?,
         }
-        self.has_changed(path);
+        self.mark_changed(path);
         Ok(())
     }
 
-    /// Makes something under a name that no runtime loads, and gives it its own name.
+    /// Creates something under a temporary name, which no runtime loads, and renames it.
     fn replace<T>(
         &mut self,
         path: &Path,
-        make: impl FnOnce(&Path) -> Result<T, Error>,
+        create: impl FnOnce(&Path) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        // Random, so that two installers of one node do not write into the same file.
+        // Random, so that two installers on one node do not write into the same file.
         let number = RandomState::new().hash_one(path);
         let temporary = path.with_file_name(format!("{TEMPORARY_PREFIX}{number:016x}"));
-        let made = make(&temporary).and_then(|made| {
-            take_place(&temporary, path).map_err(Error::when("replacing", path))?;
-            Ok(made)
+        let created = create(&temporary).and_then(|created| {
+            rename_over(&temporary, path).map_err(Error::during("replacing", path))?;
+            Ok(created)
         });
-        match &made {
-            Ok(_) => self.has_changed(path),
-            // If it stays, it is found when the disk is looked at.
+        match &created {
+            Ok(_) => self.mark_changed(path),
+            // If this fails, the next observation finds the file.
             Err(_) => drop(fs::remove_file(&temporary)),
         }
-        made
+        created
     }
 
-    fn has_changed(&mut self, path: &Path) {
+    fn mark_changed(&mut self, path: &Path) {
         self.unsynced.extend(path.parent().map(Path::to_owned));
     }
 }
@@ -220,27 +237,27 @@ impl NewFile<'_> {
         temporary: &Path,
         fill: &dyn Fn(&mut File) -> io::Result<()>,
     ) -> Result<File, Error> {
-        let when = |doing| Error::when(doing, self.path);
+        let during = |operation| Error::during(operation, self.path);
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
-            // Until it is complete, nobody else's business.
+            // Private until it is complete.
             .mode(0o600)
             .open(temporary)
-            .map_err(when("creating a temporary file for"))?;
-        // Where files cannot be locked, others have to do without knowing.
+            .map_err(during("creating a temporary file for"))?;
+        // Best effort: some file systems cannot lock.
         let _ = file.try_lock();
-        fill(&mut file).map_err(when("writing"))?;
-        self.give_away(&file)
-            .map_err(when("keeping the owner of"))?;
+        fill(&mut file).map_err(during("writing"))?;
+        self.set_owner(&file)
+            .map_err(during("setting the owner of"))?;
         file.set_permissions(Permissions::from_mode(self.mode))
-            .map_err(when("setting the mode of"))?;
-        file.sync_all().map_err(when("syncing"))?;
+            .map_err(during("setting the mode of"))?;
+        file.sync_all().map_err(during("syncing"))?;
         Ok(file)
     }
 
-    /// Where it is ours already, that takes no privilege.
-    fn give_away(&self, file: &File) -> io::Result<()> {
+    /// Makes no system call that needs a privilege if the owner is right already.
+    fn set_owner(&self, file: &File) -> io::Result<()> {
         let Some(Owner { uid, gid }) = self.owner else {
             return Ok(());
         };
@@ -250,28 +267,30 @@ impl NewFile<'_> {
         }
         fchown(file, Some(uid), Some(gid)).map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied => io::Error::other(format!(
-                "{error}; it belongs to user {uid} and group {gid}, so the installer needs the capability CHOWN"
+                "{error}; the owner is user {uid}, group {gid}, so the capability CHOWN is needed"
             )),
             _ => error,
         })
     }
 }
 
-/// Somebody else's change since it was looked at would be lost.
-fn check(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let limit = u64::try_from(content.len()).unwrap_or(u64::MAX);
-    match read_file(path, limit) {
-        Ok(found) if found == content => Ok(()),
+/// Fails if the file has another content than the one that was observed.
+fn check(path: &Path, expected: &[u8]) -> Result<(), Error> {
+    let actual = u64::try_from(expected.len())
+        .map_err(io::Error::other)
+        .and_then(|limit| read_file(path, limit));
+    match actual {
+        Ok(actual) if actual == expected => Ok(()),
         _ => Err(Error::Outdated {
             path: path.to_owned(),
         }),
     }
 }
 
-fn take_place(temporary: &Path, path: &Path) -> io::Result<()> {
+fn rename_over(temporary: &Path, path: &Path) -> io::Result<()> {
     match fs::rename(temporary, path) {
-        // Container runtimes make one to mount a file on that is missing; one that is not
-        // empty is somebody's.
+        // Container runtimes create a directory where a missing file is to be mounted. A
+        // directory with content is an error.
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
             fs::remove_dir(path)?;
             fs::rename(temporary, path)
@@ -284,7 +303,7 @@ fn take_place(temporary: &Path, path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// A directory with one file, gone when dropped.
+    /// A directory with one file, removed when dropped.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -316,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_has_just_written_stays() {
+    fn write_keeps_a_file_that_was_changed_meanwhile() {
         for expected in ["before", "now and more", "", "noW"] {
             let scratch = Scratch::with("now");
             let path = scratch.path("x");
@@ -341,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_aside_comes_back_but_replaces_nothing() {
+    fn backup_is_restored_and_replaces_nothing() {
         let scratch = Scratch::with("now");
         let (path, backup) = (scratch.path("x"), scratch.path("y"));
         fs::write(&backup, "old").unwrap();
@@ -356,7 +375,7 @@ mod tests {
         disk.restore(&path, &backup).unwrap_err();
         assert_eq!(scratch.read("x").as_deref(), Some("now"));
         assert_eq!(scratch.read("y").as_deref(), Some("old"));
-        // A symlink comes back as one.
+        // A symlink is restored as a symlink.
         fs::remove_file(&path).unwrap();
         fs::rename(&backup, scratch.path("z")).unwrap();
         symlink("z", &backup).unwrap();

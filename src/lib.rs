@@ -12,6 +12,7 @@ mod decision;
 mod event;
 mod flags;
 mod fs;
+mod http;
 mod json;
 mod kube;
 mod logging;

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::io::{self, Write as _};
 
 use env_logger::fmt::Formatter;
-use log::{LevelFilter, Record};
+pub use log::LevelFilter;
+use log::Record;
 use serde_json::json;
 
 /// The format of a log line.

@@ -1,89 +1,78 @@
-//! The installer: keeps executable, kubeconfig and the node's configuration as they should
-//! be. One loop: observe → plan → apply → wait.
+//! The node agent, run by the `DaemonSet`: one loop that reconciles the node's files and serves
+//! health, until a signal ends it.
 
-mod health; // /healthz and /readyz
-mod uninstall; // what becomes of it all at the end
+mod events;
+mod health;
+mod uninstall;
 
-use std::collections::BTreeSet;
-use std::io;
-use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
-use health::Health;
-
-use crate::event::watch::{self, Wake, Watch};
-use crate::fs::{self, Disk, NewFile};
+use crate::event::signals::Signals;
+use crate::http::{self, Server};
 use crate::logging;
-use crate::node::netdir::template;
-use crate::node::observe::{Observed, Observer};
-use crate::node::plan;
-use crate::node::settings::{self, Settings};
-use crate::node::step::{Action, Cause, Plan};
-use crate::node::throttle::Throttle;
+use crate::node::settings::Settings;
+use crate::node::{self, POLL, Reconciler, Status};
 use crate::text::error_chain;
+use events::{Events, SIGNALS, Wake};
 
-/// In case that an event was lost.
-const RESYNC: Duration = Duration::from_secs(60);
-/// While something is missing that may appear where nobody watches.
-const POLL: Duration = Duration::from_secs(1);
-/// Not longer does it take to write a file, or to put another one in its place.
-const GRACE: Duration = Duration::from_millis(200);
-/// However many changes there are, no more looks than one in that time.
-const MIN_INTERVAL: Duration = Duration::from_millis(5);
-const LARGEST_TEMPLATE: u64 = 1 << 20;
-
-/// Of settings that cannot be used.
+/// The exit code for invalid settings.
 const USAGE_ERROR: u8 = 2;
 
-/// Why the installer ends with an error.
+/// Why the agent exits with an error.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("{setting} is {}, which cannot be read", .path.display())]
-    ReadTemplate {
-        setting: String,
-        path: PathBuf,
+    #[error(transparent)]
+    Settings(#[from] node::Error),
+    #[error("serving health on {address}: {advice}")]
+    Health {
+        address: http::Address,
+        advice: &'static str,
         source: io::Error,
     },
-    #[error("{setting} is no template that can be used")]
-    Template {
-        setting: String,
-        source: template::Error,
-    },
+    #[error("blocking signals (signalfd)")]
+    Signals { source: io::Error },
+    #[error("waiting for events (poll)")]
+    Wait { source: io::Error },
     #[error(transparent)]
-    Health(#[from] health::Error),
-    #[error(transparent)]
-    Watch(#[from] watch::Error),
-    #[error("removing what was installed: still there: {left}")]
-    Leave { left: String, source: fs::Error },
-    #[error("removing what was installed: a power cut could bring some of it back")]
-    Unsynced { source: fs::Error },
-    #[error(
-        "removing what was installed: kubeconfig and executables stay, because {reason}, and pods may need them"
-    )]
-    CannotLeave { reason: String },
+    Uninstall(#[from] node::uninstall::Error),
 }
 
 impl Error {
+    fn health(address: http::Address, source: io::Error) -> Self {
+        let advice = match source.kind() {
+            ErrorKind::AddrInUse => {
+                "another process on this node uses it; choose another --health-address"
+            }
+            ErrorKind::AddrNotAvailable => {
+                "this node does not have the address; choose another --health-address"
+            }
+            _ => "if it is not permitted, choose another --health-address",
+        };
+        Self::Health {
+            address,
+            advice,
+            source,
+        }
+    }
+
     const fn exit_code(&self) -> u8 {
         match self {
-            Self::ReadTemplate { .. } | Self::Template { .. } => USAGE_ERROR,
-            Self::Health(_)
-            | Self::Watch(_)
-            | Self::Leave { .. }
-            | Self::Unsynced { .. }
-            | Self::CannotLeave { .. } => 1,
+            Self::Settings(_) => USAGE_ERROR,
+            Self::Health { .. } | Self::Signals { .. } | Self::Wait { .. } | Self::Uninstall(_) => {
+                1
+            }
         }
     }
 }
 
-/// Runs until a signal ends it.
+/// Runs until SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> ExitCode {
     logging::start_as(settings.log_level, settings.log_format);
-    match Installer::start(settings).and_then(Installer::run) {
+    match start(settings).and_then(|mut agent| agent.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{}", error_chain(&error));
@@ -92,92 +81,57 @@ pub fn run(settings: Settings) -> ExitCode {
     }
 }
 
-struct Installer {
-    settings: Settings,
-    watch: Watch,
-    health: Health,
-    observer: Observer,
-    disk: Disk,
-    /// Directories that symlinks of the runtime's directory lead to.
-    linked_dirs: BTreeSet<PathBuf>,
-    throttle: Throttle,
-    /// When the disk was looked at for the last time.
-    looked: Instant,
-    /// What others have been told to be missing.
-    missing: Vec<String>,
-    /// Since when something else is.
-    missing_since: Option<Instant>,
-    /// From then on, what is not as it should be was changed by somebody else.
-    was_ready: bool,
+struct Agent {
+    reconciler: Reconciler,
+    events: Events,
 }
 
-impl Installer {
-    fn start(mut settings: Settings) -> Result<Self, Error> {
-        // The mask of signals is to be in force before anything else happens.
-        let watch = Watch::new()?;
-        read_template(&mut settings)?;
-        let health = Health::serve_on(settings.health_address)?;
-        log::info!(
-            "msm-cni {} keeps {} and {} as they should be; health on {}",
-            env!("CARGO_PKG_VERSION"),
-            settings.bin_dir.display(),
-            settings.net_dir.display(),
-            settings.health_address
-        );
-        Ok(Self {
-            settings,
-            watch,
-            health,
-            observer: Observer::default(),
-            disk: Disk::default(),
-            linked_dirs: BTreeSet::new(),
-            throttle: Throttle::default(),
-            looked: Instant::now(),
-            missing: Vec::new(),
-            missing_since: None,
-            was_ready: false,
-        })
-    }
+fn start(settings: Settings) -> Result<Agent, Error> {
+    // First of all: a signal that arrives earlier kills the process.
+    let signals = Signals::block(&SIGNALS).map_err(|source| Error::Signals { source })?;
+    let reconciler = Reconciler::new(settings, Instant::now())?;
+    let settings = reconciler.settings();
+    let address = settings.health_address;
+    let server = Server::bind(address).map_err(|source| Error::health(address, source))?;
+    log::info!(
+        "msm-cni {} manages {} and {}; serving health on {address}",
+        env!("CARGO_PKG_VERSION"),
+        settings.bin_dir.display(),
+        settings.net_dir.display(),
+    );
+    Ok(Agent {
+        events: Events::new(signals, server),
+        reconciler,
+    })
+}
 
-    fn run(mut self) -> Result<(), Error> {
+impl Agent {
+    fn run(&mut self) -> Result<(), Error> {
         loop {
-            self.cover_directories();
-            let next = self.reconcile();
-            if let Some(signal) = self.wait(next)? {
-                return self.leave(signal);
+            self.events.watch_dirs(self.reconciler.watched_dirs());
+            let status = self.reconciler.step(Instant::now());
+            self.events.readiness.publish(&status);
+            if let Some(signal) = self.wait(&status)? {
+                return uninstall::on_exit(signal, &mut self.reconciler, &mut self.events);
             }
         }
     }
 
-    fn cover_directories(&mut self) {
-        let Settings {
-            bin_dir,
-            secondary_bin_dir,
-            net_dir,
-            service_account,
-            server_verification,
-            ..
-        } = &self.settings;
-        let authority = match server_verification {
-            settings::ServerVerification::CaFile(path) => path.parent(),
-            settings::ServerVerification::Skip => None,
-        };
-        let directories = [bin_dir, secondary_bin_dir, net_dir, service_account];
-        let directories = directories.map(PathBuf::as_path).into_iter();
-        let linked = self.linked_dirs.iter().map(PathBuf::as_path);
-        self.watch.cover(directories.chain(authority).chain(linked));
-    }
-
-    /// Serves health until it is time for another look; the signal that ends it.
-    fn wait(&mut self, mut next: Instant) -> Result<Option<Signal>, Error> {
+    /// Waits until it is time for the next reconcile, or for a signal to exit.
+    fn wait(&mut self, status: &Status) -> Result<Option<Signal>, Error> {
+        let mut next = status.next;
+        if self.events.is_degraded() {
+            next = next.min(Instant::now() + POLL);
+        }
         loop {
-            match self.wake(next, &[])? {
-                Wake::End(signal) => return Ok(Some(signal)),
+            let wake = self.events.wait(next, None);
+            match wake.map_err(|source| Error::Wait { source })? {
+                Wake::Exit(signal) => return Ok(Some(signal)),
                 Wake::Retry => {
-                    self.throttle.reset(Instant::now());
+                    self.reconciler.retry(Instant::now());
                     return Ok(None);
                 }
-                Wake::Change => next = next.min(self.looked + MIN_INTERVAL),
+                Wake::Change => next = next.min(status.earliest),
                 Wake::Other => {}
             }
             if next <= Instant::now() {
@@ -185,171 +139,4 @@ impl Installer {
             }
         }
     }
-
-    /// Waits until `until` at most, or until one of `others` can be read; serves health.
-    fn wake(&mut self, until: Instant, others: &[BorrowedFd]) -> Result<Wake, Error> {
-        let until = self.health.deadline().map_or(until, |it| it.min(until));
-        let descriptors = [&self.health.descriptors(), others].concat();
-        let wake = self.watch.wait(until, &descriptors)?;
-        self.health.turn();
-        Ok(wake)
-    }
-
-    /// Brings the disk nearer to what it should be; returns when to look again at the latest.
-    fn reconcile(&mut self) -> Instant {
-        let found = self.observe();
-        if found.linked_dirs != self.linked_dirs {
-            // They are not watched yet.
-            self.linked_dirs = found.linked_dirs;
-            return Instant::now();
-        }
-        let mut plan = plan::plan(&self.settings, &found);
-        let now = Instant::now();
-        self.looked = now;
-        self.was_ready |= plan.is_empty();
-        let kubeconfig = self.settings.kubeconfig();
-        let mut paths = plan.steps.iter().map(|step| step.action.path());
-        if paths.all(|path| path != kubeconfig) {
-            self.observer.kubeconfig_is_current(&found);
-        }
-        self.throttle.look(&plan.steps, now);
-        if self.apply(&mut plan, now) {
-            // Whether it helped is seen at another look.
-            return now;
-        }
-        let waiting = plan.waiting;
-        let next = if self.is_blinking(&waiting, now) {
-            now + GRACE
-        } else {
-            self.missing = waiting;
-            self.missing_since = None;
-            self.tell(now);
-            let is_calm = self.missing.is_empty() && !self.watch.is_blind();
-            now + if is_calm { RESYNC } else { POLL }
-        };
-        self.throttle.next().map_or(next, |it| it.min(next))
-    }
-
-    fn observe(&mut self) -> Observed {
-        self.observer.observe(&self.settings, &self.disk)
-    }
-
-    /// Whether something may be missing only because it is just being written.
-    fn is_blinking(&mut self, waiting: &[String], now: Instant) -> bool {
-        let is_news = !waiting.is_empty() && waiting != self.missing;
-        is_news && now < *self.missing_since.get_or_insert(now) + GRACE
-    }
-
-    /// Takes the steps that may be taken now, in order; whether there was one. One that
-    /// cannot be taken holds up the others of its directory, and those that need all.
-    fn apply(&mut self, plan: &mut Plan, now: Instant) -> bool {
-        let mut has_changed = false;
-        let mut held_up: Vec<PathBuf> = Vec::new();
-        for (number, step) in std::mem::take(&mut plan.steps).into_iter().enumerate() {
-            if number >= plan.independent && !held_up.is_empty() {
-                break;
-            }
-            let directory = step.action.path().parent().map(Path::to_owned);
-            let directory = directory.unwrap_or_default();
-            if held_up.contains(&directory) {
-                continue;
-            }
-            if self.throttle.delay_until(&step, now).is_some() {
-                held_up.push(directory);
-                continue;
-            }
-            match self.take(&step.action) {
-                Ok(()) => {}
-                // Another look leads to another plan.
-                Err(error @ fs::Error::Outdated { .. }) => {
-                    plan.waiting.push(error.to_string());
-                    break;
-                }
-                Err(error) => {
-                    self.throttle.failed(step, error_chain(&error), now);
-                    self.tell(now);
-                    held_up.push(directory);
-                    continue;
-                }
-            }
-            log::info!("{}: {}", step.action, step.reason);
-            if step.cause == Cause::Repair && self.was_ready {
-                self.health.readiness.mended += 1;
-            }
-            self.throttle.done(step, now);
-            has_changed = true;
-        }
-        if has_changed {
-            // What cannot be synced is a step of the next plan.
-            let _ = self.disk.sync();
-        }
-        has_changed
-    }
-
-    /// Takes one step.
-    fn take(&mut self, action: &Action) -> Result<(), fs::Error> {
-        match action {
-            Action::CopyExecutable { path, mode } => self.disk.copy_own_executable(path, *mode),
-            Action::Link { path, target } => self.disk.link(path, target),
-            Action::Write {
-                path,
-                content,
-                mode,
-                owner,
-                instead_of,
-            } => {
-                let new = NewFile {
-                    path,
-                    mode: *mode,
-                    owner: *owner,
-                    instead_of: instead_of.as_deref(),
-                };
-                let file = self.disk.write(new, content)?;
-                if *path == self.settings.kubeconfig() {
-                    self.observer.lock.take(file);
-                }
-                Ok(())
-            }
-            Action::BackUp {
-                path,
-                backup,
-                content,
-            } => self.disk.back_up(path, backup, content),
-            Action::Restore { path, backup } => self.disk.restore(path, backup),
-            Action::Remove { path } => self.disk.remove(path),
-            Action::Sync { .. } => self.disk.sync(),
-        }
-    }
-
-    /// Tells whoever asks, and the log when it is news.
-    fn tell(&mut self, now: Instant) {
-        let mut reasons = self.missing.clone();
-        reasons.extend(self.throttle.reasons(now));
-        let known = &mut self.health.readiness.reasons;
-        if *known == reasons {
-            return;
-        }
-        if reasons.is_empty() {
-            log::info!("ready: everything on this node is as it should be");
-        }
-        for reason in reasons.iter().filter(|reason| !known.contains(reason)) {
-            log::warn!("not ready: {reason}");
-        }
-        *known = reasons;
-    }
-}
-
-/// A file goes before the text.
-fn read_template(settings: &mut Settings) -> Result<(), Error> {
-    let setting = settings.template_setting.clone();
-    if let Some(path) = &settings.template_file {
-        let bytes = fs::read_file(path, LARGEST_TEMPLATE);
-        let text = bytes.and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
-        settings.template = text.map_err(|source| Error::ReadTemplate {
-            setting: setting.clone(),
-            path: path.clone(),
-            source,
-        })?;
-    }
-    plan::check_template(settings).map_err(|source| Error::Template { setting, source })
 }

@@ -1,184 +1,137 @@
-//! What becomes of what was installed when a signal ends the installer: it stays, unless
-//! nobody wants it any more. When in doubt it stays: no pod is to start unredirected.
+//! Decides at exit whether the installation is removed. When in doubt it is kept: a pod that
+//! starts without the redirect is worse than an unused file.
 
-use std::io::{self, PipeReader};
-use std::mem;
+use std::io;
 use std::os::fd::AsFd;
-use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{Error, Installer};
-use crate::event::watch::Wake;
+use super::Error;
+use super::events::{Events, Wake};
+use crate::event::task::{Progress, Task};
 use crate::kube::{self, Credentials, DaemonSetState, PodRef};
+use crate::node::Reconciler;
 use crate::node::lock::Holder;
 use crate::node::observe;
-use crate::node::plan;
-use crate::node::settings::{Cleanup, Settings};
-use crate::node::step::Plan;
+use crate::node::settings::Settings;
+use crate::node::values::Cleanup;
 use crate::text::error_chain;
 
-/// For the question whether our `DaemonSet` is still wanted.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
-/// By then there is an answer, if only that nobody has answered.
-const QUESTION_END: Duration = Duration::from_millis(5500);
+/// For the requests about the `DaemonSet`.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the thread that sends them. Longer, so that its own error is reported.
+const TASK_TIMEOUT: Duration = Duration::from_millis(5500);
+/// For another process to complete a file that may hold a plugin entry.
+const RETRY_PERIOD: Duration = Duration::from_millis(500);
 
-/// What somebody is just writing is complete by then.
-const HALF_WRITTEN: Duration = Duration::from_millis(500);
-
-impl Installer {
-    /// Ends the installer.
-    pub fn leave(mut self, signal: Signal) -> Result<(), Error> {
-        let fate = match self.settings.cleanup {
-            Cleanup::Always => DaemonSetState::Gone("--cleanup-on-exit is always".into()),
-            Cleanup::Never => DaemonSetState::Present("--cleanup-on-exit is never".into()),
-            Cleanup::Auto => self.fate()?,
-        };
-        if !matches!(fate, DaemonSetState::Gone(_)) {
-            log::info!("{signal}: everything stays as it is: {fate}");
-            return Ok(());
-        }
-        if self.observe().holder != Holder::Us {
-            log::info!("{signal}: everything stays as it is: another installer is in charge of it");
-            return Ok(());
-        }
-        log::info!("{signal}: what was installed goes: {fate}");
-        self.remove_all()
+/// Uninstalls if the settings or the state of the `DaemonSet` say so.
+pub fn on_exit(
+    signal: Signal,
+    reconciler: &mut Reconciler,
+    events: &mut Events,
+) -> Result<(), Error> {
+    let state = match reconciler.settings().cleanup {
+        Cleanup::Always => DaemonSetState::Gone("--cleanup-on-exit is always".into()),
+        Cleanup::Never => DaemonSetState::Present("--cleanup-on-exit is never".into()),
+        Cleanup::Auto => daemonset_state(reconciler.settings(), events)?,
+    };
+    if !matches!(state, DaemonSetState::Gone(_)) {
+        log::info!("{signal}: leaving the installation in place: {state}");
+        return Ok(());
     }
+    if reconciler.holder() != Holder::Us {
+        log::info!("{signal}: leaving the installation in place: another installer owns this node");
+        return Ok(());
+    }
+    log::info!("{signal}: uninstalling: {state}");
+    uninstall(reconciler, events)
+}
 
-    /// Removes what was installed, and looks again for a while where somebody gets in the
-    /// way, or is just writing what may hold our entry.
-    fn remove_all(&mut self) -> Result<(), Error> {
-        let mut end = Instant::now() + HALF_WRITTEN;
-        loop {
-            let found = self.observe();
-            let mut plan = plan::removal(&self.settings, &found);
-            let (is_in_flux, notes) = (plan.is_in_flux, mem::take(&mut plan.notes));
-            let outcome = self.remove(plan);
-            if Instant::now() >= end || (outcome.is_ok() && !is_in_flux) {
-                for note in notes {
-                    log::warn!("{note}");
-                }
-                return outcome;
+/// Tries again for a while if an attempt fails, or if another process is writing a file that
+/// may hold a plugin entry. An attempt that outlasts the period is followed by another one.
+fn uninstall(reconciler: &mut Reconciler, events: &mut Events) -> Result<(), Error> {
+    let mut end = Instant::now() + RETRY_PERIOD;
+    loop {
+        let is_last = Instant::now() >= end;
+        let attempt = reconciler.uninstall();
+        let is_complete = attempt.outcome.is_ok() && !attempt.may_change;
+        if is_complete || is_last {
+            for note in attempt.notes {
+                log::warn!("{note}");
             }
-            if let Err(error) = outcome {
-                log::info!("trying again: {}", error_chain(&error));
-            }
-            end = self.wait_for_change(end)?;
+            return Ok(attempt.outcome?);
+        }
+        if let Err(error) = attempt.outcome {
+            log::info!("{}; trying again", error_chain(&error));
+        }
+        end = wait_for_change(events, end)?;
+    }
+}
+
+/// Returns when to try for the last time: at `end`, or now after another signal.
+fn wait_for_change(events: &mut Events, end: Instant) -> Result<Instant, Error> {
+    while Instant::now() < end {
+        match wait(events, end, None)? {
+            Wake::Exit(_) => return Ok(Instant::now()),
+            Wake::Change | Wake::Retry => break,
+            Wake::Other => {}
         }
     }
+    Ok(end)
+}
 
-    /// Until `end` at most; another signal makes that now.
-    fn wait_for_change(&mut self, end: Instant) -> Result<Instant, Error> {
-        while Instant::now() < end {
-            match self.wake(end, &[])? {
-                Wake::End(_) => return Ok(Instant::now()),
-                Wake::Change | Wake::Retry => break,
-                Wake::Other => {}
-            }
+/// Asks the API server. Health is served meanwhile; another signal ends the wait.
+fn daemonset_state(settings: &Settings, events: &mut Events) -> Result<DaemonSetState, Error> {
+    let end = Instant::now() + TASK_TIMEOUT;
+    let query = match query(settings) {
+        Ok(query) => query,
+        Err(reason) => return Ok(DaemonSetState::Unknown(reason)),
+    };
+    let unknown = |reason: &str| DaemonSetState::Unknown(reason.into());
+    loop {
+        match query.poll() {
+            Progress::Finished(state) => return Ok(state),
+            Progress::NoResult => return Ok(unknown("the request to the API server was aborted")),
+            Progress::Running => {}
         }
-        Ok(end)
-    }
-
-    fn remove(&mut self, plan: Plan) -> Result<(), Error> {
-        let mut steps = plan.steps.into_iter();
-        while let Some(step) = steps.next() {
-            if let Err(source) = self.take(&step.action) {
-                let left: Vec<_> = std::iter::once(step)
-                    .chain(steps)
-                    .map(|step| step.action.path().display().to_string())
-                    .collect();
-                return Err(Error::Leave {
-                    left: left.join(", "),
-                    source,
-                });
-            }
-            log::info!("{}: {}", step.action, step.reason);
+        if Instant::now() >= end {
+            return Ok(unknown("the API server did not answer in time"));
         }
-        self.disk
-            .sync()
-            .map_err(|source| Error::Unsynced { source })?;
-        if plan.waiting.is_empty() {
-            return Ok(());
-        }
-        Err(Error::CannotLeave {
-            reason: plan.waiting.join("; "),
-        })
-    }
-
-    /// What the API server says about our `DaemonSet`. Health is served meanwhile, and
-    /// another signal is not put off.
-    fn fate(&mut self) -> Result<DaemonSetState, Error> {
-        let end = Instant::now() + QUESTION_END;
-        let question = match Question::ask(&self.settings) {
-            Ok(question) => question,
-            Err(reason) => return Ok(DaemonSetState::Unknown(reason)),
-        };
-        loop {
-            if let Some(fate) = question.answer() {
-                return Ok(fate);
-            }
-            if Instant::now() >= end {
-                return Ok(DaemonSetState::Unknown(
-                    "the API server does not answer".into(),
-                ));
-            }
-            if let Wake::End(signal) = self.wake(end, &[question.answered.as_fd()])? {
-                let reason = format!("{signal} came before the API server's answer");
-                return Ok(DaemonSetState::Unknown(reason));
-            }
+        if let Wake::Exit(signal) = wait(events, end, Some(&query))? {
+            let reason = format!("{signal} arrived before the API server's answer");
+            return Ok(DaemonSetState::Unknown(reason));
         }
     }
 }
 
-/// A question that a thread of its own waits for the answer to.
-struct Question {
-    fate: Receiver<DaemonSetState>,
-    /// Can be read once the answer is there.
-    answered: PipeReader,
+fn wait(
+    events: &mut Events,
+    end: Instant,
+    query: Option<&Task<DaemonSetState>>,
+) -> Result<Wake, Error> {
+    events
+        .wait(end, query.map(AsFd::as_fd))
+        .map_err(|source| Error::Wait { source })
 }
 
-impl Question {
-    fn ask(settings: &Settings) -> Result<Self, String> {
-        let token = observe::token(&settings.service_account.join("token"))?;
-        let authority = observe::authority(&settings.server_verification)?;
-        let server = settings.api_server.clone();
-        let named = settings.own_pod.as_ref();
-        let pod = named
-            .and_then(|(namespace, name)| PodRef::new(namespace, name, None).ok())
-            .or_else(|| kube::pod_of_token(&token))
-            .ok_or(
-                "neither POD_NAMESPACE and POD_NAME nor the service account's token name our pod",
-            )?;
-        let (sender, fate) = mpsc::channel();
-        let ask = move || {
-            let credentials = Credentials {
-                server: &server,
-                ca_bundle: authority.as_deref(),
-                token: &token,
-            };
-            // Nobody may wait for it any more.
-            let _ = sender.send(kube::daemonset_state(&credentials, &pod, QUESTION_TIMEOUT));
+/// Starts the requests about the `DaemonSet`. The error is why they cannot be sent.
+fn query(settings: &Settings) -> Result<Task<DaemonSetState>, String> {
+    let token = observe::token(&settings.service_account.join("token"))?;
+    let ca_bundle = observe::ca_bundle(&settings.server_verification)?;
+    let server = settings.api_server.clone();
+    let named = settings.own_pod.as_ref();
+    let pod = named
+        .and_then(|(namespace, name)| PodRef::new(namespace, name, None).ok())
+        .or_else(|| kube::pod_of_token(&token))
+        .ok_or("neither POD_NAMESPACE and POD_NAME nor the service account token name this pod")?;
+    let task = Task::spawn(move || {
+        let credentials = Credentials {
+            server: &server,
+            ca_bundle: ca_bundle.as_deref(),
+            token: &token,
         };
-        let cannot = |error: io::Error| format!("the API server cannot be asked: {error}");
-        let (answered, answering) = io::pipe().map_err(cannot)?;
-        let ask = move || {
-            ask();
-            drop(answering);
-        };
-        thread::Builder::new().spawn(ask).map_err(cannot)?;
-        Ok(Self { fate, answered })
-    }
-
-    fn answer(&self) -> Option<DaemonSetState> {
-        match self.fate.try_recv() {
-            Ok(fate) => Some(fate),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(DaemonSetState::Unknown(
-                "the API server could not be asked".into(),
-            )),
-        }
-    }
+        kube::daemonset_state(&credentials, &pod, QUERY_TIMEOUT)
+    });
+    task.map_err(|error: io::Error| format!("starting a thread for the API request: {error}"))
 }

@@ -1,28 +1,28 @@
-//! How long to wait before doing the same thing once more: at once for the first few times,
-//! then longer and longer, as long as it is undone sooner than that. Pure; the time is given.
+//! Spaces out repetitions of one action: a burst is free, then the pauses double, until the
+//! action was not needed for a while. Pure: the time is passed in.
 
 use std::time::{Duration, Instant};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Nothing for that long, and it begins anew.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// If the action was not needed for this long, the count starts again at zero.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// One thing that is repeated.
+/// The repetitions of one action.
 #[derive(Debug)]
 pub struct Backoff {
-    /// How often it is done without a pause.
+    /// Repetitions without a pause.
     burst: u32,
     count: u32,
     last: Option<Last>,
-    /// It has to be done again, and has to wait.
-    is_held: bool,
+    /// The action is needed and waits for its pause to end.
+    is_delayed: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Last {
     done: Instant,
-    /// When it had to be done for the last time.
+    /// When the action was last needed.
     needed: Instant,
 }
 
@@ -32,69 +32,69 @@ impl Backoff {
             burst,
             count: 0,
             last: None,
-            is_held: false,
+            is_delayed: false,
         }
     }
 
-    /// It was done. Only what had to wait lengthens the pause: a change now and then is put
-    /// right at once, however often that happens.
+    /// Counts a repetition. Beyond the burst, only a delayed one makes the next pause longer:
+    /// an action that is needed every few seconds is never delayed.
     pub fn record(&mut self, now: Instant) {
         if self.is_quiet(now) {
             self.count = 0;
         }
-        if self.count <= self.burst || self.is_held {
+        if self.count <= self.burst || self.is_delayed {
             self.count = self.count.saturating_add(1);
         }
-        self.is_held = false;
+        self.is_delayed = false;
         self.last = Some(Last {
             done: now,
             needed: now,
         });
     }
 
-    /// It has to be done; not before when? `None`: now.
+    /// The action is needed: returns when it may be done, or `None` if it may be done now.
     pub fn delay_until(&mut self, now: Instant) -> Option<Instant> {
         if self.is_quiet(now) {
             return None;
         }
         let last = self.last.as_mut()?;
         last.needed = now;
-        let until = self.until().filter(|until| *until > now);
-        self.is_held |= until.is_some();
+        let until = self.pause_end().filter(|until| *until > now);
+        self.is_delayed |= until.is_some();
         until
     }
 
-    /// It need not be done any more.
+    /// The action is no longer needed.
     pub fn release(&mut self, now: Instant) {
         if let Some(last) = &mut self.last
-            && self.is_held
+            && self.is_delayed
         {
             last.needed = now;
-            self.is_held = false;
+            self.is_delayed = false;
         }
     }
 
-    /// The next time does not wait.
+    /// Ends the present pause.
     pub fn reset(&mut self, now: Instant) {
         if let Some(last) = &mut self.last {
-            last.done = now.checked_sub(LONGEST_PAUSE).unwrap_or(last.done);
+            last.done = now.checked_sub(MAX_PAUSE).unwrap_or(last.done);
         }
     }
 
-    /// Whether it was done too often in short order.
+    /// Whether the burst is used up.
     pub fn is_flapping(&self, now: Instant) -> bool {
         self.count > self.burst && !self.is_quiet(now)
     }
 
-    /// Whether it was not needed for a while.
+    /// Whether the action was not needed for a while.
     pub fn is_quiet(&self, now: Instant) -> bool {
-        self.quiet_at().is_none_or(|quiet| quiet <= now) && !self.is_held
+        self.quiet_at().is_none_or(|quiet| quiet <= now) && !self.is_delayed
     }
 
-    /// When something changes though nothing happens.
+    /// When the state changes by the passing of time alone.
     pub fn next(&self) -> Option<Instant> {
-        if self.is_held {
-            self.until()
+        if self.is_delayed {
+            self.pause_end()
         } else {
             self.quiet_at().filter(|_| self.count > self.burst)
         }
@@ -104,16 +104,17 @@ impl Backoff {
         self.last.map(|last| last.needed + QUIET)
     }
 
-    fn until(&self) -> Option<Instant> {
+    fn pause_end(&self) -> Option<Instant> {
         self.last.map(|last| last.done + self.pause())
     }
 
     fn pause(&self) -> Duration {
         match self.count.saturating_sub(self.burst) {
             0 => Duration::ZERO,
+            // 2^16 s is far beyond the maximum.
             over => FIRST_PAUSE
                 .saturating_mul(1 << (over - 1).min(16))
-                .min(LONGEST_PAUSE),
+                .min(MAX_PAUSE),
         }
     }
 }
@@ -122,8 +123,8 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    /// Something else that happens every `period` for `times`: the pauses in seconds, from
-    /// each time until it is put right.
+    /// The action becomes needed every `period`, `times` times. Returns the pauses, in seconds,
+    /// from the need to the action.
     fn pauses(backoff: &mut Backoff, mut now: Instant, period: Duration, times: usize) -> Vec<u64> {
         (0..times)
             .map(|_| {
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_few_times_are_free_and_then_pauses_grow_up_to_a_limit() {
+    fn burst_is_free_and_then_pauses_double_up_to_the_maximum() {
         let mut backoff = Backoff::new(2);
         let now = Instant::now();
         assert_eq!(
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_pause_does_not_wait_and_stays_too_much() {
+    fn need_after_the_pause_is_not_delayed_but_still_flapping() {
         let mut backoff = Backoff::new(2);
         let now = Instant::now();
         let period = Duration::from_millis(2500);
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_now_and_then_is_never_too_much() {
+    fn rare_need_is_never_flapping() {
         let mut backoff = Backoff::new(2);
         let now = Instant::now();
         assert_eq!(pauses(&mut backoff, now, QUIET, 20), [0; 20]);
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_quiet_time_it_begins_anew_and_waiting_is_not_quiet() {
+    fn quiet_time_resets_the_count_and_a_delay_is_not_quiet() {
         let mut backoff = Backoff::new(0);
         let now = Instant::now();
         assert_eq!(
@@ -183,7 +184,7 @@ mod tests {
             Some(now + Duration::from_secs(32))
         );
         assert!(backoff.is_flapping(later) && !backoff.is_quiet(later));
-        // In the middle of being rewritten it is neither right nor wrong.
+        // For example while another process is still writing the file.
         backoff.release(later);
         assert!(backoff.is_flapping(later));
         let quiet = backoff.next().unwrap();
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_hurry_it_does_not_wait_and_yet_is_too_much() {
+    fn reset_ends_the_pause_but_not_the_flapping() {
         let mut backoff = Backoff::new(0);
         let now = Instant::now();
         pauses(&mut backoff, now, Duration::ZERO, 3);

@@ -1,4 +1,8 @@
-//! Event sources for a loop, and back-off between attempts.
+//! Event sources for a poll loop, one each for signals, directories and background tasks,
+//! and the back-off between attempts. None of them knows the others.
 
 pub mod backoff;
-pub mod watch;
+pub mod dirs;
+pub mod poll;
+pub mod signals;
+pub mod task;

@@ -1,317 +1,181 @@
-//! Flags and environment: a flag goes before its variable, a variable before the default.
-//! An empty variable is unset. Pure.
+//! The installer's flags, as a table, and the command line that clap makes of it. Each flag
+//! but `--root` can also be given as an environment variable.
 
-use std::ffi::OsString;
-
-use clap::{ArgMatches, Command};
-
-use crate::flags;
-use crate::kube;
+use super::inputs::{Flags, Setting};
+use crate::flags::{CommandLine, Flag, Kind, Repeated, Values};
 use crate::names::{self, INSTALLER_APPLET};
-use crate::process::Vars;
 
-/// One setting: `--flag`, or the variable of the same name in upper snake case.
-pub struct Setting {
-    flag: &'static str,
-    value_name: &'static str,
-    default: &'static str,
-    help: &'static str,
-}
-
-const fn setting(
-    flag: &'static str,
-    value_name: &'static str,
-    default: &'static str,
-    help: &'static str,
-) -> Setting {
-    Setting {
-        flag,
-        value_name,
-        default,
-        help,
-    }
-}
-
-pub const CNI_NET_DIR: Setting = setting(
+pub const CNI_NET_DIR: Setting = Setting::new(
     "cni-net-dir",
     "DIR",
     "/etc/cni/net.d",
-    "The runtime's configuration directory as the host names it",
+    "CNI configuration directory on the host",
 );
-pub const MOUNTED_CNI_NET_DIR: Setting = setting(
+pub const MOUNTED_CNI_NET_DIR: Setting = Setting::new(
     "mounted-cni-net-dir",
     "DIR",
     "/host/etc/cni/net.d",
-    "Where that directory is mounted here",
+    "Where that directory is mounted in this container",
 );
-pub const CNI_CONF_NAME: Setting = setting(
+pub const CNI_CONF_NAME: Setting = Setting::new(
     "cni-conf-name",
     "FILE",
     "",
-    "The configuration to add the plugin to, or the stand-alone file to write [default: the first valid file; YYY-msm-cni.conf]",
+    "Network configuration to add the plugin to, or name of the stand-alone file [default: the first valid file, or YYY-msm-cni.conf]",
 );
-pub const CHAINED: Setting = setting(
+pub const CHAINED: Setting = Setting::new(
     "chained-cni-plugin",
     "BOOL",
     "true",
-    "Add the plugin to the node's configuration; false writes a file of its own",
+    "Add the plugin to the node's network configuration; false writes a separate file",
 );
-pub const TEMPLATE: Setting = setting(
+pub const TEMPLATE: Setting = Setting::new(
     "cni-network-config",
     "JSON",
     "",
-    "The plugin's configuration, with placeholders [default: built in]",
+    "Plugin configuration with placeholders [default: built in]",
 );
-pub const TEMPLATE_FILE: Setting = setting(
+pub const TEMPLATE_FILE: Setting = Setting::new(
     "cni-network-config-file",
     "FILE",
     "",
-    "The same as a file, which goes before the text",
+    "File with the plugin configuration; overrides --cni-network-config",
 );
-pub const LOG_LEVEL: Setting = setting(
+pub const LOG_LEVEL: Setting = Setting::new(
     "log-level",
     "LEVEL",
     "info",
-    "trace, debug, info, warn or error: of the plugin, and of the installer",
+    "Log level of the plugin and of the installer: trace, debug, info, warn or error",
 );
-pub const LOG_TYPE: Setting = setting("log-type", "TYPE", "text", "text or json");
-pub const KUBECONFIG_NAME: Setting = setting(
+pub const LOG_TYPE: Setting = Setting::new("log-type", "TYPE", "text", "Log format: text or json");
+pub const KUBECONFIG_NAME: Setting = Setting::new(
     "kubecfg-file-name",
     "FILE",
     names::KUBECONFIG_FILE,
-    "The plugin's kubeconfig, in the configuration directory",
+    "Name of the plugin's kubeconfig in the CNI configuration directory",
 );
-pub const KUBECONFIG_MODE: Setting = setting(
+pub const KUBECONFIG_MODE: Setting = Setting::new(
     "kubeconfig-mode",
     "OCTAL",
     "0600",
-    "The kubeconfig's mode; it holds a token, so others may not read it",
+    "Mode of the kubeconfig; it holds a token, so others must not have access",
 );
-pub const KUBE_CA_FILE: Setting = setting(
+pub const KUBE_CA_FILE: Setting = Setting::new(
     "kube-ca-file",
     "FILE",
     "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
-    "The API server's certificate authority",
+    "CA bundle that the API server's certificate is verified with",
 );
-pub const SKIP_TLS_VERIFY: Setting = setting(
+pub const SKIP_TLS_VERIFY: Setting = Setting::new(
     "skip-tls-verify",
     "BOOL",
     "false",
-    "ServerVerification any API server's certificate",
+    "Do not verify the API server's certificate",
 );
-pub const UPDATE: Setting = setting(
+pub const UPDATE: Setting = Setting::new(
     "update-cni-binaries",
     "BOOL",
     "true",
-    "Replace executables that are there; false installs only missing ones",
+    "Replace existing executables; false installs only missing ones",
 );
-pub const SKIP: Setting = setting(
+pub const SKIP: Setting = Setting::new(
     "skip-cni-binaries",
     "NAMES",
     "",
-    "Executables that are not installed, separated by commas or spaces",
+    "Executables not to install, separated by commas or spaces",
 );
-pub const CLEANUP_ON_EXIT: Setting = setting(
+pub const CLEANUP_ON_EXIT: Setting = Setting::new(
     "cleanup-on-exit",
     "WHEN",
     "auto",
-    "Whether what was installed goes at the end: always, never, or auto: when the DaemonSet is gone",
+    "When to uninstall at exit: always, never, or auto (if the DaemonSet was deleted)",
 );
-pub const CLEANUP_BINARIES: Setting = setting(
+pub const CLEANUP_BINARIES: Setting = Setting::new(
     "cleanup-binaries",
     "BOOL",
     "false",
-    "Then remove the executable too, which stays otherwise",
+    "Remove the executable too when uninstalling",
 );
-pub const HEALTH_ADDRESS: Setting = setting(
+pub const HEALTH_ADDRESS: Setting = Setting::new(
     "health-address",
     "ADDRESS",
     ":8000",
-    "Where /healthz and /readyz are served: PORT or :PORT on all addresses, or ADDRESS:PORT",
+    "Address of /healthz and /readyz: PORT or :PORT for all addresses, or ADDRESS:PORT",
 );
-pub const ROOT: Setting = setting(
+pub const ROOT: Setting = Setting::new(
     "root",
     "DIR",
     "/",
-    "Put in front of every path that is read or written; for tests",
+    "Directory prepended to every path that is read or written; for tests",
 );
 
-const SETTINGS: [Setting; 18] = [
-    CNI_NET_DIR,
-    MOUNTED_CNI_NET_DIR,
-    CNI_CONF_NAME,
-    CHAINED,
-    TEMPLATE,
-    TEMPLATE_FILE,
-    LOG_LEVEL,
-    LOG_TYPE,
-    KUBECONFIG_NAME,
-    KUBECONFIG_MODE,
-    KUBE_CA_FILE,
-    SKIP_TLS_VERIFY,
-    UPDATE,
-    SKIP,
-    CLEANUP_ON_EXIT,
-    CLEANUP_BINARIES,
-    HEALTH_ADDRESS,
-    ROOT,
+const SETTINGS: [&Setting; 18] = [
+    &CNI_NET_DIR,
+    &MOUNTED_CNI_NET_DIR,
+    &CNI_CONF_NAME,
+    &CHAINED,
+    &TEMPLATE,
+    &TEMPLATE_FILE,
+    &LOG_LEVEL,
+    &LOG_TYPE,
+    &KUBECONFIG_NAME,
+    &KUBECONFIG_MODE,
+    &KUBE_CA_FILE,
+    &SKIP_TLS_VERIFY,
+    &UPDATE,
+    &SKIP,
+    &CLEANUP_ON_EXIT,
+    &CLEANUP_BINARIES,
+    &HEALTH_ADDRESS,
+    &ROOT,
 ];
 
-/// A setting that says nothing we can do.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    #[error("{setting} is {value:?}, which is not valid: {reason}")]
-    Invalid {
-        /// The flag or variable.
-        setting: String,
-        value: String,
-        reason: String,
-    },
-    #[error("{variable} is not set; in a cluster, the kubelet sets it for every container")]
-    Missing { variable: &'static str },
-    #[error("{variable} is {value:?}, which is not UTF-8")]
-    NotUtf8 { variable: String, value: OsString },
-    #[error(
-        "KUBERNETES_SERVICE_HOST {host:?} and KUBERNETES_SERVICE_PORT {port:?} are no API server's address"
-    )]
-    ApiServer {
-        host: String,
-        port: String,
-        source: kube::InvalidServer,
-    },
+const ABOUT: &str = "Install the CNI plugin on a node and keep it installed";
+const NOTES: &str = "\
+Each flag except --root can be set by an environment variable of the same name in upper snake \
+case, such as CNI_NET_DIR. Other variables: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT \
+(required), KUBERNETES_SERVICE_PROTOCOL (https), KUBERNETES_NODE_NAME (default: the host name), \
+POD_NAME and POD_NAMESPACE (default: from the service account token).";
+
+pub fn command_line() -> CommandLine {
+    CommandLine {
+        applet: INSTALLER_APPLET,
+        about: ABOUT,
+        notes: Some(NOTES),
+        repeated: Repeated::LastCounts,
+        flags: SETTINGS.map(flag).into(),
+        ..CommandLine::default()
+    }
 }
 
-/// The flags, for clap.
-pub fn command() -> Command {
-    let bool_help = |setting: &Setting| setting.value_name == "BOOL";
-    let args = SETTINGS.iter().map(move |setting| {
-        let arg = flags::flag(setting.flag)
-            .value_name(setting.value_name)
-            .help(described(setting))
-            .allow_hyphen_values(true);
-        if bool_help(setting) {
-            arg.num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("true")
-        } else {
-            arg
-        }
-    });
-    let about = "Puts the Media Streaming Mesh CNI plugin on a node and keeps it there";
-    flags::command(INSTALLER_APPLET, about)
-        .after_help(
-            "Each flag but --root may be given as a variable of the same name in upper snake case, such as \
-             CNI_NET_DIR. Besides: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT (needed), \
-             KUBERNETES_SERVICE_PROTOCOL (https), KUBERNETES_NODE_NAME (else the host name), \
-             POD_NAME and POD_NAMESPACE (else taken from the service account's token).",
-        )
-        // The last one counts, as with Go's flags.
-        .args_override_self(true)
-        .args(args)
+/// The flags that were given.
+pub fn given(values: &Values) -> Flags {
+    SETTINGS
+        .iter()
+        .filter_map(|setting| Some((setting.flag, values.text(setting.flag)?.to_owned())))
+        .collect()
 }
 
-fn described(setting: &Setting) -> String {
+/// Without the default, which a variable overrides.
+fn flag(setting: &Setting) -> Flag {
+    Flag {
+        name: setting.flag,
+        short: None,
+        kind: match setting.value_name {
+            "BOOL" => Kind::Bool,
+            _ => Kind::Text,
+        },
+        value_name: setting.value_name,
+        default: None,
+        help: help(setting),
+        details: None,
+    }
+}
+
+fn help(setting: &Setting) -> String {
     if setting.default.is_empty() {
         setting.help.to_owned()
     } else {
         format!("{} [default: {}]", setting.help, setting.default)
-    }
-}
-
-/// What was given.
-pub struct Given<'a> {
-    pub flags: &'a ArgMatches,
-    pub vars: &'a Vars,
-}
-
-/// A value and where it comes from.
-pub struct Value {
-    pub source: String,
-    pub text: String,
-}
-
-impl Value {
-    pub fn parsed<T>(&self, parse: fn(&str) -> Result<T, String>) -> Result<T, Error> {
-        parse(&self.text).map_err(|reason| Error::Invalid {
-            setting: self.source.clone(),
-            value: self.text.clone(),
-            reason,
-        })
-    }
-
-    /// A setting whose empty value is none.
-    pub fn unless_empty<T>(
-        &self,
-        parse: fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, Error> {
-        if self.text.is_empty() {
-            return Ok(None);
-        }
-        self.parsed(parse).map(Some)
-    }
-}
-
-impl Given<'_> {
-    fn flag(&self, setting: &Setting) -> Option<Value> {
-        let text = self.flags.get_one::<String>(setting.flag)?;
-        Some(Value {
-            source: format!("--{}", setting.flag),
-            text: text.clone(),
-        })
-    }
-
-    /// A setting without a variable.
-    pub fn flag_alone(&self, setting: &Setting) -> Value {
-        self.flag(setting).unwrap_or_else(|| Value {
-            source: format!("--{}", setting.flag),
-            text: setting.default.to_owned(),
-        })
-    }
-
-    pub fn value(&self, setting: &Setting) -> Result<Value, Error> {
-        if let Some(value) = self.flag(setting) {
-            return Ok(value);
-        }
-        let name = setting.flag.to_ascii_uppercase().replace('-', "_");
-        let text = self.variable(&name)?;
-        Ok(Value {
-            text: text.unwrap_or_else(|| setting.default.to_owned()),
-            source: name,
-        })
-    }
-
-    pub fn parsed<T>(
-        &self,
-        setting: &Setting,
-        parse: fn(&str) -> Result<T, String>,
-    ) -> Result<T, Error> {
-        self.value(setting)?.parsed(parse)
-    }
-
-    pub fn variable(&self, name: &str) -> Result<Option<String>, Error> {
-        let Some(value) = self.vars.get(name) else {
-            return Ok(None);
-        };
-        let text = value.to_str().ok_or_else(|| Error::NotUtf8 {
-            variable: name.to_owned(),
-            value: value.to_owned(),
-        })?;
-        Ok(Some(text.to_owned()))
-    }
-
-    pub fn required(&self, variable: &'static str) -> Result<String, Error> {
-        self.variable(variable)?.ok_or(Error::Missing { variable })
-    }
-
-    /// The plugin sends a token, which plain HTTP would show to everybody.
-    pub fn https_only(&self) -> Result<(), Error> {
-        match self.variable("KUBERNETES_SERVICE_PROTOCOL")? {
-            Some(protocol) if !protocol.eq_ignore_ascii_case("https") => Err(Error::Invalid {
-                setting: "KUBERNETES_SERVICE_PROTOCOL".into(),
-                value: protocol,
-                reason: "the API server is asked by https only".into(),
-            }),
-            _ => Ok(()),
-        }
     }
 }

@@ -1,56 +1,57 @@
-//! Who is in charge where several installers run on one node, as in an update that starts
-//! the new one before the old one ends: the one that has started last. It is known by the
-//! kubeconfig, which it has written and locked; a lock ends with its process.
+//! Decides which installer owns the node. During a surge update two installers run, and the
+//! most recently started one wins. Ownership is an advisory lock on the kubeconfig; the
+//! kernel releases it when the process exits.
 
-use std::fs::{File, Metadata, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Whose the kubeconfig is.
+use crate::fs::FileId;
+
+/// The owner of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// Ours, or nobody's.
+    /// This process. Also returned if the file does not exist or cannot be locked.
     Us,
-    /// An installer's that has started before us.
+    /// An installer that started before this one.
     Older,
-    /// An installer's that has started after us.
+    /// An installer that started after this one.
     Newer,
 }
 
-/// What we have of it.
+/// The lock on the kubeconfig.
 #[derive(Debug, Default)]
 pub struct NodeLock {
-    /// The kubeconfig when we were in charge, locked.
+    /// The kubeconfig that this process wrote or locked.
     file: Option<File>,
 }
 
 impl NodeLock {
-    /// Looks whose it is; takes what is nobody's.
-    pub fn look(&mut self, kubeconfig: &Path) -> Holder {
-        match self.is_others(kubeconfig) {
+    /// Returns the owner; acquires the lock if it is free.
+    pub fn holder(&mut self, kubeconfig: &Path) -> Holder {
+        match self.is_held_by_another(kubeconfig) {
+            // Only a newer installer replaces the file that this process has locked.
             Ok(true) if self.file.is_some() => Holder::Newer,
             Ok(true) => Holder::Older,
-            // Or it is not there, or on a file system that knows no locks.
             Ok(false) | Err(_) => Holder::Us,
         }
     }
 
-    /// We have written it.
-    pub fn take(&mut self, kubeconfig: File) {
-        // It is locked already, unless somebody was just looking whether it is.
+    /// Keeps a kubeconfig that this process has just written.
+    pub fn keep(&mut self, kubeconfig: File) {
+        // Fails while another installer tests the lock, and if this process has it already.
         let _ = kubeconfig.try_lock();
         self.file = Some(kubeconfig);
     }
 
-    fn is_others(&mut self, path: &Path) -> io::Result<bool> {
+    fn is_held_by_another(&mut self, path: &Path) -> io::Result<bool> {
         let metadata = path.symlink_metadata()?;
         if let Some(file) = &self.file
-            && identity(&file.metadata()?) == identity(&metadata)
+            && FileId::of(&file.metadata()?) == FileId::of(&metadata)
         {
             return Ok(false);
         }
-        // A pipe, for one, would have to be opened first.
+        // Opening a named pipe would block.
         if !metadata.is_file() {
             return Ok(false);
         }
@@ -58,12 +59,8 @@ impl NodeLock {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Ok(true),
             Err(TryLockError::Error(error)) => return Err(error),
-            Ok(()) => self.take(file),
+            Ok(()) => self.keep(file),
         }
         Ok(false)
     }
-}
-
-fn identity(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
 }

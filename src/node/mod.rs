@@ -1,11 +1,19 @@
 //! The node's files: desired and observed state, and the steps from one to the other.
 
+mod apply;
 pub mod flags;
+pub mod inputs;
 pub mod lock;
 pub mod netdir;
 pub mod observe;
 pub mod plan;
+mod reconciler;
+mod schedule;
 pub mod settings;
 pub mod step;
-pub mod throttle;
-mod values;
+mod throttle;
+pub mod uninstall;
+pub mod values;
+
+pub use reconciler::{Error, Reconciler, Status};
+pub use schedule::POLL;

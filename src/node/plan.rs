@@ -1,194 +1,111 @@
-//! What has to be done so that the disk is as it should be: a list of steps, worked out of
-//! what was found. Pure. The order is such that at no moment the node's configuration names
-//! a plugin that is not there, or a plugin that could not work.
+//! Plans the steps from the observed to the desired state, as plain values. The order is such
+//! that the network configuration never names a plugin that is missing or cannot work. Pure.
 
+use super::lock::Holder;
+use super::netdir::conflist::NetworkConfig;
+use super::netdir::template::{self, Entry};
+use super::netdir::{self, NetDir};
+use super::observe::{BinDir, Drift, EXECUTABLE_MODE, FileSnapshot, FileState, Observed};
+use super::settings::Settings;
+use super::step::{Action, Cause, Plan, metadata_drift};
+use super::values::{BinaryCleanup, Placement, Replacement};
 use crate::kube::{self, Credentials};
 use crate::names::{CNI_APPLET, EXECUTABLE, STAND_ALONE_FILE};
-use crate::node::lock::Holder;
-use crate::node::netdir::NetDir;
-use crate::node::netdir::conflist::NetworkConfig;
-use crate::node::netdir::template::{self, Entry};
-use crate::node::observe::{BinDir, Drift, FileSnapshot, FileState, Observed};
-use crate::node::settings::{ExecutableAtCleanup, Placement, Replacement, Settings};
-use crate::node::step::{Action, Cause, Plan, metadata_drift};
 use crate::text::error_chain;
 
-const EXECUTABLE_MODE: u32 = 0o755;
 const KUBECONFIG_COMMENT: &str = "Managed by the installer of msm-cni: changes are overwritten.";
 
-/// What should be there.
-pub fn plan(settings: &Settings, found: &Observed) -> Plan {
+/// Steps to the installed state.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct InstallPlan {
+    pub plan: Plan,
+    /// How many steps, from the first on, only depend on earlier steps in the same directory.
+    /// The others need all steps before them.
+    pub independent: usize,
+}
+
+/// Steps to the removal of the installation.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct RemovalPlan {
+    pub plan: Plan,
+    /// What the administrator should know; nothing waits for it.
+    pub notes: Vec<String>,
+    /// Whether a file may soon become a network configuration with a plugin entry, because
+    /// another process is writing it.
+    pub may_change: bool,
+}
+
+pub fn install(settings: &Settings, observed: &Observed) -> InstallPlan {
     let mut plan = Plan::default();
-    plan.sync(found);
-    if found.holder == Holder::Newer {
+    sync(&mut plan, observed);
+    if observed.holder == Holder::Newer {
         plan.wait(format!(
-            "an installer that was started later is in charge of this node, by the lock on {}; this one looks on",
+            "an installer that started later owns this node (it locked {}); this one is on standby",
             settings.kubeconfig().display()
         ));
-        return plan;
+        return InstallPlan {
+            plan,
+            independent: 0,
+        };
     }
-    plan.remove_temporaries(found);
-    plan.executables(settings, found);
-    plan.kubeconfig(settings, found);
-    plan.independent = plan.steps.len();
-    match (entry(settings, found), NetDir::new(settings, found)) {
+    remove_temporaries(&mut plan, observed);
+    install_executables(&mut plan, settings, observed);
+    install_kubeconfig(&mut plan, settings, observed);
+    let independent = plan.steps.len();
+    match (entry(settings, observed), NetDir::new(settings, observed)) {
         (Err(reason), _) => plan.wait(reason),
         (_, Err(reason)) => plan.wait(reason.to_owned()),
-        // A pod would fail to start with an entry whose plugin cannot work.
-        (Ok(entry), Ok(directory)) if can_work(found) => match settings.placement {
-            Placement::Chained => directory.chain(&entry, &mut plan),
-            Placement::StandAlone => directory.stand_alone(&entry, found.own_uid, &mut plan),
+        // With an entry whose plugin cannot work, pods would fail to start.
+        (Ok(entry), Ok(directory)) if plugin_can_work(observed) => match settings.placement {
+            Placement::Chained => netdir::insert(&directory, &entry, &mut plan),
+            Placement::StandAlone => netdir::insert_stand_alone(&directory, &entry, &mut plan),
         },
         _ => {}
     }
-    plan
+    InstallPlan { plan, independent }
 }
 
-/// What is to be done so that nothing of ours is used any more; in reverse, because a
-/// configuration must not name what is gone.
-pub fn removal(settings: &Settings, found: &Observed) -> Plan {
-    let mut plan = Plan::default();
-    plan.remove_temporaries(found);
-    let reason = "msm-cni leaves this node";
-    match NetDir::new(settings, found) {
+/// In reverse order: the network configuration must not name a missing plugin.
+pub fn remove(settings: &Settings, observed: &Observed) -> RemovalPlan {
+    let mut removal = RemovalPlan::default();
+    let plan = &mut removal.plan;
+    let reason = "uninstalling";
+    remove_temporaries(plan, observed);
+    match NetDir::new(settings, observed) {
         Ok(directory) => {
-            directory.leave(None, reason, &mut plan);
-            plan.notes = directory.left_aside();
-            plan.waiting.extend(directory.suspects());
-            plan.is_in_flux = directory.is_in_flux();
+            plan.steps.extend(netdir::remove(&directory, None, reason));
+            plan.waiting.extend(netdir::unreadable_mentions(&directory));
+            removal.notes = netdir::orphaned_backups(&directory);
+            removal.may_change = netdir::may_change(&directory);
         }
         Err(reason) => plan.wait(reason.to_owned()),
     }
-    // As long as an entry may be left, so is what it needs.
+    // A remaining entry needs the kubeconfig and the executables.
     if !plan.waiting.is_empty() {
-        return plan;
+        return removal;
     }
-    if !matches!(found.kubeconfig, FileState::Missing) {
+    if !matches!(observed.kubeconfig, FileState::Missing) {
         plan.remove(settings.kubeconfig(), reason);
     }
-    for dir in &found.bin_dirs {
-        for (name, state) in &dir.links {
-            if *state == Drift::Right {
+    for dir in &observed.bin_dirs {
+        for (name, drift) in &dir.links {
+            if *drift == Drift::None {
                 plan.remove(dir.path.join(name), reason);
             }
         }
-        if settings.executable_at_cleanup == ExecutableAtCleanup::Goes
-            && dir.executable != Drift::Missing
-        {
+        if settings.binary_cleanup == BinaryCleanup::Remove && dir.executable != Drift::Missing {
             plan.remove(dir.path.join(EXECUTABLE), reason);
         }
     }
-    plan
+    removal
 }
 
-impl Plan {
-    fn sync(&mut self, found: &Observed) {
-        for path in &found.unsynced {
-            let path = path.clone();
-            self.push_for(
-                Cause::Renewal,
-                Action::Sync { path },
-                "what was changed in it has to last",
-            );
-        }
-    }
-
-    fn remove_temporaries(&mut self, found: &Observed) {
-        for path in &found.temporaries {
-            self.remove(path.clone(), "an interrupted run has left it");
-        }
-    }
-
-    fn executables(&mut self, settings: &Settings, found: &Observed) {
-        self.waiting.extend(found.bin_dir_trouble.clone());
-        for dir in &found.bin_dirs {
-            self.bin_dir(settings.replacement, dir);
-        }
-    }
-
-    fn bin_dir(&mut self, replacement: Replacement, dir: &BinDir) {
-        let reason = |state: &Drift| match (state, replacement) {
-            (Drift::Missing, _) => Some("it was missing".to_owned()),
-            (Drift::Wrong(why), Replacement::IfDifferent) => Some(why.clone()),
-            (Drift::Wrong(_), Replacement::Never) | (Drift::Right, _) => None,
-        };
-        // Nobody would call it.
-        if dir.links.is_empty() {
-            return;
-        }
-        if let Some(reason) = reason(&dir.executable) {
-            let path = dir.path.join(EXECUTABLE);
-            let mode = EXECUTABLE_MODE;
-            self.push(Action::CopyExecutable { path, mode }, reason);
-        }
-        for (name, state) in &dir.links {
-            if let Some(reason) = reason(state) {
-                let path = dir.path.join(name);
-                let target = EXECUTABLE;
-                self.push(Action::Link { path, target }, reason);
-            }
-        }
-    }
-
-    fn kubeconfig(&mut self, settings: &Settings, found: &Observed) {
-        let (token, authority) = match (&found.token, &found.authority) {
-            (Ok(token), Ok(authority)) => (token, authority),
-            (token, authority) => {
-                self.waiting.extend(token.clone().err());
-                self.waiting.extend(authority.clone().err());
-                return;
-            }
-        };
-        let credentials = Credentials {
-            server: &settings.api_server,
-            ca_bundle: authority.as_deref(),
-            token,
-        };
-        let content = kube::render_kubeconfig(&credentials, CNI_APPLET, KUBECONFIG_COMMENT);
-        let mode = settings.kubeconfig_mode;
-        let is_other = |snapshot: &FileSnapshot| snapshot.content != content.as_bytes();
-        let (reason, cause) = match &found.kubeconfig {
-            FileState::Present(snapshot) if is_other(snapshot) && found.is_renewed => (
-                "token, authority or address have changed".to_owned(),
-                Cause::Renewal,
-            ),
-            FileState::Present(snapshot) if is_other(snapshot) => {
-                ("it was another one".to_owned(), Cause::Repair)
-            }
-            FileState::Present(_) if found.holder == Holder::Older => (
-                "another installer was in charge, which was started earlier".to_owned(),
-                Cause::Renewal,
-            ),
-            FileState::Present(snapshot) => match metadata_drift(snapshot, mode, found.own_uid) {
-                Some(reason) => (reason, Cause::Repair),
-                None => return,
-            },
-            FileState::Missing => ("it was missing".to_owned(), Cause::Repair),
-            FileState::Unreadable(reason) => {
-                (format!("it could not be read: {reason}"), Cause::Repair)
-            }
-        };
-        let action = Action::Write {
-            path: settings.kubeconfig(),
-            content: content.into_bytes(),
-            mode,
-            owner: None,
-            instead_of: None,
-        };
-        self.push_for(cause, action, reason);
-    }
-}
-
-/// Whether executable and kubeconfig are there, or can be made.
-fn can_work(found: &Observed) -> bool {
-    let kubeconfig = matches!(found.kubeconfig, FileState::Present(_))
-        || (found.token.is_ok() && found.authority.is_ok());
-    found.bin_dir_trouble.is_none() && kubeconfig
-}
-
-/// Whether the template makes a plugin's configuration at all.
+/// Checks that the template renders to a plugin configuration.
 pub fn check_template(settings: &Settings) -> Result<(), template::Error> {
-    let entry = template::render(&settings.template, &values(settings, Some("token")))?;
+    let entry = template::render(
+        &settings.template,
+        &template_values(settings, Some("token")),
+    )?;
     let alone = NetworkConfig::parse(STAND_ALONE_FILE, entry.text.as_bytes());
     match (settings.placement, alone) {
         (Placement::StandAlone, Err(_)) => Err(template::Error::NoName),
@@ -196,7 +113,119 @@ pub fn check_template(settings: &Settings) -> Result<(), template::Error> {
     }
 }
 
-fn values<'a>(settings: &'a Settings, token: Option<&'a str>) -> template::Values<'a> {
+fn sync(plan: &mut Plan, observed: &Observed) {
+    for path in &observed.unsynced {
+        let path = path.clone();
+        plan.push_for(
+            Cause::Renewal,
+            Action::Sync { path },
+            "its changes were not fsynced yet",
+        );
+    }
+}
+
+fn remove_temporaries(plan: &mut Plan, observed: &Observed) {
+    for path in &observed.temporaries {
+        plan.remove(path.clone(), "an interrupted run left it");
+    }
+}
+
+fn install_executables(plan: &mut Plan, settings: &Settings, observed: &Observed) {
+    plan.waiting.extend(observed.bin_dir_error.clone());
+    // Without a link, nothing calls the executable.
+    if settings.links.is_empty() {
+        return;
+    }
+    for dir in &observed.bin_dirs {
+        install_bin_dir(plan, settings.replacement, dir);
+    }
+}
+
+fn install_bin_dir(plan: &mut Plan, replacement: Replacement, dir: &BinDir) {
+    let reason = |drift: &Drift| match (drift, replacement) {
+        (Drift::Missing, _) => Some("it was missing".to_owned()),
+        (Drift::Wrong(why), Replacement::IfDifferent) => Some(why.clone()),
+        (Drift::Wrong(_), Replacement::Never) | (Drift::None, _) => None,
+    };
+    if let Some(reason) = reason(&dir.executable) {
+        let path = dir.path.join(EXECUTABLE);
+        let mode = EXECUTABLE_MODE;
+        plan.push(Action::CopyExecutable { path, mode }, reason);
+    }
+    for (name, drift) in &dir.links {
+        if let Some(reason) = reason(drift) {
+            let path = dir.path.join(name);
+            let target = EXECUTABLE;
+            plan.push(Action::Link { path, target }, reason);
+        }
+    }
+}
+
+fn install_kubeconfig(plan: &mut Plan, settings: &Settings, observed: &Observed) {
+    let (token, ca_bundle) = match (&observed.token, &observed.ca_bundle) {
+        (Ok(token), Ok(ca_bundle)) => (token, ca_bundle),
+        (token, ca_bundle) => {
+            plan.waiting.extend(token.clone().err());
+            plan.waiting.extend(ca_bundle.clone().err());
+            return;
+        }
+    };
+    let credentials = Credentials {
+        server: &settings.api_server,
+        ca_bundle: ca_bundle.as_deref(),
+        token,
+    };
+    let content = kube::render_kubeconfig(&credentials, CNI_APPLET, KUBECONFIG_COMMENT);
+    let Some((cause, reason)) = kubeconfig_drift(settings, observed, content.as_bytes()) else {
+        return;
+    };
+    let action = Action::Write {
+        path: settings.kubeconfig(),
+        content: content.into_bytes(),
+        mode: settings.kubeconfig_mode,
+        owner: None,
+        instead_of: None,
+    };
+    plan.push_for(cause, action, reason);
+}
+
+fn kubeconfig_drift(
+    settings: &Settings,
+    observed: &Observed,
+    desired: &[u8],
+) -> Option<(Cause, String)> {
+    let differs = |snapshot: &FileSnapshot| snapshot.content != desired;
+    match &observed.kubeconfig {
+        FileState::Present(snapshot) if differs(snapshot) && observed.is_renewed => Some((
+            Cause::Renewal,
+            "token, CA bundle or API server address changed".into(),
+        )),
+        FileState::Present(snapshot) if differs(snapshot) => {
+            Some((Cause::Repair, "its content was different".into()))
+        }
+        FileState::Present(_) if observed.holder == Holder::Older => Some((
+            Cause::Renewal,
+            "taking over from an installer that started earlier".into(),
+        )),
+        FileState::Present(snapshot) => {
+            metadata_drift(snapshot, settings.kubeconfig_mode, observed.own_uid)
+                .map(|reason| (Cause::Repair, reason))
+        }
+        FileState::Missing => Some((Cause::Repair, "it was missing".into())),
+        FileState::Unreadable(reason) => {
+            Some((Cause::Repair, format!("it was unreadable: {reason}")))
+        }
+    }
+}
+
+/// Whether executable and kubeconfig exist or can be written.
+fn plugin_can_work(observed: &Observed) -> bool {
+    let kubeconfig = matches!(observed.kubeconfig, FileState::Present(_))
+        || (observed.token.is_ok() && observed.ca_bundle.is_ok());
+    observed.bin_dir_error.is_none() && kubeconfig
+}
+
+fn template_values<'a>(settings: &'a Settings, token: Option<&'a str>) -> template::Values<'a> {
     template::Values {
         log_level: &settings.plugin_log_level,
         kubeconfig_name: &settings.kubeconfig_name,
@@ -208,7 +237,7 @@ fn values<'a>(settings: &'a Settings, token: Option<&'a str>) -> template::Value
     }
 }
 
-fn entry(settings: &Settings, found: &Observed) -> Result<Entry, String> {
-    let values = values(settings, found.token.as_deref().ok());
+fn entry(settings: &Settings, observed: &Observed) -> Result<Entry, String> {
+    let values = template_values(settings, observed.token.as_deref().ok());
     template::render(&settings.template, &values).map_err(|error| error_chain(&error))
 }

@@ -1,34 +1,30 @@
-//! Everything that the installer is told, as values: a bad one is an error that names where
-//! it comes from. Pure: what the values name is not looked at here.
+//! The installer's settings as typed values. An invalid one is an error that names the flag or
+//! variable. Pure: the files that settings name are not read here.
 
-use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use clap::ArgMatches;
-use log::LevelFilter;
-
+use super::flags;
+use super::inputs::{Error, Inputs, Setting};
+use super::values::{self, BinaryCleanup, Cleanup, Placement, Replacement};
+use crate::http;
 use crate::kube::Server;
-use crate::logging::{self, Format};
-use crate::node::flags::{self, Error, Given};
-use crate::node::values;
-use crate::process::Vars;
+use crate::logging::{self, Format, LevelFilter};
 
-/// Everything that does not change while the installer runs.
+/// Does not change while the installer runs, except for `template`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The configuration directory, as mounted here.
+    /// The runtime's configuration directory, as mounted in this container.
     pub net_dir: PathBuf,
-    /// The kubeconfig as the host names it.
+    /// The kubeconfig's path on the host.
     pub kubeconfig_on_host: String,
-    /// `None`: the first valid file, or the stand-alone file's own name.
+    /// `None`: the first valid file, or the default name of the stand-alone file.
     pub conf_name: Option<String>,
     pub placement: Placement,
-    /// With placeholders.
+    /// The plugin's configuration, with placeholders.
     pub template: String,
-    /// Where it comes from: a flag, a variable, or neither.
+    /// Where the template comes from: a flag or a variable.
     pub template_setting: String,
-    /// Goes before `template`; for the shell to read.
+    /// Replaces `template` at the start.
     pub template_file: Option<PathBuf>,
     pub plugin_log_level: String,
     pub log_level: LevelFilter,
@@ -38,32 +34,23 @@ pub struct Settings {
     pub kubeconfig_mode: u32,
     pub server_verification: ServerVerification,
     pub replacement: Replacement,
-    /// Symlinks that are made, by name.
+    /// Names of the symlinks to create.
     pub links: Vec<&'static str>,
     pub cleanup: Cleanup,
-    pub executable_at_cleanup: ExecutableAtCleanup,
-    pub health_address: HealthAddress,
+    pub binary_cleanup: BinaryCleanup,
+    pub health_address: http::Address,
     pub api_server: Server,
     pub service_host: String,
     pub service_port: String,
     pub node_name: String,
-    /// Namespace and name of our own pod, where the environment gives them.
+    /// Namespace and name of the installer's pod, if the environment names it.
     pub own_pod: Option<(String, String)>,
-    /// Where the executable goes; must be there.
+    /// Directory for executables; required.
     pub bin_dir: PathBuf,
-    /// Where it goes too, if that is there.
+    /// Another one, used if it exists.
     pub secondary_bin_dir: PathBuf,
-    /// Token, certificate authority and namespace of our service account.
+    /// Holds token, CA bundle and namespace of the installer's service account.
     pub service_account: PathBuf,
-}
-
-/// Where the plugin's configuration goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placement {
-    /// Into the node's configuration, behind its other plugins.
-    Chained,
-    /// Into a file of its own.
-    StandAlone,
 }
 
 /// How the API server's certificate is verified.
@@ -73,131 +60,7 @@ pub enum ServerVerification {
     Skip,
 }
 
-/// What happens to executables that are there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replacement {
-    IfDifferent,
-    Never,
-}
-
-/// Whether what was installed goes when the installer ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cleanup {
-    /// When our `DaemonSet` is gone.
-    Auto,
-    Always,
-    Never,
-}
-
-/// What a clean-up does to the executable itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExecutableAtCleanup {
-    Stays,
-    Goes,
-}
-
-/// Where health is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HealthAddress {
-    /// IPv6 and IPv4, or IPv4 alone where the node has no IPv6.
-    Everywhere {
-        port: u16,
-    },
-    At(SocketAddr),
-}
-
-impl Settings {
-    /// `host_name`: the node's name where the environment gives none.
-    pub fn new(matches: &ArgMatches, vars: &Vars, host_name: &str) -> Result<Self, Error> {
-        let given = Given {
-            flags: matches,
-            vars,
-        };
-        let root = PathBuf::from(
-            given
-                .flag_alone(&flags::ROOT)
-                .parsed(values::absolute_path)?,
-        );
-        let under = |path: &str| rooted(&root, Path::new(path));
-        let absolute = |setting: &flags::Setting| given.parsed(setting, values::absolute_path);
-
-        let kubeconfig_name = given.parsed(&flags::KUBECONFIG_NAME, values::kubeconfig_name)?;
-        let host_net_dir = absolute(&flags::CNI_NET_DIR)?;
-        let service_host = given.required("KUBERNETES_SERVICE_HOST")?;
-        let service_port = given.required("KUBERNETES_SERVICE_PORT")?;
-        given.https_only()?;
-        let level = given.value(&flags::LOG_LEVEL)?;
-        let template = given.value(&flags::TEMPLATE)?;
-        let template_file = given.value(&flags::TEMPLATE_FILE)?;
-        Ok(Self {
-            net_dir: under(&absolute(&flags::MOUNTED_CNI_NET_DIR)?),
-            kubeconfig_on_host: format!("{}/{kubeconfig_name}", host_net_dir.trim_end_matches('/')),
-            conf_name: given
-                .value(&flags::CNI_CONF_NAME)?
-                .unless_empty(values::conf_name)?,
-            placement: if given.parsed(&flags::CHAINED, values::boolean)? {
-                Placement::Chained
-            } else {
-                Placement::StandAlone
-            },
-            template_setting: if template_file.text.is_empty() {
-                template.source.clone()
-            } else {
-                template_file.source.clone()
-            },
-            template: template
-                .unless_empty(|text| Ok(text.to_owned()))?
-                .unwrap_or_else(|| BUILT_IN_TEMPLATE.to_owned()),
-            template_file: template_file
-                .unless_empty(values::absolute_path)?
-                .map(|path| under(&path)),
-            log_level: level.parsed(logging::level)?,
-            plugin_log_level: level.text,
-            log_format: given.parsed(&flags::LOG_TYPE, Format::from_name)?,
-            kubeconfig_name,
-            kubeconfig_mode: given.parsed(&flags::KUBECONFIG_MODE, values::mode)?,
-            server_verification: if given.parsed(&flags::SKIP_TLS_VERIFY, values::boolean)? {
-                ServerVerification::Skip
-            } else {
-                ServerVerification::CaFile(under(&absolute(&flags::KUBE_CA_FILE)?))
-            },
-            replacement: if given.parsed(&flags::UPDATE, values::boolean)? {
-                Replacement::IfDifferent
-            } else {
-                Replacement::Never
-            },
-            links: given.parsed(&flags::SKIP, values::links)?,
-            cleanup: given.parsed(&flags::CLEANUP_ON_EXIT, values::cleanup)?,
-            executable_at_cleanup: if given.parsed(&flags::CLEANUP_BINARIES, values::boolean)? {
-                ExecutableAtCleanup::Goes
-            } else {
-                ExecutableAtCleanup::Stays
-            },
-            health_address: given.parsed(&flags::HEALTH_ADDRESS, values::health_address)?,
-            api_server: values::api_server(&service_host, &service_port)?,
-            service_host,
-            service_port,
-            node_name: given
-                .variable("KUBERNETES_NODE_NAME")?
-                .unwrap_or_else(|| host_name.to_owned()),
-            own_pod: given
-                .variable("POD_NAMESPACE")?
-                .zip(given.variable("POD_NAME")?),
-            bin_dir: under("/host/opt/cni/bin"),
-            secondary_bin_dir: under("/host/secondary-bin-dir"),
-            service_account: under("/var/run/secrets/kubernetes.io/serviceaccount"),
-        })
-    }
-}
-
-impl Settings {
-    /// The kubeconfig as it is found here.
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.net_dir.join(&self.kubeconfig_name)
-    }
-}
-
-/// What the plugin needs, for nodes whose manifest brings no template.
+/// Used unless a template is given.
 const BUILT_IN_TEMPLATE: &str = r#"{
   "cniVersion": "1.0.0",
   "name": "msm-cni",
@@ -210,31 +73,100 @@ const BUILT_IN_TEMPLATE: &str = r#"{
   }
 }"#;
 
-/// `path` below `root`, also where it is absolute.
+impl Settings {
+    /// `host_name`: the node's name if the environment gives none.
+    pub fn new(inputs: &Inputs, host_name: &str) -> Result<Self, Error> {
+        let root = inputs.flag_only(&flags::ROOT);
+        let root = PathBuf::from(root.parsed(values::absolute_path)?);
+        let under = |path: &str| rooted(&root, Path::new(path));
+        let absolute = |setting: &Setting| inputs.parsed(setting, values::absolute_path);
+        let skip_verification = inputs.parsed(&flags::SKIP_TLS_VERIFY, values::boolean)?;
+
+        let kubeconfig_name = inputs.parsed(&flags::KUBECONFIG_NAME, values::kubeconfig_name)?;
+        let host_net_dir = absolute(&flags::CNI_NET_DIR)?;
+        let level = inputs.value(&flags::LOG_LEVEL)?;
+        let template = inputs.value(&flags::TEMPLATE)?;
+        let template_file = inputs.value(&flags::TEMPLATE_FILE)?;
+        let (service_host, service_port, api_server) = api_server(inputs)?;
+        Ok(Self {
+            net_dir: under(&absolute(&flags::MOUNTED_CNI_NET_DIR)?),
+            kubeconfig_on_host: format!("{}/{kubeconfig_name}", host_net_dir.trim_end_matches('/')),
+            conf_name: inputs
+                .value(&flags::CNI_CONF_NAME)?
+                .parsed_unless_empty(values::conf_name)?,
+            placement: inputs.parsed(&flags::CHAINED, values::placement)?,
+            template_setting: if template_file.text.is_empty() {
+                template.source
+            } else {
+                template_file.source.clone()
+            },
+            template: if template.text.is_empty() {
+                BUILT_IN_TEMPLATE.to_owned()
+            } else {
+                template.text
+            },
+            template_file: template_file
+                .parsed_unless_empty(values::absolute_path)?
+                .map(|path| under(&path)),
+            log_level: level.parsed(logging::level)?,
+            plugin_log_level: level.text,
+            log_format: inputs.parsed(&flags::LOG_TYPE, Format::from_name)?,
+            kubeconfig_name,
+            kubeconfig_mode: inputs.parsed(&flags::KUBECONFIG_MODE, values::mode)?,
+            server_verification: if skip_verification {
+                ServerVerification::Skip
+            } else {
+                ServerVerification::CaFile(under(&absolute(&flags::KUBE_CA_FILE)?))
+            },
+            replacement: inputs.parsed(&flags::UPDATE, values::replacement)?,
+            links: inputs.parsed(&flags::SKIP, values::links)?,
+            cleanup: inputs.parsed(&flags::CLEANUP_ON_EXIT, values::cleanup)?,
+            binary_cleanup: inputs.parsed(&flags::CLEANUP_BINARIES, values::binary_cleanup)?,
+            health_address: inputs.parsed(&flags::HEALTH_ADDRESS, http::Address::parse)?,
+            api_server,
+            service_host,
+            service_port,
+            node_name: inputs
+                .variable("KUBERNETES_NODE_NAME")?
+                .unwrap_or_else(|| host_name.to_owned()),
+            own_pod: inputs
+                .variable("POD_NAMESPACE")?
+                .zip(inputs.variable("POD_NAME")?),
+            bin_dir: under("/host/opt/cni/bin"),
+            secondary_bin_dir: under("/host/secondary-bin-dir"),
+            service_account: under("/var/run/secrets/kubernetes.io/serviceaccount"),
+        })
+    }
+
+    /// The kubeconfig's path in this container.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.net_dir.join(&self.kubeconfig_name)
+    }
+}
+
+/// Host and port as the environment gives them, and the server's address.
+fn api_server(inputs: &Inputs) -> Result<(String, String, Server), Error> {
+    const PROTOCOL: &str = "KUBERNETES_SERVICE_PROTOCOL";
+    let host = inputs.required("KUBERNETES_SERVICE_HOST")?;
+    let port = inputs.required("KUBERNETES_SERVICE_PORT")?;
+    if let Some(protocol) = inputs.variable(PROTOCOL)?
+        && !protocol.eq_ignore_ascii_case("https")
+    {
+        return Err(Error::Invalid {
+            setting: PROTOCOL.into(),
+            value: protocol,
+            reason: "only https is supported, because requests carry a token".into(),
+        });
+    }
+    match values::api_server(&host, &port) {
+        Ok(server) => Ok((host, port, server)),
+        Err(source) => Err(Error::ApiServer { host, port, source }),
+    }
+}
+
+/// `path` below `root`, even if it is absolute.
 fn rooted(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
-}
-
-impl fmt::Display for HealthAddress {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Everywhere { port } => write!(f, "port {port} on all addresses"),
-            Self::At(address) => address.fmt(f),
-        }
-    }
-}
-
-impl HealthAddress {
-    /// The addresses to try, in order; the first that the node has is served.
-    pub fn candidates(self) -> Vec<SocketAddr> {
-        match self {
-            Self::Everywhere { port } => vec![
-                (Ipv6Addr::UNSPECIFIED, port).into(),
-                (Ipv4Addr::UNSPECIFIED, port).into(),
-            ],
-            Self::At(address) => vec![address],
-        }
-    }
 }
 
 #[cfg(test)]
@@ -247,14 +179,16 @@ mod tests {
     ];
 
     fn settings(args: &[&str], vars: &[(&str, &str)]) -> Result<Settings, Error> {
-        let args = std::iter::once(&"installer").chain(args);
-        let matches = flags::command().try_get_matches_from(args).unwrap();
-        let vars = IN_A_CLUSTER.iter().chain(vars).copied().collect();
-        Settings::new(&matches, &vars, "host-name")
+        let values = flags::command_line().parse(args.iter().map(Into::into));
+        let inputs = Inputs {
+            flags: flags::given(&values.unwrap()),
+            vars: &IN_A_CLUSTER.iter().chain(vars).copied().collect(),
+        };
+        Settings::new(&inputs, "host-name")
     }
 
     #[test]
-    fn a_flag_goes_before_its_variable_and_that_before_the_default() {
+    fn flag_overrides_variable_and_variable_overrides_default() {
         let name =
             |args: &[&str], vars: &[(&str, &str)]| settings(args, vars).unwrap().kubeconfig_name;
         let variable = ("KUBECFG_FILE_NAME", "of-the-variable");
@@ -270,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_word_everything_is_as_it_always_was() {
+    fn defaults_match_previous_release() {
         let settings = settings(&[], &[]).unwrap();
         for (path, expected) in [
             (&settings.net_dir, "/host/etc/cni/net.d"),
@@ -303,21 +237,18 @@ mod tests {
             (settings.cleanup, settings.replacement),
             (Cleanup::Auto, Replacement::IfDifferent)
         );
-        let authority = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+        let ca_file = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
         assert_eq!(
             settings.server_verification,
-            ServerVerification::CaFile(authority.into())
+            ServerVerification::CaFile(ca_file.into())
         );
         assert_eq!(settings.links, ["msm-cni", "msm-iptables"]);
-        assert_eq!(
-            settings.health_address,
-            HealthAddress::Everywhere { port: 8000 }
-        );
+        assert_eq!(settings.health_address, http::Address::Any { port: 8000 });
         assert_eq!(settings.api_server.to_string(), "https://10.96.0.1");
     }
 
     #[test]
-    fn a_switch_is_on_without_a_value_and_what_its_value_says() {
+    fn switch_without_value_is_on() {
         for (given, expected) in [
             ("", true),
             ("=true", true),
@@ -364,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_is_octal_with_and_without_a_leading_zero() {
+    fn mode_is_octal_with_and_without_leading_zero() {
         for (text, mode) in [
             ("0600", 0o600),
             ("600", 0o600),
@@ -380,8 +311,8 @@ mod tests {
     }
 
     #[test]
-    fn names_to_skip_are_separated_by_whatever_they_always_were() {
-        for (text, left) in [
+    fn skipped_names_are_separated_by_commas_or_spaces() {
+        for (text, expected) in [
             ("msm-cni", &["msm-iptables"][..]),
             ("msm-iptables msm-cni", &[]),
             ("msm-cni,msm-iptables", &[]),
@@ -390,14 +321,14 @@ mod tests {
         ] {
             assert_eq!(
                 settings(&["--skip-cni-binaries", text], &[]).unwrap().links,
-                left,
+                expected,
                 "{text:?}"
             );
         }
     }
 
     #[test]
-    fn health_is_served_everywhere_or_at_one_address() {
+    fn health_address_is_a_port_or_one_address() {
         for (text, shown) in [
             ("8080", "port 8080 on all addresses"),
             (":8080", "port 8080 on all addresses"),
@@ -412,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn the_api_server_is_an_address_or_a_name() {
+    fn api_server_is_an_address_or_a_name() {
         for (host, port, url) in [
             ("10.96.0.1", "443", "https://10.96.0.1"),
             ("10.96.0.1", "6443", "https://10.96.0.1:6443"),
@@ -433,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_is_below_the_root_but_what_the_host_calls_its_own() {
+    fn root_is_prepended_to_paths_in_the_container_only() {
         let settings = settings(
             &[
                 "--root=/tmp/x",
@@ -465,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_names_node_and_pod() {
+    fn environment_names_node_and_pod() {
         let settings = settings(
             &[],
             &[

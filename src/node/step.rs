@@ -1,4 +1,5 @@
-//! One change of one file, as a value that a plan lists and the agent carries out. Pure.
+//! One change of one file, and a list of them, as plain values: a plan lists them, `apply`
+//! carries them out. Pure.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,18 +7,13 @@ use std::path::{Path, PathBuf};
 use crate::fs::Owner;
 use crate::node::observe::FileSnapshot;
 
-/// What is to be done, and what has to be waited for. The disk is as it should be when
-/// both are empty.
+/// Steps to take in order, and what they cannot bring about. The disk is in the desired state
+/// if both are empty.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub steps: Vec<Step>,
-    /// How many of them, from the first on, need nothing in other directories.
-    pub independent: usize,
+    /// What has to change on the node first; shown to people.
     pub waiting: Vec<String>,
-    /// What somebody should know, though there is nothing to do about it.
-    pub notes: Vec<String>,
-    /// Whether somebody may just be writing one of the files.
-    pub is_in_flux: bool,
 }
 
 impl Plan {
@@ -25,6 +21,7 @@ impl Plan {
         self.steps.is_empty() && self.waiting.is_empty()
     }
 
+    /// Adds a repair.
     pub fn push(&mut self, action: Action, reason: impl Into<String>) {
         self.push_for(Cause::Repair, action, reason);
     }
@@ -54,19 +51,19 @@ pub struct Step {
     pub cause: Cause,
 }
 
-/// Whether a step could have to do with somebody who changes what is ours.
+/// Why a step is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// What should be there has changed: a new token.
+    /// The desired state changed, for example by a token rotation.
     Renewal,
-    /// What is there has changed.
+    /// The disk drifted.
     Repair,
 }
 
-/// A change of one file; each is whole or not at all.
+/// A change of one file; each is atomic.
 #[derive(PartialEq, Eq)]
 pub enum Action {
-    /// A copy of our own executable.
+    /// Installs a copy of the running executable.
     CopyExecutable {
         path: PathBuf,
         mode: u32,
@@ -79,18 +76,18 @@ pub enum Action {
         path: PathBuf,
         content: Vec<u8>,
         mode: u32,
-        /// `None`: ours.
+        /// `None`: this process's user and group.
         owner: Option<Owner>,
-        /// What is there; `None`: it does not matter.
+        /// The observed content, which may be replaced. `None`: anything may be replaced.
         instead_of: Option<Vec<u8>>,
     },
-    /// Gives what holds `content` another name.
+    /// Renames a file with this content.
     BackUp {
         path: PathBuf,
         backup: PathBuf,
         content: Vec<u8>,
     },
-    /// And its own again.
+    /// Renames a backup to its former name.
     Restore {
         path: PathBuf,
         backup: PathBuf,
@@ -98,13 +95,13 @@ pub enum Action {
     Remove {
         path: PathBuf,
     },
-    /// Makes the changes in a directory safe from a power cut.
+    /// Makes earlier changes in a directory safe from a power loss.
     Sync {
         path: PathBuf,
     },
 }
 
-/// What is wrong with a file of ours, its content apart.
+/// How mode or owner of a file that msm-cni owns differ from the desired ones.
 pub fn metadata_drift(snapshot: &FileSnapshot, mode: u32, own_uid: u32) -> Option<String> {
     if snapshot.mode != mode {
         return Some(format!("its mode was {:04o}", snapshot.mode));
@@ -114,7 +111,7 @@ pub fn metadata_drift(snapshot: &FileSnapshot, mode: u32, own_uid: u32) -> Optio
 }
 
 impl Action {
-    /// The file that changes; a renamed one under its old name.
+    /// The file that changes; of a rename, the old name.
     pub fn path(&self) -> &Path {
         match self {
             Self::CopyExecutable { path, .. }
@@ -128,7 +125,7 @@ impl Action {
     }
 }
 
-/// In the past tense, for the log. Never a content, which may hold a token.
+/// For the log, in the past tense. Contents are left out: they may hold a token.
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let path = self.path().display();

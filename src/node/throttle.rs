@@ -1,19 +1,18 @@
-//! Which steps may be taken now: not one that has just failed, nor one that somebody undoes
-//! again and again. Also the reasons for not being ready that follow from it. Pure; the time
-//! is given.
+//! Paces the steps: one that failed, or that another process keeps undoing, is delayed. Also
+//! the reasons for not being ready that follow from this. Pure: the time is passed in.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::step::{Cause, Step};
 use crate::event::backoff::Backoff;
-use crate::node::step::{Cause, Step};
 use crate::text::is_network_configuration;
 
-/// How often a file is put right in short order before it counts as a fight.
-const PATIENCE: u32 = 5;
+/// Repairs of a file in short order before they are delayed.
+const BURST: u32 = 5;
 
-/// What was done lately.
+/// The recent steps.
 #[derive(Debug, Default)]
 pub struct Throttle {
     /// By file.
@@ -24,7 +23,7 @@ pub struct Throttle {
 #[derive(Debug)]
 struct Repair {
     backoff: Backoff,
-    /// Why it was necessary.
+    /// Of the last one.
     reason: String,
 }
 
@@ -36,20 +35,20 @@ struct Failure {
 }
 
 impl Throttle {
-    /// Everything that is amiss now; what is not any more, is forgotten after a while.
-    pub fn look(&mut self, steps: &[Step], now: Instant) {
+    /// Releases what a new plan no longer needs. A repaired file is forgotten after a while.
+    pub fn update(&mut self, steps: &[Step], now: Instant) {
         self.repairs.retain(|path, repair| {
             if steps.iter().all(|step| step.action.path() != path) {
                 repair.backoff.release(now);
             }
             !repair.backoff.is_quiet(now)
         });
-        // Something else may succeed where this did not.
+        // A different step for the same file may succeed.
         self.failures
             .retain(|failure| steps.contains(&failure.step));
     }
 
-    /// When a step may be taken; `None`: now.
+    /// When a step may be taken; `None` if it may be taken now.
     pub fn delay_until(&mut self, step: &Step, now: Instant) -> Option<Instant> {
         let failures = self.failures.iter_mut();
         let failed = failures.filter(|failure| failure.step == *step);
@@ -62,6 +61,7 @@ impl Throttle {
             .max()
     }
 
+    /// Records a success.
     pub fn done(&mut self, step: Step, now: Instant) {
         self.failures.retain(|failure| failure.step != step);
         if step.cause == Cause::Repair {
@@ -69,7 +69,7 @@ impl Throttle {
                 .repairs
                 .entry(step.action.path().to_owned())
                 .or_insert_with(|| Repair {
-                    backoff: Backoff::new(PATIENCE),
+                    backoff: Backoff::new(BURST),
                     reason: String::new(),
                 });
             repair.backoff.record(now);
@@ -77,6 +77,7 @@ impl Throttle {
         }
     }
 
+    /// Records a failure.
     pub fn failed(&mut self, step: Step, error: String, now: Instant) {
         let known = self
             .failures
@@ -96,7 +97,7 @@ impl Throttle {
         });
     }
 
-    /// Somebody asks for another try.
+    /// Ends all present delays.
     pub fn reset(&mut self, now: Instant) {
         let repairs = self.repairs.values_mut().map(|repair| &mut repair.backoff);
         let failures = self.failures.iter_mut().map(|failure| &mut failure.backoff);
@@ -105,20 +106,20 @@ impl Throttle {
         }
     }
 
-    /// Why this node is not as it should be, or will not stay so.
+    /// Why the node is not in the desired state, or will not remain in it.
     pub fn reasons(&self, now: Instant) -> Vec<String> {
         let failed = self.failures.iter().map(|failure| failure.error.clone());
-        let mut fights: Vec<String> = self
+        let mut flapping: Vec<String> = self
             .repairs
             .iter()
             .filter(|(_, repair)| repair.backoff.is_flapping(now))
-            .map(|(path, repair)| fight(path, &repair.reason))
+            .map(|(path, repair)| flapping(path, &repair.reason))
             .collect();
-        fights.sort_unstable();
-        failed.chain(fights).collect()
+        flapping.sort_unstable();
+        failed.chain(flapping).collect()
     }
 
-    /// When to look again though nothing has happened.
+    /// When a delay ends or a reason disappears by the passing of time alone.
     pub fn next(&self) -> Option<Instant> {
         let repairs = self.repairs.values().map(|repair| &repair.backoff);
         let failures = self.failures.iter().map(|failure| &failure.backoff);
@@ -126,15 +127,15 @@ impl Throttle {
     }
 }
 
-fn fight(path: &Path, reason: &str) -> String {
+fn flapping(path: &Path, reason: &str) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let cure = if is_network_configuration(&name) {
-        "another network plugin may want the file for itself, as Cilium does: set its cni.exclusive to false"
+    let remedy = if is_network_configuration(&name) {
+        "another network plugin may claim the file; if it is Cilium, set cni.exclusive=false"
     } else {
-        "find out what changes it, perhaps a second installer on this node"
+        "find the process that changes it, perhaps a second installer on this node"
     };
     format!(
-        "{} is changed again and again ({reason}), and is put right less often now; {cure}",
+        "{} keeps being overwritten ({reason}); backing off; {remedy}",
         path.display()
     )
 }
@@ -156,16 +157,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_changed_again_and_again_waits_and_no_other_does() {
+    fn file_that_keeps_being_overwritten_is_delayed_and_no_other() {
         let mut throttle = Throttle::default();
         let now = Instant::now();
-        let fought = || removal("/etc/cni/net.d/10-x.conflist", Cause::Repair);
-        for _ in 0..=PATIENCE {
+        let overwritten = || removal("/etc/cni/net.d/10-x.conflist", Cause::Repair);
+        for _ in 0..=BURST {
             assert_eq!(throttle.reasons(now), Vec::<String>::new());
-            assert_eq!(throttle.delay_until(&fought(), now), None);
-            throttle.done(fought(), now);
+            assert_eq!(throttle.delay_until(&overwritten(), now), None);
+            throttle.done(overwritten(), now);
         }
-        let until = throttle.delay_until(&fought(), now).unwrap();
+        let until = throttle.delay_until(&overwritten(), now).unwrap();
         assert!(until > now);
         assert_eq!(throttle.next(), Some(until));
         assert_eq!(
@@ -175,16 +176,16 @@ mod tests {
         let [reason] = throttle.reasons(now).try_into().unwrap();
         assert!(
             reason.starts_with(
-                "/etc/cni/net.d/10-x.conflist is changed again and again (it was there)"
+                "/etc/cni/net.d/10-x.conflist keeps being overwritten (it was there); backing off"
             ) && reason.contains("cni.exclusive"),
             "{reason}"
         );
-        throttle.look(&[fought()], until + Duration::from_secs(3600));
+        throttle.update(&[overwritten()], until + Duration::from_secs(3600));
         assert_eq!(throttle.reasons(until).len(), 1);
-        throttle.look(&[], until);
+        throttle.update(&[], until);
         assert_eq!(throttle.reasons(until).len(), 1);
         let quiet = throttle.next().unwrap();
-        throttle.look(&[], quiet);
+        throttle.update(&[], quiet);
         assert_eq!(
             (throttle.reasons(quiet), throttle.next()),
             (Vec::new(), None)
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_is_no_fight() {
+    fn renewals_are_never_delayed() {
         let mut throttle = Throttle::default();
         let now = Instant::now();
         for _ in 0..100 {
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_failed_waits_unless_something_changes() {
+    fn failed_step_is_delayed_until_reset_or_replaced() {
         let mut throttle = Throttle::default();
         let now = Instant::now();
         let step = |path| removal(path, Cause::Repair);
@@ -218,7 +219,7 @@ mod tests {
         assert_eq!(throttle.delay_until(&step("/x"), now), None);
         throttle.failed(step("/x"), "removing /x: no".into(), until);
         assert!(throttle.delay_until(&step("/x"), until).unwrap() > until + (until - now));
-        throttle.look(&[step("/y")], until);
+        throttle.update(&[step("/y")], until);
         assert_eq!(
             (throttle.reasons(until), throttle.next()),
             (Vec::new(), None)
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_failed_besides_waits_for_itself() {
+    fn failures_are_delayed_independently() {
         let mut throttle = Throttle::default();
         let now = Instant::now();
         let step = |path| removal(path, Cause::Repair);

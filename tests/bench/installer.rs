@@ -116,7 +116,7 @@ impl Times {
                 .map_err(|error| format!("replacing the configuration: {error}"))?;
             installer.wait_until("our entry", || has_our_entry(&conf));
             self.entry.push(start.elapsed());
-            installer.wait_until("counted", || installer.mended() == number);
+            installer.wait_until("counted", || installer.repairs() == number);
         }
         for number in 0..BURST {
             let token = format!("rotated.token.{round}.{number}");

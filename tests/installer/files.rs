@@ -1,5 +1,5 @@
-//! The files themselves: what is already there in their place, who runs or owns it, and what
-//! the disk is like.
+//! The installed files: existing files of the same name, files in use, owners, full and
+//! read-only disks, durability.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -20,7 +20,7 @@ use crate::tree::Tree;
 
 const EXECUTABLES: [&str; 3] = ["msm", "msm-cni", "msm-iptables"];
 
-/// A node on which another version of our executable lies.
+/// A node with another version of the executable.
 fn with_other_version() -> Node {
     let node = Node::with_conf(CONF, CALICO);
     let path = node.path(BIN_DIR).join("msm");
@@ -36,7 +36,7 @@ fn install(node: &Node) {
 }
 
 #[test]
-fn an_executable_is_replaced_while_it_runs() {
+fn running_executable_is_replaced() {
     let node = with_other_version();
     let mut plugin = Command::new(node.path(BIN_DIR).join("msm"))
         .arg("msm-cni")
@@ -54,7 +54,7 @@ fn an_executable_is_replaced_while_it_runs() {
     install(&node);
     let installed = fs::read(node.path(BIN_DIR).join("msm")).unwrap();
     assert!(installed == fs::read(executable()).unwrap());
-    // It has waited for its configuration.
+    // The old one still runs: it waits for its configuration.
     assert_eq!(plugin.try_wait().unwrap(), None);
     let mut stdin = plugin.stdin.take().unwrap();
     stdin.write_all(b"nonsense").unwrap();
@@ -65,12 +65,12 @@ fn an_executable_is_replaced_while_it_runs() {
 }
 
 #[test]
-fn an_installed_executable_can_be_run_at_any_moment() {
-    // Whoever runs a file that is open for writing gets ETXTBSY.
+fn executable_can_be_run_at_any_time_during_the_update() {
+    // Executing a file that is open for writing fails with ETXTBSY.
     let node = with_other_version();
     let plugin = node.path(BIN_DIR).join("msm");
     let installer = node.start(&[]);
-    installer.wait_until("ready, and it always ran", || {
+    installer.wait_until("ready", || {
         let output = Command::new(&plugin).arg("--version").output().unwrap();
         assert!(output.status.success(), "{output:?}");
         installer.is_ready()
@@ -78,7 +78,7 @@ fn an_installed_executable_can_be_run_at_any_moment() {
 }
 
 #[test]
-fn whatever_has_our_files_names_is_replaced() {
+fn other_files_of_the_same_name_are_replaced() {
     type Obstacle = (&'static str, fn(&Path));
     let obstacles: [Obstacle; 5] = [
         ("a symlink to nothing", |path| {
@@ -109,7 +109,7 @@ fn whatever_has_our_files_names_is_replaced() {
 }
 
 #[test]
-fn a_kubeconfig_is_no_symlink_however_right_it_looks_from_here() {
+fn symlinked_kubeconfig_is_replaced_by_a_file() {
     let node = Node::with_conf(CONF, CALICO);
     install(&node);
     let elsewhere = node.path("elsewhere");
@@ -120,7 +120,7 @@ fn a_kubeconfig_is_no_symlink_however_right_it_looks_from_here() {
 }
 
 #[test]
-fn executables_that_are_there_may_stay() {
+fn existing_executables_are_kept_without_update_cni_binaries() {
     let node = Node::with_conf(CONF, CALICO);
     node.write(&format!("{BIN_DIR}/msm"), "another");
     node.write(&format!("{BIN_DIR}/msm-cni"), "another");
@@ -128,11 +128,11 @@ fn executables_that_are_there_may_stay() {
     assert_eq!(node.read(&format!("{BIN_DIR}/msm")), "another");
     assert_eq!(node.read(&format!("{BIN_DIR}/msm-cni")), "another");
     let link = fs::read_link(node.path(BIN_DIR).join("msm-iptables")).unwrap();
-    assert_eq!(link, Path::new("msm"), "it was missing");
+    assert_eq!(link, Path::new("msm"), "a missing one is installed");
 }
 
 #[test]
-fn executables_that_are_skipped_are_not_touched() {
+fn skipped_executables_are_not_installed() {
     for (skipped, expected) in [
         ("msm-iptables", vec!["msm", "msm-cni"]),
         ("msm-cni", vec!["msm", "msm-iptables"]),
@@ -148,7 +148,7 @@ fn executables_that_are_skipped_are_not_touched() {
 }
 
 #[test]
-fn both_directories_for_executables_get_the_same() {
+fn both_bin_directories_get_the_same_files() {
     let node = Node::with_conf(CONF, CALICO);
     fs::create_dir(node.path("host/secondary-bin-dir")).unwrap();
     install(&node);
@@ -158,24 +158,24 @@ fn both_directories_for_executables_get_the_same() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_filled_up_no_more() {
+fn full_disk_is_reported_and_not_filled_further() {
     if cannot_run(&["mount", "umount"]) {
         return;
     }
     let node = Node::with_conf(CONF, CALICO);
-    // Another file system besides: nothing is renamed across.
+    // Also shows that no file is renamed across file systems.
     let size = fs::metadata(executable()).unwrap().len();
     let mount = Mount::tmpfs(&node.path(BIN_DIR), size / 2);
     let installer = node.start(&[]);
     installer.becomes_unready("host/opt/cni/bin/msm: No space left on device");
-    is_left_alone(&installer);
+    assert_untouched(&installer);
     mount.resize(size * 3);
     installer.signal(Signal::SIGHUP);
     installer.becomes_ready();
 }
 
 #[test]
-fn a_disk_that_cannot_be_written_is_told() {
+fn read_only_disk_is_reported() {
     if cannot_run(&["mount", "umount"]) {
         return;
     }
@@ -189,15 +189,15 @@ fn a_disk_that_cannot_be_written_is_told() {
         );
         installer.becomes_unready(&reason);
         installer.becomes_unready("Read-only file system");
-        is_left_alone(&installer);
+        assert_untouched(&installer);
         drop(mount);
         installer.signal(Signal::SIGHUP);
         installer.becomes_ready();
     }
 }
 
-/// Without everything in place, no entry; and no temporaries.
-fn is_left_alone(installer: &Installer) {
+/// No entry without a working plugin, and no temporary files.
+fn assert_untouched(installer: &Installer) {
     let node = installer.node;
     assert_eq!(node.conf(CONF), CALICO);
     let tree = Tree::of(node);
@@ -205,7 +205,7 @@ fn is_left_alone(installer: &Installer) {
 }
 
 #[test]
-fn a_disk_that_cannot_be_written_and_need_not_is_fine() {
+fn read_only_disk_is_ok_when_nothing_to_write() {
     if cannot_run(&["mount", "umount"]) {
         return;
     }
@@ -216,7 +216,7 @@ fn a_disk_that_cannot_be_written_and_need_not_is_fine() {
 }
 
 #[test]
-fn a_token_is_renewed_though_the_executable_cannot_be() {
+fn token_is_renewed_while_the_executable_cannot_be_updated() {
     if cannot_run(&["mount", "umount"]) {
         return;
     }
@@ -231,11 +231,11 @@ fn a_token_is_renewed_though_the_executable_cannot_be() {
         });
     }
     installer.becomes_unready("Read-only file system");
-    is_left_alone(&installer);
+    assert_untouched(&installer);
 }
 
 #[test]
-fn a_file_that_is_ours_takes_no_privilege_to_keep_its_owner() {
+fn owner_is_set_only_where_it_differs() {
     if cannot_run(&["strace"]) {
         return;
     }
@@ -257,7 +257,7 @@ fn a_file_that_is_ours_takes_no_privilege_to_keep_its_owner() {
 }
 
 #[test]
-fn what_an_interrupted_run_has_left_goes_and_nothing_else() {
+fn orphaned_temporary_files_are_removed_and_nothing_else() {
     let node = Node::with_conf(CONF, CALICO);
     let left = |name: &str| format!("{NET_DIR}/.msm-cni-temporary-{name}");
     node.write(&left("file"), "half of a token");
@@ -280,27 +280,36 @@ fn what_an_interrupted_run_has_left_goes_and_nothing_else() {
     );
     drop(used);
     installer.signal(Signal::SIGHUP);
-    installer.wait_until("it goes too", || !node.path(&left("used")).exists());
+    installer.wait_until("it is removed too", || !node.path(&left("used")).exists());
     drop(installer);
 }
 
+/// Changes the network configuration between the installer's last look at it and its write:
+/// strace stops the installer at the fchmod of the new file.
+fn change_before_write(traced: &Traced) -> String {
+    let installer = &traced.installer;
+    let node = installer.node;
+    installer.wait_until("stopped", || traced.is_stopped());
+    let tree = Tree::below(&node.path(NET_DIR));
+    assert!(!tree.temporaries().is_empty(), "{tree:#?}");
+    let changed = CALICO.replace("1440", "1500");
+    node.write("new", &changed);
+    fs::rename(node.path("new"), node.path(NET_DIR).join(CONF)).unwrap();
+    installer.signal(Signal::SIGCONT);
+    changed
+}
+
 #[test]
-fn a_change_in_the_last_moment_is_not_overwritten() {
+fn change_just_before_the_install_is_not_overwritten() {
     if cannot_run(&["strace"]) {
         return;
     }
     let node = Node::with_conf(CONF, CALICO);
-    // The third file that is synced is the configuration with our entry in it.
-    let pause = "inject=fchmod:delay_enter=300000:when=3";
-    let traced = Traced::start_with(&node, &[], Some(pause));
+    // After the executable and the kubeconfig.
+    let stop = "inject=fchmod:signal=SIGSTOP:when=3";
+    let traced = Traced::start_with(&node, &[], Some(stop));
     let installer = &traced.installer;
-    installer.wait_until("it is being written", || {
-        let tree = Tree::below(&node.path(NET_DIR));
-        node.path(KUBECONFIG).exists() && !tree.temporaries().is_empty()
-    });
-    let changed = CALICO.replace("1440", "1500");
-    node.write("new", &changed);
-    fs::rename(node.path("new"), node.path(NET_DIR).join(CONF)).unwrap();
+    change_before_write(&traced);
     installer.becomes_ready();
     let conf = node.conf(CONF);
     assert!(conf.contains("1500") && conf.contains("msm-cni"), "{conf}");
@@ -308,31 +317,25 @@ fn a_change_in_the_last_moment_is_not_overwritten() {
 }
 
 #[test]
-fn a_change_in_the_last_moment_before_it_leaves_is_not_overwritten() {
+fn change_just_before_the_uninstall_is_not_overwritten() {
     if cannot_run(&["strace"]) {
         return;
     }
     let node = Node::with_conf(CONF, CALICO);
     install(&node);
-    let pause = "inject=fchmod:delay_enter=300000:when=1";
-    let leaving = ["--cleanup-on-exit=always"];
-    let mut traced = Traced::start_with(&node, &leaving, Some(pause));
+    let stop = "inject=fchmod:signal=SIGSTOP:when=1";
+    let mut traced = Traced::start_with(&node, &["--cleanup-on-exit=always"], Some(stop));
+    traced.installer.becomes_ready();
+    traced.installer.signal(Signal::SIGTERM);
+    let changed = change_before_write(&traced);
     let installer = &mut traced.installer;
-    installer.becomes_ready();
-    installer.signal(Signal::SIGTERM);
-    installer.wait_until("it is being written", || {
-        !Tree::below(&node.path(NET_DIR)).temporaries().is_empty()
-    });
-    let changed = CALICO.replace("1440", "1500");
-    node.write("new", &changed);
-    fs::rename(node.path("new"), node.path(NET_DIR).join(CONF)).unwrap();
     assert_eq!(installer.wait(), Some(0), "{}", installer.log());
     assert_eq!(node.conf(CONF), changed);
     assert!(!node.path(KUBECONFIG).exists());
 }
 
 #[test]
-fn what_counts_on_something_is_written_when_that_has_reached_the_disk() {
+fn each_file_is_synced_before_another_one_depends_on_it() {
     if cannot_run(&["strace"]) {
         return;
     }
@@ -342,15 +345,15 @@ fn what_counts_on_something_is_written_when_that_has_reached_the_disk() {
     let calls = traced.all_calls();
     let mut log = DurabilityLog::default();
     for call in &calls {
-        log.note(&call.name, &call.rest);
+        log.record(&call.name, &call.rest);
     }
     assert_eq!(log.unsynced, Vec::<String>::new(), "{calls:#?}");
     assert_eq!(log.configurations, 1, "{calls:#?}");
-    // Three files, and their directories: the executables', and the other one twice.
+    // Three files, the directory of the executables, and the other one twice.
     assert_eq!(log.syncs, 6, "{calls:#?}");
 }
 
-/// What would be lost in a power cut.
+/// What a power loss would undo.
 #[derive(Default)]
 struct DurabilityLog {
     /// Files and directories.
@@ -360,9 +363,9 @@ struct DurabilityLog {
 }
 
 impl DurabilityLog {
-    fn note(&mut self, name: &str, rest: &str) {
+    fn record(&mut self, name: &str, rest: &str) {
         let quoted: Vec<&str> = rest.split('"').skip(1).step_by(2).collect();
-        // As -y shows descriptors.
+        // strace -y shows the path of a descriptor in angle brackets.
         let files = rest.split(['<', '>']).skip(1).step_by(2);
         let mut files = files.filter(|path| path.contains("/host/"));
         match name {

@@ -1,6 +1,6 @@
-//! The trees of tests/fixtures/installer, each a configuration directory as network plugins
-//! leave it: `in`, with the installer's `flags`; `expected`, and what it is `waiting` for;
-//! `left`, where that is not `in` again. Everything about them is in the fixtures.
+//! The cases of tests/fixtures/installer. Each has the configuration directory `in` as network
+//! plugins leave it and the installer's `flags`; the `expected` directory and the reason for
+//! `waiting`; and the directory `left` after an uninstallation if that differs from `in`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,85 +10,53 @@ use msm_testkit::node::{Installer, NET_DIR, Node};
 use msm_testkit::runtime::{Network, Runtime};
 use nix::sys::signal::Signal;
 
-/// Names and contents of what a directory holds.
+/// Names and contents of the files of a directory.
 type Files = BTreeMap<String, Vec<u8>>;
 
 struct Case {
     path: PathBuf,
+    name: String,
     flags: Vec<String>,
     waiting: String,
 }
 
-fn cases() -> Vec<Case> {
-    let fixtures = std::env::var_os("MSM_FIXTURES").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"),
-        PathBuf::from,
-    );
-    let cases = fs::read_dir(fixtures.join("installer")).unwrap();
-    let text = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
-    cases
-        .map(|case| case.unwrap().path())
-        .map(|path| Case {
-            flags: text(path.join("flags"))
-                .lines()
-                .map(str::to_owned)
-                .collect(),
-            waiting: text(path.join("waiting")).trim().to_owned(),
-            path,
-        })
-        .collect()
-}
-
-fn files(directory: &Path) -> Files {
-    let entries = fs::read_dir(directory).into_iter().flatten();
-    let files = entries.map(|file| file.unwrap().path()).map(|path| {
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        (name, fs::read(path).unwrap())
-    });
-    files
-        .filter(|(name, _)| !name.to_lowercase().starts_with("zzz-"))
-        .collect()
-}
-
-fn networks(files: &Files) -> [Option<Network>; 2] {
-    Runtime::ALL.map(|runtime| {
-        runtime.loads(
-            files
-                .iter()
-                .map(|(name, content)| (name.as_str(), Some(content.as_slice()))),
-        )
-    })
-}
-
 impl Case {
-    fn name(&self) -> String {
-        self.path
-            .file_name()
-            .unwrap()
-            .to_string_lossy()
-            .into_owned()
+    fn read(path: PathBuf) -> Self {
+        let text = |name: &str| fs::read_to_string(path.join(name)).unwrap_or_default();
+        Self {
+            name: path.file_name().unwrap().to_string_lossy().into_owned(),
+            flags: text("flags").lines().map(str::to_owned).collect(),
+            waiting: text("waiting").trim().to_owned(),
+            path,
+        }
     }
 
-    fn is_as(&self, tree: &str, node: &Node, when: &str) {
-        let (found, expected) = (files(&node.path(NET_DIR)), files(&self.path.join(tree)));
-        let shown = |files: &Files| {
-            let files = files.iter().map(|(name, content)| {
-                format!("--- {name}\n{}\n", String::from_utf8_lossy(content))
-            });
-            files.collect::<String>()
-        };
-        assert!(
-            found == expected,
-            "{} is not as {tree} {when}\n{}=== expected\n{}",
-            self.name(),
-            shown(&found),
-            shown(&expected)
-        );
+    fn run(&self) {
+        let node = Node::new();
+        for (name, content) in files(&self.path.join("in")) {
+            fs::write(node.path(NET_DIR).join(name), content).unwrap();
+        }
+        let installer = self.start(&node, "never");
+        self.assert_tree(&node, "expected");
+        installer.end(Signal::SIGTERM);
+
+        // A second installer changes nothing.
+        let stamps = node.stamps();
+        let installer = self.start(&node, "always");
+        let log = installer.log();
+        assert_eq!(node.stamps(), stamps, "{}\n{log}", self.name);
+        let with = networks(&node);
+
+        let (code, log) = installer.end(Signal::SIGTERM);
+        assert_eq!(code, Some(0), "{}\n{log}", self.name);
+        let has_left = self.path.join("left").exists();
+        self.assert_tree(&node, if has_left { "left" } else { "in" });
+        self.assert_networks(with, networks(&node));
     }
 
     fn start<'a>(&self, node: &'a Node, cleanup: &str) -> Installer<'a> {
         let cleanup = format!("--cleanup-on-exit={cleanup}");
-        // To copy the executable for each of them takes time.
+        // To copy the executable in every case would take long.
         let mut flags = vec![cleanup.as_str(), "--skip-cni-binaries=msm-cni,msm-iptables"];
         flags.extend(self.flags.iter().map(String::as_str));
         let installer = node.start(&flags);
@@ -100,58 +68,60 @@ impl Case {
         installer
     }
 
-    fn run(&self) {
-        let node = Node::new();
-        let start = files(&self.path.join("in"));
-        for (name, content) in &start {
-            fs::write(node.path(NET_DIR).join(name), content).unwrap();
-        }
-        let installer = self.start(&node, "never");
-        self.is_as("expected", &node, "at first");
-        installer.end(Signal::SIGTERM);
-
-        // Another one finds nothing to do.
-        let stamps = node.stamps();
-        let installer = self.start(&node, "always");
-        assert_eq!(
-            node.stamps(),
-            stamps,
-            "{}\n{}",
-            self.name(),
-            installer.log()
-        );
-        let with = networks(&files(&node.path(NET_DIR)));
-
-        let (code, log, _) = installer.end(Signal::SIGTERM);
-        assert_eq!(code, Some(0), "{}\n{log}", self.name());
-        let left = if self.path.join("left").exists() {
-            "left"
-        } else {
-            "in"
+    fn assert_tree(&self, node: &Node, tree: &str) {
+        let (actual, expected) = (files(&node.path(NET_DIR)), files(&self.path.join(tree)));
+        let listing = |files: &Files| {
+            let files = files.iter().map(|(name, content)| {
+                format!("--- {name}\n{}\n", String::from_utf8_lossy(content))
+            });
+            files.collect::<String>()
         };
-        self.is_as(left, &node, "at last");
+        assert!(
+            actual == expected,
+            "{}: the directory differs from {tree}\n{}=== expected\n{}",
+            self.name,
+            listing(&actual),
+            listing(&expected)
+        );
+    }
 
-        let without = networks(&files(&node.path(NET_DIR)));
-        let is_chained =
-            self.waiting.is_empty() && !self.flags.iter().any(|flag| flag.ends_with("=false"));
+    /// The installation adds msm-cni as the last plugin, and changes nothing else.
+    fn assert_networks(&self, with: [Option<Network>; 2], without: [Option<Network>; 2]) {
+        let has_flag = |part: &str| self.flags.iter().any(|flag| flag.contains(part));
+        let is_chained = self.waiting.is_empty() && !has_flag("=false") && !has_flag("conf-name");
         for (with, without) in with.into_iter().zip(without) {
             let is_last = with.as_ref().is_none_or(Network::ends_with_us);
-            let is_named = self.flags.iter().any(|flag| flag.contains("conf-name"));
-            assert!(
-                is_last || !is_chained || is_named,
-                "{}: {with:?}",
-                self.name()
-            );
-            assert_eq!(with.map(Network::without_us), without, "{}", self.name());
+            assert!(is_last || !is_chained, "{}: {with:?}", self.name);
+            assert_eq!(with.map(Network::without_us), without, "{}", self.name);
         }
     }
 }
 
+/// The files of a directory, without kubeconfigs.
+fn files(directory: &Path) -> Files {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    let files = entries.map(|file| file.unwrap().path()).map(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        (name, fs::read(path).unwrap())
+    });
+    files
+        .filter(|(name, _)| !name.to_lowercase().starts_with("zzz-"))
+        .collect()
+}
+
+fn networks(node: &Node) -> [Option<Network>; 2] {
+    Runtime::ALL.map(|runtime| runtime.loads_from(&node.path(NET_DIR)))
+}
+
 #[test]
-fn every_configuration_gets_our_entry_once_and_is_as_it_was_when_we_leave() {
-    let cases = cases();
+fn every_fixture_is_chained_and_restored() {
+    let fixtures = std::env::var_os("MSM_FIXTURES").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"),
+        PathBuf::from,
+    );
+    let cases: Vec<_> = fs::read_dir(fixtures.join("installer")).unwrap().collect();
     assert!(cases.len() > 40, "{} fixtures", cases.len());
     for case in cases {
-        case.run();
+        Case::read(case.unwrap().path()).run();
     }
 }

@@ -1,5 +1,4 @@
-//! `/healthz` and `/readyz`: what they answer, to whom, on which addresses; and that a client
-//! that behaves badly costs nobody else anything.
+//! `/healthz` and `/readyz`: responses, addresses, and clients that misbehave.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -7,17 +6,16 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream}
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use msm_testkit::cannot_run;
 use msm_testkit::command::run;
-use msm_testkit::libc::Libc;
 use msm_testkit::netns::Namespace;
 use msm_testkit::node::{CALICO, CONF, CONF_PATH, DEADLINE, Installer, Node};
-use msm_testkit::{cannot_run, executable};
 use nix::sys::signal::Signal;
 
-/// A request as it is, and all that is answered.
-fn talk(installer: &Installer, request: &[u8]) -> String {
+/// Sends the bytes and returns the whole response.
+fn exchange(installer: &Installer, request: &[u8]) -> String {
     let mut stream = connect(installer);
-    // Who is answered before the end of its request may see a reset.
+    // A response to an incomplete request may be followed by a reset.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -30,8 +28,10 @@ fn connect(installer: &Installer) -> TcpStream {
     stream
 }
 
+const READY: &str = "{\"ready\":true,\"reasons\":[],\"repairs\":0}\n";
+
 #[test]
-fn every_request_gets_its_answer() {
+fn requests_are_answered_with_status_and_body() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
     let long = format!("GET /healthz HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(3000));
@@ -54,15 +54,11 @@ fn every_request_gets_its_answer() {
             "{\"alive\":true}\n",
         ),
         ("HEAD /healthz HTTP/1.1\r\n\r\n", "200 OK", ""),
-        (
-            "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n",
-            "200 OK",
-            "{\"mended\":0,\"ready\":true,\"reasons\":[]}\n",
-        ),
+        ("GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", READY),
         (
             "GET /readyz HTTP/1.1\r\n\r\nGET /readyz HTTP/1.1\r\n\r\n",
             "200 OK",
-            "{\"mended\":0,\"ready\":true,\"reasons\":[]}\n",
+            READY,
         ),
         ("GET / HTTP/1.1\r\n\r\n", "404 Not Found", ""),
         ("GET /readyz/ HTTP/1.1\r\n\r\n", "404 Not Found", ""),
@@ -78,7 +74,7 @@ fn every_request_gets_its_answer() {
         (&longer, "431 Request Header Fields Too Large", ""),
         (&many, "431 Request Header Fields Too Large", ""),
     ] {
-        let answer = talk(&installer, request.as_bytes());
+        let answer = exchange(&installer, request.as_bytes());
         let (head, got) = answer
             .split_once("\r\n\r\n")
             .unwrap_or_else(|| panic!("{request:?}: {answer:?}"));
@@ -100,7 +96,7 @@ fn every_request_gets_its_answer() {
 }
 
 #[test]
-fn a_request_is_answered_however_it_arrives() {
+fn request_may_arrive_half_closed_or_byte_by_byte() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
     let request = b"GET /readyz HTTP/1.1\r\nHost: node\r\n\r\n";
@@ -111,7 +107,7 @@ fn a_request_is_answered_however_it_arrives() {
     in_pieces.set_nodelay(true).unwrap();
     for byte in request {
         in_pieces.write_all(&[*byte]).unwrap();
-        // Another one is served in between.
+        // Other clients are served meanwhile.
         assert_eq!(installer.get("/healthz").unwrap().0, 200);
     }
     for mut stream in [half_closed, in_pieces] {
@@ -119,16 +115,16 @@ fn a_request_is_answered_however_it_arrives() {
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
-    let mut too_early = connect(&installer);
-    too_early.write_all(b"GET /readyz").unwrap();
-    too_early.shutdown(Shutdown::Write).unwrap();
+    let mut incomplete = connect(&installer);
+    incomplete.write_all(b"GET /readyz").unwrap();
+    incomplete.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
-    too_early.read_to_string(&mut answer).unwrap();
+    incomplete.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "");
 }
 
 #[test]
-fn unready_comes_with_its_reasons_and_503() {
+fn unready_node_is_reported_with_reasons_and_503() {
     let node = Node::new();
     let installer = node.start(&[]);
     installer.becomes_unready("no valid network configuration");
@@ -139,7 +135,7 @@ fn unready_comes_with_its_reasons_and_503() {
     assert_eq!(installer.get("/healthz").unwrap().0, 200);
 }
 
-/// In kB.
+/// Resident memory, in kB.
 fn resident(installer: &Installer) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", installer.pid())).unwrap();
     let line = status
@@ -149,7 +145,7 @@ fn resident(installer: &Installer) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Of the processor, in hundredths of a second.
+/// Processor time, in hundredths of a second.
 fn ticks(installer: &Installer) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", installer.pid())).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
@@ -163,7 +159,7 @@ fn descriptors(installer: &Installer) -> usize {
 }
 
 #[test]
-fn clients_that_say_nothing_cost_nothing_and_are_sent_away() {
+fn silent_clients_are_closed_and_cost_nothing() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
     let (before, memory) = (ticks(&installer), resident(&installer));
@@ -175,15 +171,15 @@ fn clients_that_say_nothing_cost_nothing_and_are_sent_away() {
     }
     assert_eq!(installer.get("/healthz").unwrap().0, 200);
     for mut stream in silent {
-        // Unlike a single read, not interrupted when the machine pauses.
+        // Unlike a single read, retried after an interruption.
         let ended = stream.read_to_end(&mut Vec::new());
-        let is_gone = match &ended {
+        let is_closed = match &ended {
             Ok(length) => *length == 0,
             Err(error) => error.kind() == ErrorKind::ConnectionReset,
         };
-        assert!(is_gone, "{ended:?}\n{}", installer.log());
+        assert!(is_closed, "{ended:?}\n{}", installer.log());
     }
-    // They were there for some seconds.
+    // The connections were open for five seconds.
     let (spent, grown) = (
         ticks(&installer) - before,
         resident(&installer).saturating_sub(memory),
@@ -193,57 +189,63 @@ fn clients_that_say_nothing_cost_nothing_and_are_sent_away() {
 }
 
 #[test]
-fn a_crowd_of_bad_clients_delays_neither_probes_nor_the_loop() {
+fn misbehaving_clients_delay_neither_probes_nor_the_loop() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
     let (memory, open) = (resident(&installer), descriptors(&installer));
     let stop = &AtomicBool::new(false);
-    let bad: [fn(&Installer, &mut Vec<TcpStream>); 4] = [
-        // Closes at once.
+    let misbehaviours: [fn(&Installer, &mut Vec<TcpStream>); 4] = [
+        // Closes immediately.
         |installer, _| drop(connect(installer)),
-        // Says nothing, as one of many.
-        |installer, crowd| {
-            crowd.push(connect(installer));
-            if crowd.len() == 300 {
-                crowd.clear();
+        // Sends nothing, and keeps many connections open.
+        |installer, open| {
+            open.push(connect(installer));
+            if open.len() == 300 {
+                open.clear();
             }
         },
-        // Says more than anybody wants to hear.
+        // Sends a request that is too large.
         |installer, _| {
             let _ = connect(installer).write_all(&[b'x'; 16 << 10]);
         },
-        // Does not wait for the answer.
+        // Does not read the response.
         |installer, _| {
             let _ = connect(installer).write_all(b"GET /readyz HTTP/1.1\r\n\r\n");
         },
     ];
     thread::scope(|scope| {
         let installer = &installer;
-        for work in bad {
+        for misbehave in misbehaviours {
             scope.spawn(move || {
-                let mut crowd = Vec::new();
+                let mut open = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
-                    work(installer, &mut crowd);
+                    misbehave(installer, &mut open);
                 }
             });
         }
-        let _stopping = crate::rivals::Stop(stop);
+        let _stop = crate::conflicting_writers::StopOnDrop(stop);
         for time in 1..=3 {
-            let answered = (0..20).filter(|_| installer.ready().is_some()).count();
-            assert!(answered >= 18, "{answered} of 20 probes were answered");
+            // A probe that is slow to send its request may be closed for a newer client.
+            for _ in 0..20 {
+                installer.wait_until("a probe is answered", || installer.ready().is_some());
+            }
             node.write(CONF_PATH, CALICO);
-            installer.wait_until("our entry", || node.conf(CONF).contains("\"msm-cni\""));
-            installer.wait_until("counted", || {
+            installer.wait_until("the entry is restored", || {
+                node.conf(CONF).contains("\"msm-cni\"")
+            });
+            installer.wait_until("the repair is counted", || {
                 installer
                     .ready()
-                    .is_some_and(|(_, body)| body.contains(&format!("\"mended\":{time}")))
+                    .is_some_and(|(_, body)| body.contains(&format!("\"repairs\":{time}}}")))
             });
         }
     });
     let grown = resident(&installer).saturating_sub(memory);
     assert!(grown < 4096, "{grown} kB");
-    installer.wait_until("all of them are gone", || descriptors(&installer) <= open);
-    let (code, log, _) = installer.end(Signal::SIGTERM);
+    installer.wait_until("all connections are closed", || {
+        descriptors(&installer) <= open
+    });
+    let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0));
     assert_eq!(
         log.lines().filter(|line| line.starts_with("warn")).count(),
@@ -252,45 +254,45 @@ fn a_crowd_of_bad_clients_delays_neither_probes_nor_the_loop() {
     );
 }
 
-/// Ends with 1 before anything is done, and says why.
-fn refuses(address: &str, sentence: &str) {
+/// The installer exits with 1 before it changes anything.
+fn assert_refused(address: &str, error: &str) {
     let node = Node::with_conf(CONF, CALICO);
     let tree = node.tree();
     let (mut command, _) = node.command(&["--health-address", address]);
-    run(&mut command).exited(1).complains_about(sentence);
+    run(&mut command).exited(1).complains_about(error);
     assert_eq!(node.tree(), tree);
 }
 
 #[test]
-fn an_address_that_cannot_be_served_is_fatal_and_named() {
+fn address_that_cannot_be_served_is_a_fatal_error() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
-    let words = match Libc::of(&executable()).unwrap() {
-        Libc::Glibc => "Address already in use",
-        Libc::Musl => "Address in use",
-    };
-    let sentence = format!(
-        "which another process of this node has taken; choose another --health-address: {words}"
-    );
-    refuses(
-        &format!("127.0.0.1:{port}"),
-        &format!("serving health on 127.0.0.1:{port}, {sentence}"),
-    );
-    refuses(
-        &format!(":{port}"),
-        &format!("serving health on port {port} on all addresses, {sentence}"),
-    );
-    refuses(
-        "192.0.2.1:8000",
-        "serving health on 192.0.2.1:8000, which is no address of this node",
-    );
-    refuses(
-        "[2001:db8::1]:8000",
-        "serving health on [2001:db8::1]:8000, which is no address of this node",
-    );
+    // "Address already in use" with glibc, "Address in use" with musl.
+    let in_use = "another process on this node uses it; choose another --health-address: Address ";
+    let missing = "this node does not have the address; choose another --health-address";
+    for (address, shown, error) in [
+        (
+            format!("127.0.0.1:{port}"),
+            format!("127.0.0.1:{port}"),
+            in_use,
+        ),
+        (
+            format!(":{port}"),
+            format!("port {port} on all addresses"),
+            in_use,
+        ),
+        ("192.0.2.1:8000".into(), "192.0.2.1:8000".into(), missing),
+        (
+            "[2001:db8::1]:8000".into(),
+            "[2001:db8::1]:8000".into(),
+            missing,
+        ),
+    ] {
+        assert_refused(&address, &format!("serving health on {shown}: {error}"));
+    }
 }
 
-/// Which addresses of a node answer.
+/// Whether the installer answers on the loopback addresses of IPv4 and IPv6.
 fn answering(namespace: &Namespace, args: &[&str]) -> [bool; 2] {
     let node = Node::with_conf(CONF, CALICO);
     namespace.run(|| {
@@ -300,7 +302,7 @@ fn answering(namespace: &Namespace, args: &[&str]) -> [bool; 2] {
             (Ipv6Addr::LOCALHOST, 8000).into(),
         ];
         let installer = Installer::start(&node, command, addresses[0]);
-        installer.wait_until("one of them", || {
+        installer.wait_until("one address accepts connections", || {
             addresses
                 .iter()
                 .any(|address| TcpStream::connect(address).is_ok())
@@ -310,7 +312,7 @@ fn answering(namespace: &Namespace, args: &[&str]) -> [bool; 2] {
 }
 
 #[test]
-fn health_is_served_on_what_the_node_has() {
+fn health_is_served_on_the_addresses_that_the_node_has() {
     if cannot_run(&["ip"]) {
         return;
     }
@@ -338,7 +340,7 @@ fn health_is_served_on_what_the_node_has() {
 }
 
 #[test]
-fn a_kernel_without_ipv6_is_served_by_ipv4() {
+fn health_is_served_by_ipv4_on_a_kernel_without_ipv6() {
     if cannot_run(&["strace"]) {
         return;
     }
@@ -346,7 +348,7 @@ fn a_kernel_without_ipv6_is_served_by_ipv4() {
     let namespace = Namespace::new();
     namespace.run(|| {
         let health = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
-        // As its grandchild, so that our child is the installer.
+        // -D: strace is a grandchild, and the installer is the child.
         let mut tool = vec![
             "strace",
             "-D",

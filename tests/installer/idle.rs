@@ -1,4 +1,4 @@
-//! A node that is as it should be: the installer costs nothing.
+//! On a node in the desired state the installer uses no CPU and no disk.
 
 use std::fs;
 use std::thread;
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use msm_testkit::node::{CALICO, CONF, DEADLINE, Installer, Node};
 
-/// How long nothing has to happen.
+/// For this long nothing happens.
 const SPAN: Duration = Duration::from_secs(3);
 
-/// Times that it slept or was interrupted, processor time, bytes read and written, memory.
+/// Context switches, memory, bytes read and written, CPU time.
 #[derive(Debug, PartialEq, Eq)]
 struct Usage(Vec<String>);
 
@@ -34,21 +34,21 @@ fn usage(installer: &Installer) -> Usage {
     let lines: Vec<String> = lines.map(str::to_owned).collect();
     assert_eq!(lines.len(), keys.len(), "{text}");
     let stat = proc("stat");
-    // Behind the name: user and system time (proc(5)).
+    // After the process name: user and system time (proc(5)).
     let times = stat.rsplit_once(')').unwrap().1.split(' ');
     let times = times.skip(12).take(2).map(str::to_owned);
     Usage(lines.into_iter().chain(times).collect())
 }
 
 #[test]
-fn a_ready_installer_sleeps() {
+fn ready_installer_sleeps() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
     let stamps = node.stamps();
     let start = Instant::now();
     let mut before = usage(&installer);
     let mut since = Instant::now();
-    // The last events of the installation, and our own question, may come late.
+    // The last inotify events, and the test's own probe, may be handled late.
     while since.elapsed() < SPAN {
         let now = usage(&installer);
         if now != before {

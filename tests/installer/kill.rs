@@ -1,6 +1,6 @@
-//! The installer is killed at every call that changes the disk, whatever it is doing. Then
-//! and there the node's network has to work, and the next run has to finish the work. The
-//! calls are found by a run that is not disturbed.
+//! The installer is killed at every system call that changes the disk, in every scenario. At
+//! that moment the node's network must work, and the next run must complete the work. An
+//! undisturbed run finds the calls.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -19,26 +19,26 @@ const BRIDGE: &str =
     r#"{"cniVersion": "0.4.0", "name": "bridge-net", "type": "bridge", "bridge": "cni0"}"#;
 const FLANNEL: &str = r#"{"name": "cbr0", "plugins": [{"type": "flannel"}]}"#;
 
-/// Something that an installer does.
+/// A task of the installer.
 pub struct Scenario {
     pub args: &'static [&'static str],
-    /// The node when it starts.
+    /// The node at the start.
     before: fn() -> Node,
-    /// What happens once it is ready.
+    /// What happens once the installer is ready.
     pub then: Then,
 }
 
 pub enum Then {
-    /// That was it.
     Nothing,
-    /// Somebody else does something; when is the installer done with that?
+    /// Another process changes something. The second function returns whether the installer has
+    /// reacted.
     Change(fn(&Node), fn(&Node) -> bool),
-    Leave,
+    Uninstall,
 }
 
 fn calico() -> Node {
     let node = Node::with_conf("10-calico.conflist", CALICO);
-    // Whose it was, it stays.
+    // Owner and mode must be kept.
     let path = node.path(NET_DIR).join("10-calico.conflist");
     chown(&path, Some(12), Some(34)).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
@@ -54,7 +54,7 @@ fn installed(node: Node, args: &[&str]) -> Node {
     node
 }
 
-/// As the earlier implementation left it: with plain files and an entry of its own.
+/// As the earlier implementation leaves it: regular files instead of symlinks, another entry.
 fn earlier() -> Node {
     let node = calico();
     for (path, content, mode) in [
@@ -75,7 +75,7 @@ fn earlier() -> Node {
     node
 }
 
-/// As another version of ours left it.
+/// With the executable of another version.
 fn older() -> Node {
     let node = installed(calico(), &[]);
     let path = format!("{BIN_DIR}/msm");
@@ -97,32 +97,32 @@ pub const CONVERSION: Scenario = Scenario {
     then: Then::Nothing,
 };
 
-pub const EARLIER: Scenario = Scenario {
+pub const REPLACEMENT: Scenario = Scenario {
     args: &[],
     before: earlier,
     then: Then::Nothing,
 };
 
-pub const DEPARTURE: Scenario = Scenario {
-    args: LEAVING,
-    before: || installed(bridge(), LEAVING),
-    then: Then::Leave,
+pub const UNINSTALL: Scenario = Scenario {
+    args: CLEANUP,
+    before: || installed(bridge(), CLEANUP),
+    then: Then::Uninstall,
 };
 
-const LEAVING: &[&str] = &["--cleanup-on-exit=always", "--cleanup-binaries"];
+const CLEANUP: &[&str] = &["--cleanup-on-exit=always", "--cleanup-binaries"];
 
 #[test]
-fn killed_in_a_fresh_install() {
-    FRESH.is_survived();
+fn killed_in_fresh_install() {
+    FRESH.survives_kills();
 }
 
 #[test]
-fn killed_when_a_conf_becomes_a_list() {
-    CONVERSION.is_survived();
+fn killed_while_conf_is_converted() {
+    CONVERSION.survives_kills();
 }
 
 #[test]
-fn killed_at_the_rotation_of_a_token() {
+fn killed_in_token_rotation() {
     let scenario = Scenario {
         args: &[],
         before: || installed(calico(), &[]),
@@ -131,26 +131,26 @@ fn killed_at_the_rotation_of_a_token() {
             |node| node.read(KUBECONFIG).contains("second.token.y"),
         ),
     };
-    scenario.is_survived();
+    scenario.survives_kills();
 }
 
 #[test]
-fn killed_while_it_takes_the_place_of_the_earlier_implementation() {
-    EARLIER.is_survived();
+fn killed_while_earlier_implementation_is_replaced() {
+    REPLACEMENT.survives_kills();
 }
 
 #[test]
-fn killed_in_an_upgrade() {
+fn killed_in_upgrade() {
     let scenario = Scenario {
         args: &[],
         before: older,
         then: Then::Nothing,
     };
-    scenario.is_survived();
+    scenario.survives_kills();
 }
 
 #[test]
-fn killed_when_the_entry_moves_to_a_new_first_file() {
+fn killed_while_entry_moves_to_new_first_file() {
     let scenario = Scenario {
         args: &[],
         before: || installed(calico(), &[]),
@@ -166,45 +166,45 @@ fn killed_when_the_entry_moves_to_a_new_first_file() {
             },
         ),
     };
-    scenario.is_survived();
+    scenario.survives_kills();
 }
 
 #[test]
-fn killed_while_it_leaves() {
+fn killed_while_uninstalling() {
     let scenario = Scenario {
-        args: LEAVING,
-        before: || installed(calico(), LEAVING),
-        then: Then::Leave,
+        args: CLEANUP,
+        before: || installed(calico(), CLEANUP),
+        then: Then::Uninstall,
     };
-    scenario.is_survived();
+    scenario.survives_kills();
 }
 
 #[test]
-fn killed_while_it_leaves_and_a_conf_comes_back() {
-    DEPARTURE.is_survived();
+fn killed_while_conf_is_restored() {
+    UNINSTALL.survives_kills();
 }
 
 #[test]
-fn killed_when_it_stands_alone() {
+fn killed_in_stand_alone_install() {
     let scenario = Scenario {
         args: &["--chained-cni-plugin=false"],
         before: calico,
         then: Then::Nothing,
     };
-    scenario.is_survived();
+    scenario.survives_kills();
 }
 
 #[test]
-fn killed_when_it_stands_alone_on_a_node_without_a_network() {
+fn killed_in_stand_alone_install_without_network() {
     let scenario = Scenario {
         args: &["--chained-cni-plugin=false"],
         before: Node::new,
         then: Then::Nothing,
     };
-    scenario.is_survived();
+    scenario.survives_kills();
 }
 
-/// Runs `work` for every item, on all processors.
+/// Runs `work` for every item, on all CPUs.
 pub fn for_each<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -218,15 +218,16 @@ pub fn for_each<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
     });
 }
 
-/// The trees that a scenario leads through.
+/// An undisturbed run of a scenario.
 pub struct Course {
     pub calls: Vec<Call>,
+    /// The states that files may be in.
     pub stages: Vec<Tree>,
     pub after: Tree,
 }
 
 impl Scenario {
-    fn is_survived(&self) {
+    fn survives_kills(&self) {
         if cannot_run(&["strace"]) {
             return;
         }
@@ -236,7 +237,7 @@ impl Scenario {
             .iter()
             .filter(|call| call.changes_the_disk())
             .collect();
-        for_each(&points, |call| self.is_survived_at(call, &course));
+        for_each(&points, |call| self.survives_kill_at(call, &course));
         assert!(points.len() > 5, "{:#?}", course.calls);
     }
 
@@ -244,7 +245,7 @@ impl Scenario {
         (self.before)()
     }
 
-    /// A run that nobody disturbs.
+    /// Runs the scenario undisturbed.
     pub fn course(&self) -> Course {
         let node = self.node();
         let mut stages = vec![Tree::of(&node)];
@@ -254,7 +255,7 @@ impl Scenario {
         }
         let node = self.node();
         let mut traced = Traced::start_with(&node, self.args, None);
-        assert!(self.goes_on(&mut traced.installer), "{}", node.tree());
+        assert!(self.complete(&mut traced.installer), "{}", node.tree());
         let calls = traced.all_calls();
         let after = Tree::of(&node);
         assert!(after.temporaries().is_empty(), "{after:#?}");
@@ -266,9 +267,8 @@ impl Scenario {
         }
     }
 
-    /// Waits until it is ready, changes something, and waits until it is done with that;
-    /// whether it has lived to see it.
-    pub fn goes_on(&self, installer: &mut Installer) -> bool {
+    /// Runs the scenario to its end; returns false if the installer exits before.
+    pub fn complete(&self, installer: &mut Installer) -> bool {
         if !installer.lives_until("ready", Installer::is_ready) {
             return false;
         }
@@ -276,16 +276,16 @@ impl Scenario {
             Then::Nothing => true,
             Then::Change(change, is_done) => {
                 change(installer.node);
-                installer.lives_until("done", |it| is_done(it.node) && it.is_ready())
+                installer.lives_until("the reaction", |it| is_done(it.node) && it.is_ready())
             }
-            Then::Leave => {
+            Then::Uninstall => {
                 installer.signal(Signal::SIGTERM);
                 installer.wait() == Some(0)
             }
         }
     }
 
-    fn is_survived_at(&self, call: &Call, course: &Course) {
+    fn survives_kill_at(&self, call: &Call, course: &Course) {
         let context = format!(
             "killed at {} number {}: {}",
             call.name, call.number, call.rest
@@ -293,9 +293,9 @@ impl Scenario {
         let node = self.node();
         let injection = call.expression("signal=SIGKILL", 1);
         let mut traced = Traced::start_with(&node, self.args, Some(&injection));
-        let has_lived = self.goes_on(&mut traced.installer);
-        // How often it looks at the disk, and so opens files, depends on others.
-        assert!(!has_lived || call.name.starts_with("open"), "not {context}");
+        let survived = self.complete(&mut traced.installer);
+        // The number of reconciles, and so of opened files, varies.
+        assert!(!survived || call.name.starts_with("open"), "not {context}");
         drop(traced);
 
         let tree = Tree::of(&node);
@@ -304,7 +304,7 @@ impl Scenario {
 
         let mut installer = node.start(self.args);
         match self.then {
-            Then::Leave => assert!(self.goes_on(&mut installer), "{context}"),
+            Then::Uninstall => assert!(self.complete(&mut installer), "{context}"),
             _ => installer.becomes_ready(),
         }
         let log = installer.log();
@@ -319,8 +319,8 @@ impl Scenario {
 }
 
 impl Course {
-    /// What a runtime would load is what it loaded before or will load; and what it would
-    /// run is there.
+    /// A runtime loads the network of one of the stages, and the plugin and kubeconfig that an
+    /// entry needs are complete.
     #[track_caller]
     pub fn has_working_network(&self, tree: &Tree, context: &str) {
         let loaded = tree.networks();
@@ -345,7 +345,10 @@ impl Course {
             _ => "opt/cni/bin/msm-cni",
         };
         for path in [plugin, "etc/cni/net.d/ZZZ-msm-cni-kubeconfig"] {
-            assert!(is_whole(path), "{context}: {path} is needed\n{tree:#?}");
+            assert!(
+                is_whole(path),
+                "{context}: {path} is missing or incomplete\n{tree:#?}"
+            );
         }
     }
 }

@@ -9,19 +9,19 @@
 
 mod basics;
 mod configuration;
+mod conflicting_writers;
 mod directories;
-mod errors;
+mod disk_errors;
+mod drift;
 mod files;
 mod fixtures;
 mod health;
 mod idle;
-mod inputs;
+mod invalid_settings;
 mod kill;
-mod leaving;
 mod logs;
-mod lost;
-mod rivals;
 mod rotation;
-mod several;
 mod strace;
 mod tree;
+mod two_installers;
+mod uninstall;

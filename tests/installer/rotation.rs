@@ -1,4 +1,4 @@
-//! A new token, a new authority: what follows, and that nothing else does.
+//! Rotation of the service account's token.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -6,7 +6,7 @@ use std::thread;
 use msm_testkit::node::{CALICO, CONF, CONF_PATH, KUBECONFIG, Node};
 
 #[test]
-fn a_new_token_reaches_the_kubeconfig_alone_and_readiness_does_not_flicker() {
+fn token_rotation_changes_only_the_kubeconfig_and_keeps_the_node_ready() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
     let mut before = node.stamps();
@@ -36,14 +36,14 @@ fn a_new_token_reaches_the_kubeconfig_alone_and_readiness_does_not_flicker() {
     let kubeconfig = node.path(KUBECONFIG);
     assert_ne!(before.remove(&kubeconfig), after.remove(&kubeconfig));
     assert_eq!(before, after, "{}", installer.log());
-    assert_eq!(installer.mended(), 0);
-    installer.wait_until("one line in the log for each", || {
-        installer.logged("token, authority or address have changed") == 20
+    assert_eq!(installer.repairs(), 0);
+    installer.wait_until("one log line per rotation", || {
+        installer.logged("token, CA bundle or API server address changed") == 20
     });
 }
 
 #[test]
-fn what_follows_from_a_token_is_written_once() {
+fn unchanged_token_is_not_written_again() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
     node.rotate_token("rotated.token.x");
@@ -51,10 +51,10 @@ fn what_follows_from_a_token_is_written_once() {
         node.read(KUBECONFIG).contains("rotated.token.x")
     });
     let stamps = node.stamps();
-    // The same once more, as when nothing but the namespace has changed.
+    // The same token, mounted again.
     node.rotate_token("rotated.token.x");
     node.write(CONF_PATH, CALICO);
-    installer.wait_until("our entry", || installer.mended() == 1);
+    installer.wait_until("the plugin entry", || installer.repairs() == 1);
     let mut after = node.stamps();
     let changed = stamps
         .iter()

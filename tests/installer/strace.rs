@@ -1,5 +1,5 @@
-//! The installer under strace: which calls change the disk, and what happens when one of
-//! them is the last that it makes, or does not succeed.
+//! Runs the installer under strace: lists the system calls that change the disk, and injects
+//! errors, signals and delays.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use msm_testkit::node::{Installer, Node};
 
-/// Whatever could change a disk; a question mark: where the machine has it.
+/// Calls that may change the disk. A question mark: only if the architecture has the call.
 const CHANGES: &str = "?open,?openat,?openat2,?creat,write,?writev,?pwrite64,?truncate,?ftruncate,\
     ?fallocate,?copy_file_range,?sendfile,?splice,?chmod,?fchmod,?fchmodat,?fchmodat2,?chown,?fchown,\
     ?lchown,?fchownat,?fsync,?fdatasync,?syncfs,?rename,?renameat,?renameat2,?unlink,?unlinkat,?rmdir,\
@@ -17,50 +17,51 @@ const CHANGES: &str = "?open,?openat,?openat2,?creat,write,?writev,?pwrite64,?tr
 #[derive(Debug, Clone)]
 pub struct Call {
     pub name: String,
-    /// Which one of this name, from 1 on.
+    /// Among the calls of this name, from 1.
     pub number: usize,
-    /// What stands behind the name.
+    /// Arguments and result.
     pub rest: String,
 }
 
 impl Call {
-    /// Whether it does; or tries to, or makes a change last.
+    /// Whether the call changes the disk, tries to, or makes a change durable.
     pub fn changes_the_disk(&self) -> bool {
         match self.name.as_str() {
             "open" | "openat" | "openat2" => ["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC"]
                 .iter()
                 .any(|flag| self.rest.contains(flag)),
-            // The log.
+            // Standard error: the log.
             "write" | "writev" => !self.rest.starts_with("(2"),
             _ => true,
         }
     }
 
-    /// For `inject=`: from this call on, `times` of its name.
+    /// An expression that injects `what` into this call and the following ones of its name,
+    /// `times` in all.
     pub fn expression(&self, what: &str, times: usize) -> String {
         let Self { name, number, .. } = self;
         format!("inject={name}:{what}:when={number}..{}", number + times - 1)
     }
 }
 
-/// Where strace writes: outside of what is compared.
+/// strace's output, outside of the compared directories.
 fn log_path(node: &Node) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     node.path(&format!("strace.{number}"))
 }
 
-/// An installer, and the calls that it has made.
+/// A traced installer.
 pub struct Traced<'a> {
     pub installer: Installer<'a>,
     log: PathBuf,
 }
 
 impl<'a> Traced<'a> {
-    /// Starts it; `expressions` are strace's.
+    /// `expressions`: arguments of strace's `-e`.
     pub fn start(node: &'a Node, args: &[&str], expressions: &[&str]) -> Self {
         let log = log_path(node);
-        // -D: strace is a grandchild, so that the installer is the child.
+        // -D: strace is a grandchild, and the installer is the child.
         let mut tool = vec!["strace", "-D", "-f", "-y", "-qq", "-s", "0", "-o"];
         tool.push(log.to_str().unwrap());
         for expression in expressions {
@@ -73,14 +74,21 @@ impl<'a> Traced<'a> {
         }
     }
 
-    /// The same, where only calls that may change the disk count.
+    /// Traces only calls that may change the disk.
     pub fn start_with(node: &'a Node, args: &[&str], injection: Option<&str>) -> Self {
         let trace = format!("trace={CHANGES}");
         let expressions: Vec<&str> = [trace.as_str()].into_iter().chain(injection).collect();
         Self::start(node, args, &expressions)
     }
 
-    /// What it has called so far.
+    /// Whether an injected SIGSTOP has stopped the installer. /proc does not tell this stop from
+    /// those that strace makes at every call.
+    pub fn is_stopped(&self) -> bool {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        log.contains("stopped by SIGSTOP")
+    }
+
+    /// The calls so far.
     pub fn calls(&self) -> Vec<Call> {
         let mut calls: Vec<Call> = Vec::new();
         for line in fs::read_to_string(&self.log).unwrap_or_default().lines() {
@@ -104,9 +112,9 @@ impl<'a> Traced<'a> {
         calls
     }
 
-    /// The calls of an installer that ends now; strace has written all of them.
+    /// Kills the installer and returns all calls.
     pub fn all_calls(mut self) -> Vec<Call> {
-        // The log is complete when strace, which has our standard error, is gone too.
+        // Waits for the end of standard error, which strace has open too: its log is complete.
         self.installer.kill();
         self.calls()
     }

@@ -1,4 +1,5 @@
-//! What lies on a node, to be compared; and what a runtime makes of it.
+//! A snapshot of the host's directories, for comparison, and the networks that runtimes load
+//! from it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +15,7 @@ use msm_testkit::runtime::{Network, Runtime};
 static EXECUTABLE: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read(executable()).unwrap());
 const TEMPORARY: &str = ".msm-cni-temporary-";
 
-/// Something that has a name.
+/// A directory entry.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Entry {
     Directory,
@@ -28,7 +29,7 @@ pub enum Entry {
 
 #[derive(Clone, PartialEq, Eq)]
 pub enum Content {
-    /// That of the executable under test.
+    /// Equal to the executable under test.
     Executable,
     Other(Vec<u8>),
 }
@@ -56,7 +57,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// Everything below the host's directories.
+/// All entries below a directory, by their relative path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree(pub BTreeMap<PathBuf, Entry>);
 
@@ -72,7 +73,7 @@ impl Tree {
     }
 
     fn collect(&mut self, root: &Path, path: &Path) {
-        // A temporary may go at any time.
+        // A temporary file may disappear at any time.
         let Ok(metadata) = path.symlink_metadata() else {
             return;
         };
@@ -105,13 +106,13 @@ impl Tree {
         self.0.get(Path::new(path))
     }
 
-    /// What is still being written, or was left.
+    /// Temporary files, in use or left over.
     pub fn temporaries(&self) -> Vec<&Path> {
         let paths = self.0.keys().map(PathBuf::as_path);
         paths.filter(|path| is_temporary(path)).collect()
     }
 
-    /// What each of the runtimes loads.
+    /// The network that each runtime loads.
     pub fn networks(&self) -> [Option<Network>; 2] {
         let files = self.0.iter().filter_map(|(path, entry)| {
             let name = path.strip_prefix("etc/cni/net.d").ok()?.to_str()?;
@@ -126,7 +127,7 @@ impl Tree {
         Runtime::ALL.map(|runtime| runtime.loads(files.clone()))
     }
 
-    /// Fails the test unless everything is as in one of `others`; but for temporaries.
+    /// Fails the test unless every entry but temporary files equals that in one of `others`.
     #[track_caller]
     pub fn is_made_of(&self, others: &[&Self], context: &str) {
         let paths = others.iter().flat_map(|other| other.0.keys());
@@ -135,7 +136,7 @@ impl Tree {
             let is_known = others.iter().any(|other| other.0.get(path) == entry);
             assert!(
                 is_known || is_temporary(path),
-                "{context}: {} is half done: {entry:?}\n{self:#?}",
+                "{context}: {} has an intermediate state: {entry:?}\n{self:#?}",
                 path.display()
             );
         }

@@ -2,12 +2,11 @@
 //! `Options`. Executes nothing.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgGroup, Command, value_parser};
-
-use crate::flags;
+use crate::flags::{Check, CommandLine, Flag, Kind, Stop};
 use crate::names::IPTABLES_APPLET;
 use crate::redirect::parameters::{PARAMETERS, Parameter, Setter};
 use crate::redirect::policy::ParseError;
@@ -62,76 +61,77 @@ Redirects the RTSP traffic of a network namespace to the Media Streaming Mesh st
 Sets the redirect unless --dry-run, --check or --cleanup is given. Running it again changes \
 nothing. Needs CAP_NET_ADMIN in the namespace, and CAP_SYS_ADMIN to enter another one.";
 
-pub fn command() -> Command {
-    let modes = MODES.map(|(flag, _, help)| {
-        flags::flag(flag)
-            .help(help)
-            .action(ArgAction::SetTrue)
-            .group("mode")
+pub fn command_line() -> CommandLine {
+    let others = [
+        Flag {
+            name: "inbound-intercept-mode",
+            short: Some('m'),
+            kind: Kind::Word(&["REDIRECT"]),
+            value_name: "MODE",
+            default: None,
+            help: "Accepted for compatibility, has no effect; see --inbound-ports".into(),
+            details: None,
+        },
+        Flag {
+            name: "backend",
+            short: None,
+            kind: Kind::Checked(check(|text| text.parse::<Backend>().map(drop))),
+            value_name: "BACKEND",
+            default: Some("auto"),
+            help: "How rules are written: auto, nftables or iptables".into(),
+            details: Some("Configuration key: kubernetes.interceptName".into()),
+        },
+        Flag {
+            name: "netns",
+            short: None,
+            kind: Kind::Path,
+            value_name: "PATH",
+            default: None,
+            help: "Network namespace, such as /run/netns/NAME or /proc/PID/ns/net [default: that of this process]".into(),
+            details: None,
+        },
+    ];
+    let modes = MODES.map(|(name, _, help)| Flag {
+        name,
+        short: None,
+        kind: Kind::Switch,
+        value_name: "",
+        default: None,
+        help: help.into(),
+        details: None,
     });
-    flags::command(IPTABLES_APPLET, ABOUT)
-        .long_about(LONG_ABOUT)
-        .args(PARAMETERS.iter().map(parameter_arg))
-        .arg(
-            flags::flag("inbound-intercept-mode")
-                .short('m')
-                .value_name("MODE")
-                .value_parser(["REDIRECT"])
-                .help("Accepted for compatibility, has no effect; see --inbound-ports"),
-        )
-        .arg(
-            flags::flag("backend")
-                .value_name("BACKEND")
-                .value_parser(str::parse::<Backend>)
-                .default_value("auto")
-                .help("How rules are written: auto, nftables or iptables")
-                .long_help(with_names(
-                    "How rules are written: auto, nftables or iptables",
-                    "kubernetes.interceptName",
-                    None,
-                )),
-        )
-        .arg(
-            flags::flag("netns")
-                .value_name("PATH")
-                .value_parser(value_parser!(PathBuf))
-                .help("Network namespace, such as /run/netns/NAME or /proc/PID/ns/net [default: that of this process]"),
-        )
-        .args(modes)
-        .group(ArgGroup::new("mode"))
-}
-
-fn parameter_arg(parameter: &'static Parameter) -> Arg {
-    let arg = flags::flag(parameter.flag)
-        .short(parameter.short_flag)
-        .value_name(parameter.value_name)
-        .default_value(parameter.default)
-        .value_parser(|text: &str| check(parameter, text))
-        .help(parameter.help)
-        .long_help(with_names(
-            parameter.help,
-            &format!("redirect.{}", parameter.key),
-            Some(parameter.annotation),
-        ));
-    match parameter.setter {
-        Setter::Number(_) | Setter::Keyword(_) => arg,
-        Setter::List(_) => arg.action(ArgAction::Append).value_delimiter(','),
+    let parameters = PARAMETERS.iter().map(parameter_flag);
+    CommandLine {
+        applet: IPTABLES_APPLET,
+        about: ABOUT,
+        long_about: Some(LONG_ABOUT),
+        flags: parameters.chain(others).chain(modes).collect(),
+        ..CommandLine::default()
     }
 }
 
-/// Adds the names that the option has elsewhere.
-fn with_names(help: &str, key: &str, annotation: Option<&str>) -> String {
-    let mut text = format!("{help}\n\nConfiguration key: {key}");
-    if let Some(annotation) = annotation {
-        text = text + "\nPod annotation: " + annotation;
+fn parameter_flag(parameter: &'static Parameter) -> Flag {
+    // Each value is checked by itself, so that an error names the flag and the value.
+    let check = check(|text| set(parameter, &mut Redirect::default(), &[text]));
+    Flag {
+        name: parameter.flag,
+        short: parameter.short_flag,
+        kind: match parameter.setter {
+            Setter::Number(_) | Setter::Keyword(_) => Kind::Checked(check),
+            Setter::List(_) => Kind::List(check),
+        },
+        value_name: parameter.value_name,
+        default: parameter.default,
+        help: parameter.help.into(),
+        details: Some(format!(
+            "Configuration key: redirect.{}\nPod annotation: {}",
+            parameter.key, parameter.annotation
+        )),
     }
-    text
 }
 
-/// Parses a value by itself, so that clap reports the flag and the value of an invalid one.
-fn check(parameter: &Parameter, text: &str) -> Result<String, ParseError> {
-    set(parameter, &mut Redirect::default(), &[text])?;
-    Ok(text.to_owned())
+fn check<E: Display>(parse: impl Fn(&str) -> Result<(), E> + Send + Sync + 'static) -> Check {
+    Arc::new(move |text| parse(text).map_err(|reason| reason.to_string()))
 }
 
 fn set(parameter: &Parameter, redirect: &mut Redirect, values: &[&str]) -> Result<(), ParseError> {
@@ -145,24 +145,25 @@ fn set(parameter: &Parameter, redirect: &mut Redirect, values: &[&str]) -> Resul
 
 impl Options {
     /// Parses the arguments that follow the applet's name.
-    pub fn new(args: Vec<OsString>) -> Result<Self, clap::Error> {
-        let mut command = command();
-        let matches = flags::matches(&mut command, args)?;
+    pub fn new(args: Vec<OsString>) -> Result<Self, Stop> {
+        let command_line = command_line();
+        let values = command_line.parse(args)?;
         let mut redirect = Redirect::default();
         for parameter in &PARAMETERS {
-            if let Some(values) = matches.get_many::<String>(parameter.flag) {
-                let values: Vec<&str> = values.map(String::as_str).collect();
-                set(parameter, &mut redirect, &values).map_err(|reason| {
-                    let text = format!("--{}: {reason}", parameter.flag);
-                    command.error(ErrorKind::TooManyValues, text)
+            if let Some(texts) = values.list(parameter.flag) {
+                set(parameter, &mut redirect, &texts).map_err(|reason: ParseError| {
+                    command_line.invalid(parameter.flag, &reason.to_string())
                 })?;
             }
         }
-        let mode = MODES.iter().find(|(flag, ..)| matches.get_flag(flag));
+        let backend = values.text("backend").unwrap_or_default();
+        let mode = MODES.iter().find(|(flag, ..)| values.is_set(flag));
         Ok(Self {
             redirect,
-            backend: matches.get_one("backend").copied().unwrap_or_default(),
-            netns: matches.get_one("netns").cloned(),
+            backend: backend.parse().map_err(|reason: ParseError| {
+                command_line.invalid("backend", &reason.to_string())
+            })?,
+            netns: values.path("netns").map(Path::to_owned),
             mode: mode.map_or(Mode::Run(Operation::Set), |(_, mode, _)| *mode),
         })
     }
@@ -185,7 +186,9 @@ mod tests {
 
     #[test]
     fn help_names_the_configuration_key_and_annotation_of_each_flag() {
-        let help = command().render_long_help().to_string();
+        let Err(Stop::Requested(help)) = Options::new(vec!["--help".into()]) else {
+            panic!("no help");
+        };
         for parameter in &PARAMETERS {
             for name in [parameter.flag, parameter.key, parameter.annotation] {
                 assert!(help.contains(name), "{name}:\n{help}");

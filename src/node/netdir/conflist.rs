@@ -1,66 +1,65 @@
-//! A file of the runtime's configuration directory: what the runtime would make of it, and
-//! our entry put in or taken out while every other byte stays. Pure.
-//! Rules: libcni's `ConfListFromBytes`, `ConfFromBytes` and `ConfListFromConf`.
+//! Parses a file of the runtime's configuration directory as libcni does (`ConfListFromBytes`,
+//! `ConfFromBytes`, `ConfListFromConf`), and edits it without changing any byte of other
+//! components. Pure.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::ops::Range;
 
-use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::plugin::{self, Plugin};
 use crate::json::{self, Object, span, string};
 use crate::names::CNI_APPLET;
 
-/// What a runtime would load.
+/// The key that marks a list as converted by msm-cni. libcni ignores keys it does not know.
+const RECORD: &str = CNI_APPLET;
+/// The record's member that names the converted file.
+const FROM: &str = "from";
+
+/// A configuration that a runtime would load.
 #[derive(Debug)]
 pub enum NetworkConfig<'a> {
     List(List<'a>),
     Single(Single<'a>),
 }
 
-/// A `.conflist`: a name and plugins.
+/// A `.conflist`: a named list of plugins.
 #[derive(Debug)]
 pub struct List<'a> {
     text: &'a str,
-    /// What is in `plugins`, and where.
     plugins: Vec<Plugin<'a>>,
-    /// From behind the opening to the closing bracket.
+    /// The bytes between the brackets of `plugins`.
     inside: Range<usize>,
+    /// The origin that msm-cni recorded when it converted the file.
+    recorded_origin: Option<String>,
 }
 
 /// A `.conf` or `.json`: one plugin.
 #[derive(Debug)]
 pub struct Single<'a> {
     text: &'a str,
-    kind: String,
-    /// JSON, as are all of these.
+    plugin_type: String,
+    /// A JSON string with its quotes, as is the version.
     name: &'a str,
     version: Option<&'a str>,
 }
 
-#[derive(Debug)]
-struct Plugin<'a> {
-    text: &'a str,
-    range: Range<usize>,
-    kind: String,
-}
-
-/// Why we do not load a file.
+/// Why msm-cni does not load a file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("it is not a network configuration in JSON")]
+    #[error("not a JSON object")]
     Json { source: json::Error },
-    #[error("it has no name")]
+    #[error("the network has no name")]
     NoName,
-    #[error("its name is empty, which only some runtimes take")]
+    #[error("the network's name is empty, which only some runtimes accept")]
     EmptyName,
-    #[error("it has no list of plugins, or an empty one")]
+    #[error("plugins is missing, empty or not an array of objects")]
     NoPlugins,
-    #[error("it, or a plugin in it, has no type")]
+    #[error("a plugin has no type")]
     NoType,
-    #[error("its {key} is of a kind that no runtime takes")]
-    WrongKind { key: &'static str },
+    #[error("runtimes reject the JSON type of {key}")]
+    WrongType { key: &'static str },
 }
 
 impl Error {
@@ -68,8 +67,8 @@ impl Error {
     pub const fn is_certain(&self) -> bool {
         !matches!(
             self,
-            // Go's decoder mends bytes that are not UTF-8, and minds sizes far later; CRI-O
-            // takes the file's name for the network's.
+            // Go's decoder replaces bytes that are not UTF-8 and has higher limits; CRI-O names
+            // the network after the file.
             Self::Json {
                 source: json::Error::NotUtf8 { .. }
                     | json::Error::TooDeep
@@ -80,66 +79,46 @@ impl Error {
 }
 
 impl<'a> NetworkConfig<'a> {
-    /// Reads what stands in the file `file_name`, as a runtime would.
+    /// Parses the content of the file `file_name`, whose extension selects the format.
     pub fn parse(file_name: &str, bytes: &'a [u8]) -> Result<Self, Error> {
-        let json = |source| Error::Json { source };
-        let object = Object::parse(bytes).map_err(json)?;
-        let text = str::from_utf8(bytes).map_err(|source| json(json::Error::NotUtf8 { source }))?;
         if is_list(file_name) {
-            List::new(text, &object).map(Self::List)
+            List::parse(bytes).map(Self::List)
         } else {
-            Single::new(text, &object).map(Self::Single)
+            Single::parse(bytes).map(Self::Single)
         }
     }
 
-    /// Whether there is nothing in it but entries of ours.
+    /// Whether the file has no other plugin than msm-cni.
     pub fn is_our_own(&self) -> bool {
         match self {
             Self::List(list) => list.plugins.iter().all(Plugin::is_ours),
-            Self::Single(single) => single.kind == CNI_APPLET,
+            Self::Single(single) => single.plugin_type == CNI_APPLET,
         }
     }
 }
 
-/// Whether the runtime takes a file of this name for a list.
+/// Whether a runtime parses a file of this name as a list.
 pub fn is_list(file_name: &str) -> bool {
     file_name.ends_with(".conflist")
 }
 
+fn parse_object(bytes: &[u8]) -> Result<(&str, Object<'_>), Error> {
+    let json = |source| Error::Json { source };
+    let object = Object::parse(bytes).map_err(json)?;
+    let text = str::from_utf8(bytes).map_err(|source| json(json::Error::NotUtf8 { source }))?;
+    Ok((text, object))
+}
+
 impl<'a> List<'a> {
-    fn new(text: &'a str, object: &Object<'a>) -> Result<Self, Error> {
-        let name = object.written("name").ok_or(Error::NoName)?;
-        if string(name)
-            .ok_or(Error::WrongKind { key: "name" })?
-            .is_empty()
-        {
-            return Err(Error::EmptyName);
-        }
-        // Where they are there, `null` included.
-        let is_right = |key, check: fn(&RawValue) -> bool| match object.written(key) {
-            Some(value) if !check(value) => Err(Error::WrongKind { key }),
-            _ => Ok(()),
-        };
-        is_right("cniVersion", |value| string(value).is_some())?;
-        for key in ["disableCheck", "disableGC", "loadOnlyInlinedPlugins"] {
-            is_right(key, is_switch)?;
-        }
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        let (text, object) = parse_object(bytes)?;
+        check_list_keys(&object)?;
         let raw = object.get("plugins").ok_or(Error::NoPlugins)?;
         let items: Vec<&RawValue> =
             serde_json::from_str(raw.get()).map_err(|_| Error::NoPlugins)?;
         let plugins = items
             .into_iter()
-            .map(|item| {
-                let object = Object::from_raw(item).map_err(|source| match source {
-                    json::Error::NotAnObject { .. } => Error::NoType,
-                    source => Error::Json { source },
-                })?;
-                Ok(Plugin {
-                    text: item.get(),
-                    range: span(text, item.get()),
-                    kind: kind(&object)?,
-                })
-            })
+            .map(|item| Plugin::parse(text, item))
             .collect::<Result<Vec<_>, Error>>()?;
         if plugins.is_empty() {
             return Err(Error::NoPlugins);
@@ -149,69 +128,81 @@ impl<'a> List<'a> {
             text,
             plugins,
             inside: array.start + 1..array.end - 1,
+            recorded_origin: object.get(RECORD).and_then(parse_record),
         })
     }
 
-    /// Whether an entry of ours is in it.
+    /// The name of the file that msm-cni converted to this list, if the list says so.
+    pub fn recorded_origin(&self) -> Option<&str> {
+        self.recorded_origin.as_deref()
+    }
+
     pub fn has_entry(&self) -> bool {
         self.plugins.iter().any(Plugin::is_ours)
     }
 
-    /// The text with `entry` as the last plugin and no other of ours; `None` when it says
-    /// so already.
+    /// The text with `entry` as the last plugin and no other entry of msm-cni; `None` if the
+    /// list already equals that.
     pub fn with_entry(&self, entry: &str) -> Option<String> {
-        let ours = self.plugins.iter().filter(|plugin| plugin.is_ours());
-        let is_there = self
+        let entries = self.plugins.iter().filter(|plugin| plugin.is_ours());
+        let is_last = self
             .plugins
             .last()
             .is_some_and(|last| last.is_ours() && json::same(last.text, entry));
-        if is_there && ours.count() == 1 {
+        if is_last && entries.count() == 1 {
             return None;
         }
         let others = self.others();
         let separator = self.separator();
         let indented = entry.replace('\n', &format!("\n{}", indentation(&separator)));
-        let first = if others.is_empty() {
+        let lead = if others.is_empty() {
             self.lead(0)
         } else {
             &separator
         };
-        Some(self.assembled(&format!("{others}{first}{indented}")))
+        Some(self.with_plugins(&format!("{others}{lead}{indented}")))
     }
 
-    /// The text without any entry of ours; `None` when there is none.
-    pub fn without_entry(&self) -> Option<String> {
-        self.has_entry().then(|| self.assembled(&self.others()))
+    /// The text without msm-cni's entries and record; `None` if there are none.
+    pub fn without_us(&self) -> Option<String> {
+        let without_entry = self.has_entry().then(|| self.with_plugins(&self.others()));
+        let without_record = without_record(without_entry.as_deref().unwrap_or(self.text));
+        without_record.or(without_entry)
     }
 
-    /// Whether it is what `single` becomes as a list, with or without an entry of ours.
-    pub fn is_made_of(&self, single: &Single) -> bool {
-        let without = self.without_entry();
-        json::same(without.as_deref().unwrap_or(self.text), &single.as_list())
+    /// Whether the list equals `text` as JSON.
+    pub fn equals(&self, text: &str) -> bool {
+        json::same(self.text, text)
     }
 
-    /// Whether the plugin that `single` is stands in it.
-    pub fn holds(&self, single: &Single) -> bool {
+    /// Whether the list, without msm-cni's entry and record, equals the converted `single`.
+    pub fn is_converted_from(&self, single: &Single) -> bool {
+        let without_us = self.without_us();
+        json::same(
+            without_us.as_deref().unwrap_or(self.text),
+            &single.to_list(),
+        )
+    }
+
+    /// Whether the list equals the conversion of the plugin in it: it has no other plugin and
+    /// no other top-level key.
+    pub fn is_unedited_conversion(&self) -> bool {
+        let mut others = self.plugins.iter().filter(|plugin| !plugin.is_ours());
+        match (others.next(), others.next()) {
+            (Some(plugin), None) => Single::parse(plugin.text.as_bytes())
+                .is_ok_and(|single| self.is_converted_from(&single)),
+            _ => false,
+        }
+    }
+
+    /// Whether one of the plugins equals `single`.
+    pub fn contains(&self, single: &Single) -> bool {
         self.plugins
             .iter()
             .any(|plugin| json::same(plugin.text, single.text))
     }
 
-    /// Whether it looks like what `as_list_with` makes of the plugin in it that is not ours:
-    /// then we made it, perhaps of an older version of what is there now.
-    pub fn has_our_form(&self) -> bool {
-        let [other, ours] = &self.plugins[..] else {
-            return false;
-        };
-        match NetworkConfig::parse("any.conf", other.text.as_bytes()) {
-            Ok(NetworkConfig::Single(single)) if ours.is_ours() => {
-                self.text == single.list_of(&[other.text, ours.text].join(SEPARATOR))
-            }
-            _ => false,
-        }
-    }
-
-    fn assembled(&self, plugins: &str) -> String {
+    fn with_plugins(&self, plugins: &str) -> String {
         let tail = self.plugins.last().map_or(0, |last| last.range.end);
         [
             self.text.get(..self.inside.start),
@@ -223,7 +214,7 @@ impl<'a> List<'a> {
         .collect()
     }
 
-    /// The plugins of others with what stands between them.
+    /// The plugins of other components, each with the bytes that precede it.
     fn others(&self) -> String {
         let mut text = String::new();
         for (index, plugin) in self.plugins.iter().enumerate() {
@@ -236,7 +227,7 @@ impl<'a> List<'a> {
         text
     }
 
-    /// What stands between a plugin and the one before it, or the opening bracket.
+    /// The bytes between a plugin and the previous one, or the opening bracket.
     fn lead(&self, index: usize) -> &str {
         let before = index
             .checked_sub(1)
@@ -249,7 +240,7 @@ impl<'a> List<'a> {
         self.text.get(from..to).unwrap_or_default()
     }
 
-    /// What stands between two plugins, in this file's way of writing.
+    /// The bytes between two plugins, in the style of this file.
     fn separator(&self) -> String {
         match self.plugins.len() {
             0 | 1 => format!(",{}", self.lead(0)),
@@ -258,112 +249,111 @@ impl<'a> List<'a> {
     }
 }
 
+/// Checks the list's own keys, which libcni decodes even if they are `null`.
+fn check_list_keys(object: &Object) -> Result<(), Error> {
+    let name = object.written("name").ok_or(Error::NoName)?;
+    if string(name)
+        .ok_or(Error::WrongType { key: "name" })?
+        .is_empty()
+    {
+        return Err(Error::EmptyName);
+    }
+    let check = |key, is_valid: fn(&RawValue) -> bool| match object.written(key) {
+        Some(value) if !is_valid(value) => Err(Error::WrongType { key }),
+        _ => Ok(()),
+    };
+    check("cniVersion", |value| string(value).is_some())?;
+    for key in ["disableCheck", "disableGC", "loadOnlyInlinedPlugins"] {
+        check(key, is_switch)?;
+    }
+    Ok(())
+}
+
+/// Whether libcni accepts the value as a boolean: `true`, `"True"`.
+fn is_switch(raw: &RawValue) -> bool {
+    let text = string(raw).unwrap_or(Cow::Borrowed(raw.get()));
+    ["true", "false"].contains(&text.to_lowercase().as_str())
+}
+
 impl<'a> Single<'a> {
-    fn new(text: &'a str, object: &Object<'a>) -> Result<Self, Error> {
-        let kind = kind(object)?;
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        let (text, object) = parse_object(bytes)?;
+        let plugin_type = plugin::plugin_type(&object)?;
         let name = object.get_any_case("name").ok_or(Error::EmptyName)?;
         if string(name).is_none_or(|name| name.is_empty()) {
             return Err(Error::EmptyName);
         }
         Ok(Self {
             text: text.trim(),
-            kind,
+            plugin_type,
             name: name.get(),
             version: object.get_any_case("cniVersion").map(RawValue::get),
         })
     }
 
-    /// A list of the same name and version with this plugin and ours in it.
-    pub fn as_list_with(&self, entry: &str) -> String {
-        self.list_of(&[indented(self.text), indented(entry)].join(SEPARATOR))
+    /// A list of the same name and version, with this plugin and `entry`, that records
+    /// `origin`, the name of this file.
+    pub fn converted(&self, origin: &str, entry: &str) -> String {
+        let origin = Value::from(origin);
+        self.list_of(
+            &format!("  \"{RECORD}\": {{\"{FROM}\": {origin}}},\n"),
+            &[self.text, entry],
+        )
     }
 
-    /// The same with this plugin alone.
-    pub fn as_list(&self) -> String {
-        self.list_of(&indented(self.text))
+    /// A list of the same name and version, with this plugin alone.
+    pub fn to_list(&self) -> String {
+        self.list_of("", &[self.text])
     }
 
-    fn list_of(&self, plugins: &str) -> String {
+    fn list_of(&self, record: &str, plugins: &[&str]) -> String {
         let version = self
             .version
             .map(|version| format!("  \"cniVersion\": {version},\n"))
             .unwrap_or_default();
+        let plugins: Vec<_> = plugins
+            .iter()
+            .map(|plugin| plugin.replace('\n', "\n    "))
+            .collect();
         format!(
-            "{{\n{version}  \"name\": {},\n  \"plugins\": [\n    {plugins}\n  ]\n}}\n",
+            "{{\n{version}  \"name\": {},\n{record}  \"plugins\": [\n    {}\n  ]\n}}\n",
             self.name,
+            plugins.join(",\n    "),
         )
     }
 }
 
-/// Between the plugins of a list that we make.
-const SEPARATOR: &str = ",\n    ";
-
-/// As it stands in such a list.
-fn indented(plugin: &str) -> String {
-    plugin.replace('\n', "\n    ")
+fn parse_record(raw: &RawValue) -> Option<String> {
+    let record = Object::from_raw(raw).ok()?;
+    string(record.get(FROM)?).map(Cow::into_owned)
 }
 
-impl Plugin<'_> {
-    fn is_ours(&self) -> bool {
-        self.kind == CNI_APPLET
+/// The text without records of an origin; `None` if there are none.
+fn without_record(text: &str) -> Option<String> {
+    let object = Object::parse(text.as_bytes()).ok()?;
+    let raw = object.get(RECORD)?;
+    parse_record(raw)?;
+    let shorter = without_member(text, span(text, raw.get()))?;
+    // The key may be repeated.
+    Some(without_record(&shorter).unwrap_or(shorter))
+}
+
+/// The text of an object without the member that has the value `value`.
+fn without_member(text: &str, value: Range<usize>) -> Option<String> {
+    let before = text.get(..value.start)?.trim_end().strip_suffix(':')?;
+    // The key contains no quote, however it is escaped.
+    let (before, _) = before.trim_end().strip_suffix('"')?.rsplit_once('"')?;
+    let before = before.trim_end();
+    let after = text.get(value.end..)?;
+    if let Some(before) = before.strip_suffix(',') {
+        return Some([before, after].concat());
     }
+    // The first member: the comma after it is removed.
+    let after = after.trim_start();
+    Some([before, after.strip_prefix(',').unwrap_or(after)].concat())
 }
 
-/// The type of the plugin `text`, if a runtime would take it in a list. One that it does
-/// not take would make it refuse the whole list.
-pub fn plugin_type(text: &str) -> Result<String, Error> {
-    let list = format!(r#"{{"name": "any", "plugins": [{text}]}}"#);
-    match NetworkConfig::parse("any.conflist", list.as_bytes())? {
-        NetworkConfig::List(List { plugins, .. }) => {
-            let first = plugins.into_iter().next();
-            first.map(|plugin| plugin.kind).ok_or(Error::NoPlugins)
-        }
-        NetworkConfig::Single(single) => Ok(single.kind),
-    }
-}
-
-fn is_switch(raw: &RawValue) -> bool {
-    let text = string(raw).unwrap_or(Cow::Borrowed(raw.get()));
-    ["true", "false"].contains(&text.to_lowercase().as_str())
-}
-
-/// The plugin's type, when all that libcni decodes of a plugin is of the right kind. Go's
-/// decoder has no regard to case.
-fn kind(plugin: &Object) -> Result<String, Error> {
-    type Texts = Vec<Option<String>>;
-
-    decoded::<String>(plugin, "cniVersion")?;
-    decoded::<String>(plugin, "name")?;
-    decoded::<HashMap<String, Option<bool>>>(plugin, "capabilities")?;
-    object(plugin, "prevResult")?;
-    if let Some(ipam) = object(plugin, "ipam")? {
-        decoded::<String>(&ipam, "type")?;
-    }
-    if let Some(dns) = object(plugin, "dns")? {
-        decoded::<String>(&dns, "domain")?;
-        for key in ["nameservers", "search", "options"] {
-            decoded::<Texts>(&dns, key)?;
-        }
-    }
-    let kind = decoded::<String>(plugin, "type")?;
-    kind.filter(|kind| !kind.is_empty()).ok_or(Error::NoType)
-}
-
-fn decoded<'a, T: Deserialize<'a>>(
-    object: &Object<'a>,
-    key: &'static str,
-) -> Result<Option<T>, Error> {
-    let decode = |raw: &'a RawValue| serde_json::from_str(raw.get());
-    let value = object.get_any_case(key).map(decode).transpose();
-    value.map_err(|_| Error::WrongKind { key })
-}
-
-fn object<'a>(object: &Object<'a>, key: &'static str) -> Result<Option<Object<'a>>, Error> {
-    let value = object.get_any_case(key).map(Object::from_raw).transpose();
-    value.map_err(|_| Error::WrongKind { key })
-}
-
-/// The white space that the last line begins with.
+/// The white space at the start of the last line.
 fn indentation(lead: &str) -> &str {
     let line = lead.rsplit_once('\n').map_or("", |(_, line)| line);
     let text = line.trim_start();
@@ -396,9 +386,9 @@ mod tests {
     }
 
     #[test]
-    fn the_entry_goes_in_last_and_out_again_and_every_other_byte_stays() {
+    fn entry_is_added_last_and_removed_without_changing_other_bytes() {
         for (text, expected) in [
-            // Compact, and in each other way of writing that is about.
+            // Compact, and in the other styles in use.
             (
                 r#"{"name":"n","plugins":[{"type":"a"}]}"#,
                 "{\"name\":\"n\",\"plugins\":[{\"type\":\"a\"},{\n  \"type\": \"msm-cni\",\n  \"a\": 1\n}]}",
@@ -427,7 +417,7 @@ mod tests {
                 "  {\"name\" :\"n\" ,\"plugins\"\n:[\n{\"type\":\"a\"}\n  , {\"type\":\"b\"}\t\n\n]}\n\n",
                 "  {\"name\" :\"n\" ,\"plugins\"\n:[\n{\"type\":\"a\"}\n  , {\"type\":\"b\"}\n  , {\n    \"type\": \"msm-cni\",\n    \"a\": 1\n  }\t\n\n]}\n\n",
             ),
-            // What Go would lose, and what looks like JSON in a string.
+            // Numbers and escapes that Go would change; JSON within a string.
             (
                 r#"{"name":"\u00fc\/","n":[18446744073709551617,-0,1.50e+3],"plugins":[{"type":"a","x":"]},{\"type\":\"msm-cni\"}\\"}],"name":"n"}"#,
                 "{\"name\":\"\\u00fc\\/\",\"n\":[18446744073709551617,-0,1.50e+3],\"plugins\":[{\"type\":\"a\",\"x\":\"]},{\\\"type\\\":\\\"msm-cni\\\"}\\\\\"},{\n  \"type\": \"msm-cni\",\n  \"a\": 1\n}],\"name\":\"n\"}",
@@ -441,13 +431,13 @@ mod tests {
             let with = list(text).with_entry(ENTRY).unwrap();
             assert_eq!(with, expected);
             assert_eq!(list(&with).with_entry(ENTRY), None, "{with}");
-            assert_eq!(list(&with).without_entry().unwrap(), text);
-            assert_eq!(list(text).without_entry(), None, "{text}");
+            assert_eq!(list(&with).without_us().unwrap(), text);
+            assert_eq!(list(text).without_us(), None, "{text}");
         }
     }
 
     #[test]
-    fn an_entry_elsewhere_or_twice_or_another_one_becomes_the_last_one() {
+    fn misplaced_repeated_or_different_entry_is_replaced_by_one_at_the_end() {
         let with = r#"{"name":"n","plugins":[{"type":"a"},{"type":"b"},{"type":"msm-cni"}]}"#;
         let without = r#"{"name":"n","plugins":[{"type":"a"},{"type":"b"}]}"#;
         for plugins in [
@@ -466,12 +456,12 @@ mod tests {
                 Some(with),
                 "{text}"
             );
-            assert_eq!(list.without_entry().as_deref(), Some(without), "{text}");
+            assert_eq!(list.without_us().as_deref(), Some(without), "{text}");
         }
     }
 
     #[test]
-    fn an_entry_that_is_written_another_way_is_the_same() {
+    fn equal_entry_in_another_format_is_kept() {
         for entry in [
             r#"{"a":1,"type":"msm-cni"}"#,
             "{\"type\":\n\t\"msm-cni\", \"a\":1}",
@@ -480,14 +470,14 @@ mod tests {
             let text = format!(r#"{{"name":"n","plugins":[{{"type":"a"}}, {entry}]}}"#);
             assert_eq!(list(&text).with_entry(ENTRY), None, "{text}");
         }
-        // Whatever it says, it is not put in for ever.
+        // Values that Go and Rust cannot represent are equal to themselves.
         let odd = r#"{"type":"msm-cni","a":1e999,"b":"\ud800"}"#;
         let text = format!(r#"{{"name":"n","plugins":[{{"type":"a"}},{odd}]}}"#);
         assert_eq!(list(&text).with_entry(odd), None);
     }
 
     #[test]
-    fn a_list_of_ours_alone_is_ours() {
+    fn list_of_entries_only_is_our_own() {
         for (text, expected) in [
             (r#"{"name":"n","plugins":[{"type":"msm-cni"}]}"#, true),
             (
@@ -512,36 +502,37 @@ mod tests {
     }
 
     #[test]
-    fn a_conf_becomes_a_list_of_its_name_and_version() {
+    fn converted_conf_keeps_its_name_and_version() {
         for (text, expected) in [
             (
                 "{\n  \"cniVersion\": \"0.3.1\",\n  \"name\": \"n\\u00fc\",\n  \"type\": \"a\"\n}\n",
-                "{\n  \"cniVersion\": \"0.3.1\",\n  \"name\": \"n\\u00fc\",\n  \"plugins\": [\n    {\n      \"cniVersion\": \"0.3.1\",\n      \"name\": \"n\\u00fc\",\n      \"type\": \"a\"\n    },\n    {\n      \"type\": \"msm-cni\",\n      \"a\": 1\n    }\n  ]\n}\n",
+                "{\n  \"cniVersion\": \"0.3.1\",\n  \"name\": \"n\\u00fc\",\n  \"msm-cni\": {\"from\": \"10-x.conf\"},\n  \"plugins\": [\n    {\n      \"cniVersion\": \"0.3.1\",\n      \"name\": \"n\\u00fc\",\n      \"type\": \"a\"\n    },\n    {\n      \"type\": \"msm-cni\",\n      \"a\": 1\n    }\n  ]\n}\n",
             ),
             (
                 r#"{"name":"n","type":"a"}"#,
-                "{\n  \"name\": \"n\",\n  \"plugins\": [\n    {\"name\":\"n\",\"type\":\"a\"},\n    {\n      \"type\": \"msm-cni\",\n      \"a\": 1\n    }\n  ]\n}\n",
+                "{\n  \"name\": \"n\",\n  \"msm-cni\": {\"from\": \"10-x.conf\"},\n  \"plugins\": [\n    {\"name\":\"n\",\"type\":\"a\"},\n    {\n      \"type\": \"msm-cni\",\n      \"a\": 1\n    }\n  ]\n}\n",
             ),
             (
                 r#"{"NAME":"n","cniversion":"1.0.0","type":"a"}"#,
-                "{\n  \"cniVersion\": \"1.0.0\",\n  \"name\": \"n\",\n  \"plugins\": [\n    {\"NAME\":\"n\",\"cniversion\":\"1.0.0\",\"type\":\"a\"},\n    {\n      \"type\": \"msm-cni\",\n      \"a\": 1\n    }\n  ]\n}\n",
+                "{\n  \"cniVersion\": \"1.0.0\",\n  \"name\": \"n\",\n  \"msm-cni\": {\"from\": \"10-x.conf\"},\n  \"plugins\": [\n    {\"NAME\":\"n\",\"cniversion\":\"1.0.0\",\"type\":\"a\"},\n    {\n      \"type\": \"msm-cni\",\n      \"a\": 1\n    }\n  ]\n}\n",
             ),
         ] {
             let single = single(text);
-            let made = single.as_list_with(ENTRY);
-            assert_eq!(made, expected);
-            let made = list(&made);
-            assert_eq!(made.with_entry(ENTRY), None);
-            assert_eq!(made.without_entry().unwrap(), single.as_list());
-            assert!(made.is_made_of(&single) && made.holds(&single));
-            assert!(made.has_our_form());
+            let converted = single.converted("10-x.conf", ENTRY);
+            assert_eq!(converted, expected);
+            let converted = list(&converted);
+            assert_eq!(converted.recorded_origin(), Some("10-x.conf"));
+            assert_eq!(converted.with_entry(ENTRY), None);
+            assert_eq!(converted.without_us().unwrap(), single.to_list());
+            assert!(converted.is_converted_from(&single) && converted.contains(&single));
+            assert!(converted.is_unedited_conversion());
         }
     }
 
     #[test]
-    fn a_list_that_somebody_has_changed_is_not_made_of_the_conf_any_more() {
+    fn edited_list_is_no_conversion() {
         let single = single(r#"{"name":"n","cniVersion":"0.3.1","type":"a","mtu":1}"#);
-        for (list_text, is_made_of_it, holds_it) in [
+        for (list_text, is_converted, contains) in [
             (
                 r#"{"name":"n","cniVersion":"0.3.1","plugins":[{"mtu":1,"type":"a","cniVersion":"0.3.1","name":"n"}]}"#,
                 true,
@@ -579,97 +570,156 @@ mod tests {
             ),
         ] {
             let list = list(list_text);
-            assert_eq!(list.is_made_of(&single), is_made_of_it, "{list_text}");
-            assert_eq!(list.holds(&single), holds_it, "{list_text}");
+            assert_eq!(list.is_converted_from(&single), is_converted, "{list_text}");
+            assert_eq!(list.contains(&single), contains, "{list_text}");
         }
     }
 
     #[test]
-    fn a_list_of_ours_is_known_by_its_form() {
+    fn conversion_is_unedited_until_a_plugin_or_top_level_key_is_added() {
         let single = single("{\n  \"name\":\"n\",\n  \"type\":\"a\"\n}");
-        let made = single.as_list_with(ENTRY);
-        for (from, to, is_ours) in [
+        let converted = single.converted("10-x.conf", ENTRY);
+        for (from, to, is_unedited) in [
             ("\"a\"", "\"b\"", true),
             ("\"a\"", "\"a\", \"mtu\": 1400", true),
             ("\"a\": 1", "\"a\": 2", true),
+            ("  \"name\": \"n\"", "  \"name\":  \"n\"", true),
             ("\n  ]", ",\n    {\"type\": \"b\"}\n  ]", false),
-            ("\"msm-cni\"", "\"portmap\"", false),
+            ("\"msm-cni\",\n", "\"portmap\",\n", false),
             ("  \"name\": \"n\"", "  \"name\": \"m\"", false),
             ("  \"name\": \"n\"", "  \"x\": 1, \"name\": \"n\"", false),
-            ("  \"name\": \"n\"", "  \"name\":  \"n\"", false),
             ("\"name\":\"n\",\n", "", false),
         ] {
-            let text = made.replacen(from, to, 1);
-            assert_eq!(list(&text).has_our_form(), is_ours, "{text}");
+            let text = converted.replacen(from, to, 1);
+            assert_ne!(text, converted);
+            assert_eq!(list(&text).is_unedited_conversion(), is_unedited, "{text}");
         }
     }
 
-    /// And why not.
-    const NO_LISTS: [(&str, &str); 22] = [
-        ("", "JSON: empty"),
-        (r#"{"name": "n", "plugins": [{"ty"#, "not valid JSON"),
-        ("[]", "an array, not an object"),
+    #[test]
+    fn record_is_removed_without_changing_other_bytes() {
+        let record = r#""msm-cni": {"from": "10-x.conf"}"#;
+        for (with, without) in [
+            // First, in the middle, last.
+            (
+                "{\n  RECORD,\n  \"name\": \"n\",\n  \"plugins\": [{\"type\":\"a\"}]\n}\n",
+                "{\n  \"name\": \"n\",\n  \"plugins\": [{\"type\":\"a\"}]\n}\n",
+            ),
+            (
+                "{\n  \"name\": \"n\",\n  RECORD,\n  \"plugins\": [{\"type\":\"a\"}]\n}\n",
+                "{\n  \"name\": \"n\",\n  \"plugins\": [{\"type\":\"a\"}]\n}\n",
+            ),
+            (
+                "{\n  \"name\": \"n\",\n  \"plugins\": [{\"type\":\"a\"}],\n  RECORD\n}\n",
+                "{\n  \"name\": \"n\",\n  \"plugins\": [{\"type\":\"a\"}]\n}\n",
+            ),
+            (
+                r#"{"name":"n" , RECORD , "plugins":[{"type":"a"}]}"#,
+                r#"{"name":"n"  , "plugins":[{"type":"a"}]}"#,
+            ),
+            // Repeated.
+            (
+                r#"{RECORD,"name":"n",RECORD,"plugins":[{"type":"a"}],RECORD}"#,
+                r#"{"name":"n","plugins":[{"type":"a"}]}"#,
+            ),
+        ] {
+            let with = with.replace("RECORD", record);
+            let parsed = list(&with);
+            assert_eq!(parsed.recorded_origin(), Some("10-x.conf"), "{with}");
+            assert_eq!(parsed.without_us().as_deref(), Some(without), "{with}");
+        }
+        // As another component may write it.
+        let text = r#"{"msm\u002dcni" :{"from":"\u0031.conf"},"name":"n","plugins":[{"type":"a"},{"type":"msm-cni"}]}"#;
+        assert_eq!(list(text).recorded_origin(), Some("1.conf"));
+        assert_eq!(
+            list(text).without_us().as_deref(),
+            Some(r#"{"name":"n","plugins":[{"type":"a"}]}"#)
+        );
+    }
+
+    #[test]
+    fn record_of_another_form_is_ignored_and_kept() {
+        for value in [
+            "null",
+            "7",
+            "{}",
+            r#"{"from":7}"#,
+            r#"{"From":"x"}"#,
+            r#"["from"]"#,
+        ] {
+            let text = format!(r#"{{"msm-cni":{value},"name":"n","plugins":[{{"type":"a"}}]}}"#);
+            assert_eq!(list(&text).recorded_origin(), None, "{text}");
+            assert_eq!(list(&text).without_us(), None, "{text}");
+        }
+    }
+
+    /// Contents of a `.conflist`, each with a part of the reason why it is refused.
+    const INVALID_LISTS: [(&str, &str); 22] = [
+        ("", "empty"),
+        (r#"{"name": "n", "plugins": [{"ty"#, "not a JSON object"),
+        ("[]", "not an object"),
         ("\u{feff}{}", "byte order mark"),
         (r#"{"plugins":[{"type":"a"}]}"#, "no name"),
         (r#"{"NAME":"n","plugins":[{"type":"a"}]}"#, "no name"),
-        (r#"{"name":null,"plugins":[{"type":"a"}]}"#, "its name is"),
-        (r#"{"name":7,"plugins":[{"type":"a"}]}"#, "its name is"),
-        (
-            r#"{"name":"","plugins":[{"type":"a"}]}"#,
-            "its name is empty",
-        ),
-        (r#"{"name":"n"}"#, "no list"),
-        (r#"{"name":"n","type":"a"}"#, "no list"),
-        (r#"{"name":"n","plugins":{}}"#, "no list"),
-        (r#"{"name":"n","plugins":[]}"#, "no list"),
+        (r#"{"name":null,"plugins":[{"type":"a"}]}"#, "type of name"),
+        (r#"{"name":7,"plugins":[{"type":"a"}]}"#, "type of name"),
+        (r#"{"name":"","plugins":[{"type":"a"}]}"#, EMPTY_NAME),
+        (r#"{"name":"n"}"#, "plugins is missing"),
+        (r#"{"name":"n","type":"a"}"#, "plugins is missing"),
+        (r#"{"name":"n","plugins":{}}"#, "plugins is missing"),
+        (r#"{"name":"n","plugins":[]}"#, "plugins is missing"),
         (
             r#"{"name":"n","plugins":[{"type":"a"}],"plugins":null}"#,
-            "no list",
+            "plugins is missing",
         ),
         (r#"{"name":"n","plugins":["a"]}"#, "no type"),
         (r#"{"name":"n","plugins":[{"type":"a"},{}]}"#, "no type"),
         (r#"{"name":"n","plugins":[{"type":""}]}"#, "no type"),
-        (r#"{"name":"n","plugins":[{"type":[]}]}"#, "its type is"),
+        (r#"{"name":"n","plugins":[{"type":[]}]}"#, "type of type"),
         (
             r#"{"name":"n","plugins":[{"type":"a","ipam":[]}]}"#,
-            "its ipam is",
+            "type of ipam",
         ),
         (
             r#"{"name":"n","plugins":[{"type":"a"}],"cniVersion":1.0}"#,
-            "its cniVersion is",
+            "type of cniVersion",
         ),
         (
             r#"{"name":"n","plugins":[{"type":"a"}],"cniVersion":null}"#,
-            "its cniVersion is",
+            "type of cniVersion",
         ),
         (
             r#"{"name":"n","plugins":[{"type":"a"}],"disableCheck":"no"}"#,
-            "its disableCheck is",
+            "type of disableCheck",
         ),
     ];
-    const NO_SINGLES: [(&str, &str); 4] = [
+    const INVALID_SINGLES: [(&str, &str); 4] = [
         (r#"{"name":"n"}"#, "no type"),
         (r#"{"name":"n","plugins":[{"type":"a"}]}"#, "no type"),
-        (r#"{"name":{},"type":"a"}"#, "its name is"),
-        (r#"{"type":"a"}"#, "its name is empty"),
+        (r#"{"name":{},"type":"a"}"#, "type of name"),
+        (r#"{"type":"a"}"#, EMPTY_NAME),
     ];
+    const EMPTY_NAME: &str = "name is empty";
 
     #[test]
-    fn what_is_no_network_is_refused_with_a_reason() {
-        let lists = NO_LISTS.iter().map(|row| ("x.conflist", row));
-        let singles = NO_SINGLES.iter().map(|row| ("x.conf", row));
+    fn configuration_that_runtimes_refuse_is_an_error_with_the_reason() {
+        let lists = INVALID_LISTS.iter().map(|row| ("x.conflist", row));
+        let singles = INVALID_SINGLES.iter().map(|row| ("x.conf", row));
         for (file, (text, reason)) in lists.chain(singles) {
             let error = NetworkConfig::parse(file, text.as_bytes()).unwrap_err();
             let chain = crate::text::error_chain(&error);
             assert!(chain.contains(reason), "{file} {text}: {chain}");
-            let is_certain = !reason.contains("name is empty");
-            assert_eq!(error.is_certain(), is_certain, "{text}");
+            assert_eq!(error.is_certain(), *reason != EMPTY_NAME, "{text}");
         }
         let deep = format!("{{\"name\":{}", "[".repeat(1000));
         for bytes in [&b"\xff"[..], deep.as_bytes()] {
             let error = NetworkConfig::parse("x.conf", bytes).unwrap_err();
             assert!(!error.is_certain(), "{error}");
         }
+    }
+
+    #[test]
+    fn list_with_every_accepted_json_type_is_loaded() {
         for text in [
             r#"{"name":"n","cniVersion":"9","disableCheck":"TRUE","plugins":[{"type":"a","name":null,"capabilities":{"x":true},"ipam":{},"dns":{"search":["a",null]}}]}"#,
             r#"{"name":"n","disableGC":false,"loadOnlyInlinedPlugins":true,"plugins":[{"type":"a"}]}"#,
@@ -678,7 +728,7 @@ mod tests {
         }
     }
 
-    /// Texts of plugins, none of them ours.
+    /// Plugins of other components, as JSON.
     fn plugins() -> impl Strategy<Value = Vec<String>> {
         let value = select(vec![
             "1",
@@ -698,11 +748,11 @@ mod tests {
             value,
         )
             .prop_map(|(key, space, value)| format!(r#""{key}"{space}:{space}{value}"#));
-        let kind = select(vec!["bridge", "portmap", "msm-cni-2", "msm", "MSM-CNI"]);
-        let plugin = (kind, space(), vec(member, 0..3), any::<bool>()).prop_map(
-            |(kind, space, mut members, first)| {
-                let kind = format!(r#""type":{space}"{kind}""#);
-                members.insert(if first { 0 } else { members.len() }, kind);
+        let types = select(vec!["bridge", "portmap", "msm-cni-2", "msm", "MSM-CNI"]);
+        let plugin = (types, space(), vec(member, 0..3), any::<bool>()).prop_map(
+            |(name, space, mut members, first)| {
+                let member = format!(r#""type":{space}"{name}""#);
+                members.insert(if first { 0 } else { members.len() }, member);
                 format!("{{{space}{}{space}}}", members.join(&format!(",{space}")))
             },
         );
@@ -714,7 +764,7 @@ mod tests {
         vec(piece, 0..3).prop_map(|pieces| pieces.concat())
     }
 
-    /// What stands around and between the plugins of a list.
+    /// White space and order of a list.
     #[derive(Debug)]
     struct Layout {
         spaces: Vec<String>,
@@ -765,7 +815,7 @@ mod tests {
     proptest! {
         #![proptest_config(crate::testing::properties::fixed_seed_config())]
         #[test]
-        fn whatever_is_put_in_comes_out_again(
+        fn added_entry_is_removed_without_a_trace(
             plugins in plugins(),
             layout in layout(),
             entry in select(vec![r#"{"type":"msm-cni"}"#, ENTRY]),
@@ -774,16 +824,16 @@ mod tests {
             let text = layout.text(&plugins);
             let with = list(&text).with_entry(entry).unwrap();
             prop_assert_eq!(list(&with).with_entry(entry), None);
-            prop_assert_eq!(list(&with).without_entry().unwrap(), text.as_str());
+            prop_assert_eq!(list(&with).without_us().unwrap(), text.as_str());
             prop_assert_eq!(parsed(&with)?, values(plugins.iter().map(String::as_str).chain([entry])));
             if let Some(changed) = list(&with).with_entry(other) {
                 prop_assert_eq!(list(&changed).with_entry(other), None);
-                prop_assert_eq!(list(&changed).without_entry().unwrap(), text);
+                prop_assert_eq!(list(&changed).without_us().unwrap(), text);
             }
         }
 
         #[test]
-        fn an_entry_anywhere_comes_out_and_the_others_stay(
+        fn entry_at_any_position_is_removed_and_others_are_kept(
             plugins in plugins(),
             layout in layout(),
             places in vec(any::<Index>(), 1..3),
@@ -794,7 +844,7 @@ mod tests {
             }
             let text = layout.text(&all);
             let others = values(plugins.iter().map(String::as_str));
-            prop_assert_eq!(&parsed(&list(&text).without_entry().unwrap())?, &others);
+            prop_assert_eq!(&parsed(&list(&text).without_us().unwrap())?, &others);
             let with = parsed(&list(&text).with_entry(ENTRY).unwrap())?;
             prop_assert_eq!(with.split_last().unwrap().1, others);
         }

@@ -1,230 +1,237 @@
-//! How our entry comes into the runtime's configuration directory. Pure.
+//! Plans the insertion of the plugin entry as the last plugin of the network that the runtime
+//! loads. A `.conf` or `.json` is converted to a list first. Pure.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::json;
-use crate::names::STAND_ALONE_FILE;
-use crate::node::netdir::Loaded;
-use crate::node::netdir::NetDir;
-use crate::node::netdir::conflist::{List, NetworkConfig, Single, is_list};
-use crate::node::netdir::list_name;
-use crate::node::netdir::original_name;
-use crate::node::netdir::private;
-use crate::node::netdir::template::{Entry, Secrecy};
-use crate::node::step::{Action, Cause, Plan, metadata_drift};
+use super::conflist::{List, NetworkConfig, Single};
+use super::remove::{remove, restore};
+use super::template::Entry;
+use super::{Loaded, NetDir, Origin, backup_name, list_name, mode_for};
+use crate::node::step::{Action, Cause, Plan};
 
-/// Of a configuration that was nobody's before.
-const CONFIGURATION_MODE: u32 = 0o644;
+/// Adds the entry to the file that the runtime loads, and takes it out of every other file.
+pub fn insert(dir: &NetDir, entry: &Entry, plan: &mut Plan) {
+    let mut insertion = Insertion { dir, entry, plan };
+    match dir.primary() {
+        Some(primary) => insertion.chain_to(primary),
+        None => insertion.wait_for_network(),
+    }
+}
 
-impl NetDir<'_> {
-    /// Puts our entry into the file that the runtime uses, and takes it out of all others.
-    pub fn chain(&self, entry: &Entry, plan: &mut Plan) {
-        let Some(first) = self.first() else {
-            // A network that is no network: nothing but our plugin.
-            for loaded in self.files.iter().filter(|it| it.config.is_our_own()) {
-                plan.remove(self.path(&loaded.file.name), "it is to be chained");
-            }
-            plan.wait(self.nothing_to_chain_to());
-            return;
-        };
-        plan.waiting.extend(self.hidden_before(first));
-        if let Some(other) = self.obstacle(first) {
+struct Insertion<'a> {
+    dir: &'a NetDir<'a>,
+    entry: &'a Entry,
+    plan: &'a mut Plan,
+}
+
+impl Insertion<'_> {
+    fn chain_to(&mut self, primary: &Loaded) {
+        self.wait_for_doubtful(primary);
+        if let Some(other) = self.dir.shadowing(primary) {
             let reason = format!(
-                "{} takes one plugin only, and {other} comes before the list that it would become; rename one of them",
-                self.rank(first)
+                "{} takes one plugin only, and {other} sorts before {}, the list it would be converted to; rename one of them",
+                primary.sort_key(),
+                list_name(primary.sort_key()),
             );
-            self.leave(None, &reason, plan);
-            plan.wait(reason);
+            self.plan.steps.extend(remove(self.dir, None, &reason));
+            self.plan.wait(reason);
             return;
         }
-        match &first.config {
+        match &primary.config {
             NetworkConfig::List(list) => {
-                self.settle(first, list, entry, plan);
-                self.leave(Some(&first.file.path), "it is in another file now", plan);
+                self.update_entry(primary, list);
+                self.remove_others(&primary.file.path);
             }
-            NetworkConfig::Single(single) => self.convert(first, single, entry, plan),
+            NetworkConfig::Single(single) => self.convert(&Source {
+                file: primary,
+                single,
+            }),
         }
     }
 
-    /// Turns a `.conf` or `.json` into a `.conflist`. The list is there before the other
-    /// steps aside, so that at every moment the runtime finds one of them.
-    fn convert(&self, first: &Loaded, single: &Single, entry: &Entry, plan: &mut Plan) {
-        let name = list_name(&first.file.name);
-        let backup = self.originals.iter().find(|it| it.name == first.file.name);
-        let existing = self.files.iter().find(|loaded| loaded.file.name == name);
-        let mut path = self.path(&name);
-        let written = |path: &Path, instead_of| Action::Write {
-            path: path.to_owned(),
-            content: single.as_list_with(&entry.text).into_bytes(),
-            mode: private(first.snapshot.mode, entry.secrecy),
-            owner: Some(first.snapshot.owner),
-            instead_of,
+    fn remove_others(&mut self, kept: &Path) {
+        let reason = "the plugin entry is in another file now";
+        self.plan.steps.extend(remove(self.dir, Some(kept), reason));
+    }
+
+    /// Makes the entry the last plugin of a list. A converted list is generated from its backup
+    /// again, which also records the origin if the list does not.
+    fn update_entry(&mut self, file: &Loaded, list: &List) {
+        let backup = match file.origin {
+            Some(Origin::BackedUp(name)) => self.dir.backup(name),
+            _ => None,
         };
+        let content = match backup {
+            Some(backup) => {
+                let converted = backup.single.converted(backup.name, &self.entry.text);
+                (!list.equals(&converted)).then_some(converted)
+            }
+            None => list.with_entry(&self.entry.text),
+        };
+        let (content, reason) = match content {
+            Some(content) => (content, self.list_drift(list)),
+            None if mode_for(self.entry.secrecy, file.snapshot.mode) != file.snapshot.mode => (
+                file.snapshot.text().into_owned(),
+                "its mode let other users read the token",
+            ),
+            None => return,
+        };
+        let action = file.rewritten(content, self.entry.secrecy);
+        self.plan
+            .push_for(self.dir.cause(self.entry.secrecy), action, reason);
+    }
+
+    /// How a list differs from what msm-cni would write.
+    fn list_drift(&self, list: &List) -> &'static str {
+        match list.with_entry(&self.entry.text) {
+            Some(_) if list.has_entry() => "the plugin entry was different, repeated or not last",
+            Some(_) => "the plugin entry was missing",
+            None => "its origin was not recorded",
+        }
+    }
+
+    /// Converts a `.conf` or `.json`. The list is written before the file is renamed, so that
+    /// the runtime finds one of them at any time.
+    fn convert(&mut self, source: &Source) {
+        let dir = self.dir;
+        let origin = &source.file.file.name;
+        let name = list_name(origin);
+        let existing = dir.find(&name);
         match existing.map(|existing| (existing, &existing.config)) {
-            // Another of our runs got that far, or somebody has changed the list since.
+            None if !dir.exists(&name) => self.plan.push(
+                self.converted(source, None),
+                format!("it replaces {origin}, which takes one plugin only"),
+            ),
+            Some((existing, NetworkConfig::List(list))) if is_replaceable(existing, list) => {
+                self.replace(existing, list, source);
+            }
+            // Another component has edited the list, which still contains the whole source.
             Some((existing, NetworkConfig::List(list)))
-                if list.has_entry() && list.is_made_of(single)
-                    || backup.is_some() && list.holds(single) =>
+                if list.contains(source.single)
+                    && (list.recorded_origin() == Some(origin) || dir.backup(origin).is_some()) =>
             {
-                path.clone_from(&existing.file.path);
-                self.settle(existing, list, entry, plan);
-            }
-            Some((existing, config @ NetworkConfig::List(list)))
-                if config.is_our_own()
-                    || list.has_our_form()
-                    || backup.is_some_and(|original| list.is_made_of(&original.single)) =>
-            {
-                path.clone_from(&existing.file.path);
-                let reason = format!("{} has been written anew", first.file.name);
-                // Of a `.json`, with a `.conf` of the same name now.
-                if let Some(source) = self.source(existing)
-                    && source.name() != first.file.name
-                {
-                    self.restore(source, &reason, plan);
-                }
-                plan.push(
-                    written(&path, Some(existing.snapshot.content.clone())),
-                    reason,
-                );
-            }
-            None if !self.has(&name) => {
-                let reason = format!("{} takes one plugin only", first.file.name);
-                plan.push(written(&path, None), reason);
+                self.update_entry(existing, list);
             }
             _ => {
-                plan.wait(format!(
-                    "both {} and {name} are in {}, and the runtime uses the first of them; remove the one that is not needed",
-                    first.file.name,
-                    self.settings.net_dir.display()
+                self.plan.wait(format!(
+                    "both {origin} and {name} are in {}, and the runtime loads the first; remove the outdated one",
+                    dir.settings.net_dir.display()
                 ));
                 return;
             }
         }
-        plan.push(
+        self.plan.push(
             Action::BackUp {
-                path: self.path(&first.file.name),
-                backup: self.path(&original_name(&first.file.name)),
-                content: first.snapshot.content.clone(),
+                path: dir.path(origin),
+                backup: dir.path(&backup_name(origin)),
+                content: source.file.snapshot.content.clone(),
             },
-            format!("{name} holds its plugin, and ours"),
+            format!("{name} replaces it"),
         );
-        self.leave(Some(&path), "it is in another file now", plan);
+        self.remove_others(&list_path(dir, existing, &name));
     }
 
-    /// Makes our entry the last one of a list.
-    fn settle(&self, loaded: &Loaded, list: &List, entry: &Entry, plan: &mut Plan) {
-        let mode = private(loaded.snapshot.mode, entry.secrecy);
-        let (content, reason) = match list.with_entry(&entry.text) {
-            Some(content) if list.has_entry() => (
-                content,
-                "our entry was another one, not the last, or there twice",
-            ),
-            Some(content) => (content, "our entry was missing"),
-            None if mode != loaded.snapshot.mode => (
-                loaded.snapshot.text().into_owned(),
-                "others could read the token in it",
-            ),
-            None => return,
-        };
-        plan.push_for(
-            self.cause(entry),
-            loaded.rewritten(content, entry.secrecy),
-            reason,
-        );
-    }
-
-    /// Of a change of the entry.
-    const fn cause(&self, entry: &Entry) -> Cause {
-        match entry.secrecy {
-            Secrecy::HoldsToken if self.is_renewed => Cause::Renewal,
-            _ => Cause::Repair,
-        }
-    }
-
-    /// Writes a file of our own, whatever else is there.
-    pub fn stand_alone(&self, entry: &Entry, own_uid: u32, plan: &mut Plan) {
-        let wanted = self.settings.conf_name.as_deref();
-        let name = wanted.unwrap_or(STAND_ALONE_FILE);
-        let path = self.path(name);
-        let existing = self.all.iter().find(|file| file.name == name);
-        let loaded = self.files.iter().find(|loaded| loaded.file.name == name);
-        let is_ours = match loaded {
-            Some(loaded) => loaded.config.is_our_own(),
-            // Nobody else has reason to write a file of our name.
-            None => existing.is_none() || wanted.is_none(),
-        };
-        if !is_ours {
-            plan.wait(format!(
-                "{} is somebody else's; choose another --cni-conf-name",
-                path.display()
-            ));
+    /// Replaces a list that msm-cni made by the conversion of `source`.
+    fn replace(&mut self, existing: &Loaded, list: &List, source: &Source) {
+        let name = &source.file.file.name;
+        if list.equals(&source.single.converted(name, &self.entry.text)) {
+            // Only the mode may differ.
+            self.update_entry(existing, list);
             return;
         }
-        let content = if is_list(name) {
-            alone_in_a_list(&entry.text)
+        let (cause, reason) = if list.is_converted_from(source.single) {
+            (
+                self.dir.cause(self.entry.secrecy),
+                self.list_drift(list).to_owned(),
+            )
         } else {
-            format!("{}\n", entry.text)
+            (Cause::Repair, format!("{name} was rewritten"))
         };
-        let mode = private(CONFIGURATION_MODE, entry.secrecy);
-        let snapshot = existing.and_then(|file| file.snapshot.as_ref().ok());
-        let reason = match existing.map(|file| &file.snapshot) {
-            None => Some("it was missing".to_owned()),
-            Some(Err(_)) => Some("it could not be read".to_owned()),
-            Some(Ok(snapshot)) if !json::same(&snapshot.text(), &content) => {
-                Some("it was another one".to_owned())
-            }
-            Some(Ok(snapshot)) => metadata_drift(snapshot, mode, own_uid),
-        };
-        if let Some(reason) = reason {
-            plan.push_for(
-                self.cause(entry),
-                Action::Write {
-                    path: path.clone(),
-                    content: content.into_bytes(),
-                    mode,
-                    owner: None,
-                    instead_of: snapshot.map(|snapshot| snapshot.content.clone()),
-                },
-                reason,
-            );
-        }
-        self.leave(Some(&path), "it is in a file of its own now", plan);
+        // A `.conf` takes precedence over the `.json` that the list was made from.
+        let other = existing.origin.filter(|origin| origin.name() != name);
+        let restored = other.and_then(|origin| restore(self.dir, origin, &reason));
+        self.plan.steps.extend(restored);
+        let action = self.converted(source, Some(existing));
+        self.plan.push_for(cause, action, reason);
     }
 
-    fn nothing_to_chain_to(&self) -> String {
-        let directory = self.settings.net_dir.display();
-        let wanted = self.settings.conf_name.as_deref();
-        let is_meant = |file: &str| wanted.is_none_or(|name| list_name(name) == list_name(file));
-        let missing = wanted.map_or_else(
-            || format!("{directory} holds no valid network configuration yet"),
-            |name| format!("{directory} does not hold a valid {name} yet"),
-        );
-        let unusable = self
-            .unusable
-            .iter()
-            .find(|it| is_meant(&it.file.name))
-            .map(|it| format!("{} cannot be used: {}", it.file.name, it.reason));
-        let original = self
-            .originals
-            .iter()
-            .find(|it| is_meant(it.name))
-            .map(|it| {
-                format!(
-                    "{} is gone, and {} is what it was made of",
-                    list_name(it.name),
-                    original_name(it.name)
-                )
-            });
-        let waiting = "waiting for the node's network plugin to write it".to_owned();
-        let parts = [Some(missing), Some(waiting), unusable, original];
-        parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    /// The list that `source` is converted to.
+    fn converted(&self, source: &Source, existing: Option<&Loaded>) -> Action {
+        let Source { file, single } = source;
+        let name = &file.file.name;
+        Action::Write {
+            path: list_path(self.dir, existing, &list_name(name)),
+            content: single.converted(name, &self.entry.text).into_bytes(),
+            mode: mode_for(self.entry.secrecy, file.snapshot.mode),
+            owner: Some(file.snapshot.owner),
+            instead_of: existing.map(|existing| existing.snapshot.content.clone()),
+        }
+    }
+
+    fn wait_for_network(&mut self) {
+        let dir = self.dir;
+        // A stand-alone file is not a network to chain to.
+        for loaded in dir.files.iter().filter(|it| it.config.is_our_own()) {
+            let path = dir.path(&loaded.file.name);
+            self.plan
+                .remove(path, "the plugin is chained, and no longer stand-alone");
+        }
+        self.plan.wait(missing_network(dir));
+    }
+
+    fn wait_for_doubtful(&mut self, primary: &Loaded) {
+        if let Some(unusable) = self.dir.doubtful_before(primary) {
+            self.plan.wait(format!(
+                "the runtime may load {}, which sorts before {}, but msm-cni cannot: {}; repair or remove it",
+                unusable.file.name, primary.file.name, unusable.reason
+            ));
+        }
     }
 }
 
-/// A list with nothing but our entry, of its name and version.
-fn alone_in_a_list(entry: &str) -> String {
-    match NetworkConfig::parse(STAND_ALONE_FILE, entry.as_bytes()) {
-        Ok(NetworkConfig::Single(single)) => single.as_list(),
-        _ => entry.to_owned(),
-    }
+/// The file to convert.
+struct Source<'a> {
+    file: &'a Loaded<'a>,
+    single: &'a Single<'a>,
+}
+
+/// Whether msm-cni made all of a list, so that no edit is lost with it.
+fn is_replaceable(existing: &Loaded, list: &List) -> bool {
+    let is_recorded = list
+        .recorded_origin()
+        .is_some_and(|name| list_name(name) == existing.file.name);
+    existing.config.is_our_own()
+        || existing.origin.is_some()
+        || is_recorded && list.is_unedited_conversion()
+}
+
+/// Where a list is; the name of an existing one may be a symlink.
+fn list_path(dir: &NetDir, existing: Option<&Loaded>, name: &str) -> PathBuf {
+    existing.map_or_else(|| dir.path(name), |existing| existing.file.path.clone())
+}
+
+/// Why there is no network to chain to.
+fn missing_network(dir: &NetDir) -> String {
+    let directory = dir.settings.net_dir.display();
+    let wanted = dir.settings.conf_name.as_deref();
+    let is_wanted = |file: &str| wanted.is_none_or(|name| list_name(name) == list_name(file));
+    let missing = wanted.map_or_else(
+        || format!("{directory} contains no valid network configuration yet"),
+        |name| format!("{directory} does not contain a valid {name} yet"),
+    );
+    let waiting = "waiting for the node's network plugin to write it".to_owned();
+    let unusable = dir
+        .unusable
+        .iter()
+        .find(|it| is_wanted(&it.file.name))
+        .map(|it| format!("{} cannot be used: {}", it.file.name, it.reason));
+    let backup = dir.backups.iter().find(|it| is_wanted(it.name)).map(|it| {
+        format!(
+            "{} was removed, and {} is the file that it was converted from",
+            list_name(it.name),
+            backup_name(it.name)
+        )
+    });
+    let parts = [Some(missing), Some(waiting), unusable, backup];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

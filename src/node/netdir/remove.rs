@@ -1,127 +1,138 @@
-//! How our entry goes from the runtime's configuration directory, or from all of it but one
-//! file. Pure.
+//! Plans the removal of msm-cni from the runtime's configuration directory, or from every file
+//! but one, and reports the files that a removal cannot change. Pure.
 
 use std::path::Path;
 
+use super::conflist::NetworkConfig;
+use super::template::Secrecy;
+use super::{Loaded, NetDir, Origin, backup_name, list_name};
 use crate::names::{CNI_APPLET, ORIGINAL_SUFFIX};
-use crate::node::netdir::Loaded;
-use crate::node::netdir::NetDir;
-use crate::node::netdir::Source;
-use crate::node::netdir::conflist::NetworkConfig;
-use crate::node::netdir::list_name;
-use crate::node::netdir::original_name;
-use crate::node::netdir::template::Secrecy;
 use crate::node::observe::{NetFile, Unreadable};
-use crate::node::step::{Action, Plan};
+use crate::node::step::{Action, Cause, Step};
 
-impl NetDir<'_> {
-    /// Takes our entry out of every file but `kept`. What was a `.conf` or `.json` is one
-    /// again, and there before its list goes.
-    pub fn leave(&self, kept: Option<&Path>, reason: &str, plan: &mut Plan) {
-        for loaded in &self.files {
-            let name = &loaded.file.name;
-            let is_itself = |other: &&Loaded| other.file.path == loaded.file.path;
-            let first_name = self.files.iter().find(is_itself).map(|it| &it.file.name);
-            if Some(loaded.file.path.as_path()) == kept || first_name != Some(name) {
-                continue;
-            }
-            match (self.source(loaded), &loaded.config) {
-                _ if loaded.config.is_our_own() => plan.remove(self.path(name), reason),
-                (Some(source), _) => {
-                    self.restore(source, reason, plan);
-                    plan.remove(self.path(name), reason);
-                }
-                (None, NetworkConfig::List(list)) => {
-                    if let Some(content) = list.without_entry() {
-                        plan.push(loaded.rewritten(content, Secrecy::Public), reason);
-                    }
-                }
-                (None, NetworkConfig::Single(_)) => {}
-            }
+/// Takes the plugin entry out of every file but `kept`. A converted file is restored before
+/// its list is removed.
+pub fn remove(dir: &NetDir, kept: Option<&Path>, reason: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for loaded in &dir.files {
+        if Some(loaded.file.path.as_path()) == kept || is_alias(dir, loaded) {
+            continue;
         }
-        self.remove_originals(kept, plan);
-    }
-
-    /// Gives what has stepped aside for a list its name again, if it is free.
-    pub(super) fn restore(&self, source: Source, reason: &str, plan: &mut Plan) {
-        if let Source::Aside(name) = source
-            && !self.has(name)
-        {
-            plan.push(
-                Action::Restore {
-                    path: self.path(name),
-                    backup: self.path(&original_name(name)),
-                },
-                format!("it comes back in place of {}: {reason}", list_name(name)),
-            );
+        let path = dir.path(&loaded.file.name);
+        match (&loaded.config, loaded.origin) {
+            (config, _) if config.is_our_own() => {
+                steps.push(step(Action::Remove { path }, reason));
+            }
+            (_, Some(origin)) => {
+                steps.extend(restore(dir, origin, reason));
+                steps.push(step(Action::Remove { path }, reason));
+            }
+            (NetworkConfig::List(list), None) => {
+                let rewritten = list
+                    .without_us()
+                    .map(|content| loaded.rewritten(content, Secrecy::Public));
+                steps.extend(rewritten.map(|action| step(action, reason)));
+            }
+            (NetworkConfig::Single(_), None) => {}
         }
     }
+    steps.extend(obsolete_backups(dir, kept));
+    steps
+}
 
-    /// What has been written anew needs no other version of it.
-    fn remove_originals(&self, kept: Option<&Path>, plan: &mut Plan) {
-        for file in self.all {
-            if let Some(name) = file.name.strip_suffix(ORIGINAL_SUFFIX)
-                && self.has(name)
-                && Some(self.path(&list_name(name)).as_path()) != kept
-            {
-                plan.remove(
-                    self.path(&file.name),
-                    &format!("{name} has been written anew"),
-                );
-            }
-        }
-    }
+/// Whether an earlier name leads to the same file.
+fn is_alias(dir: &NetDir, loaded: &Loaded) -> bool {
+    let mut names = dir.files.iter();
+    let first = names.find(|other| other.file.path == loaded.file.path);
+    first.is_some_and(|first| first.file.name != loaded.file.name)
+}
 
-    /// The originals that stay aside when we leave, because others have changed or removed
-    /// what was made of them.
-    pub fn left_aside(&self) -> Vec<String> {
-        let sources: Vec<_> = self
-            .files
-            .iter()
-            .filter_map(|loaded| self.source(loaded))
-            .map(Source::name)
-            .collect();
-        self.all
-            .iter()
-            .filter_map(|file| Some((file, file.name.strip_suffix(ORIGINAL_SUFFIX)?)))
-            .filter(|(_, name)| !self.has(name) && !sources.contains(name))
-            .map(|(file, name)| {
-                format!(
-                    "{} stays: {}, which it had become, has been changed or removed by somebody since",
-                    self.path(&file.name).display(),
-                    list_name(name)
-                )
-            })
-            .collect()
-    }
+/// Renames a backup to its name before, if that is free.
+pub(super) fn restore(dir: &NetDir, origin: Origin, reason: &str) -> Option<Step> {
+    let Origin::BackedUp(name) = origin else {
+        return None;
+    };
+    let action = Action::Restore {
+        path: dir.path(name),
+        backup: dir.path(&backup_name(name)),
+    };
+    let reason = format!("it replaces {}: {reason}", list_name(name));
+    (!dir.exists(name)).then(|| step(action, &reason))
+}
 
-    /// Whether there is a file that may become a configuration with our entry in a moment.
-    pub fn is_in_flux(&self) -> bool {
-        self.unusable.iter().any(|it| it.file.snapshot.is_ok())
-    }
+/// Removes the backups of files that their owners have written again.
+fn obsolete_backups(dir: &NetDir, kept: Option<&Path>) -> Vec<Step> {
+    let backups = dir
+        .all
+        .iter()
+        .filter_map(|file| Some((file, file.name.strip_suffix(ORIGINAL_SUFFIX)?)));
+    backups
+        .filter(|(_, name)| dir.exists(name) && Some(dir.path(&list_name(name)).as_path()) != kept)
+        .map(|(file, name)| {
+            let path = dir.path(&file.name);
+            step(Action::Remove { path }, &format!("{name} was rewritten"))
+        })
+        .collect()
+}
 
-    /// Files that may hold our entry, though we cannot see it or take it out.
-    pub fn suspects(&self) -> Vec<String> {
-        let may_name_us = |file: &NetFile| match &file.snapshot {
-            Ok(snapshot) => names_us(&snapshot.content),
-            Err(Unreadable::Io(_)) => true,
-            Err(Unreadable::NotAFile(_) | Unreadable::OutsideContainer(_)) => false,
-        };
-        self.unusable
-            .iter()
-            .filter(|unusable| may_name_us(unusable.file))
-            .map(|unusable| {
-                format!(
-                    "{} may hold our entry, but {}",
-                    self.path(&unusable.file.name).display(),
-                    unusable.reason
-                )
-            })
-            .collect()
+fn step(action: Action, reason: &str) -> Step {
+    Step {
+        action,
+        reason: reason.to_owned(),
+        cause: Cause::Repair,
     }
 }
 
-fn names_us(content: &[u8]) -> bool {
+/// Reports the backups that remain after a removal, because another component has edited or
+/// removed the list.
+pub fn orphaned_backups(dir: &NetDir) -> Vec<String> {
+    let origins: Vec<_> = dir
+        .files
+        .iter()
+        .filter_map(|loaded| loaded.origin.map(Origin::name))
+        .collect();
+    dir.all
+        .iter()
+        .filter_map(|file| Some((file, file.name.strip_suffix(ORIGINAL_SUFFIX)?)))
+        .filter(|(_, name)| !dir.exists(name) && !origins.contains(name))
+        .map(|(file, name)| {
+            format!(
+                "{} is kept: another component has edited or removed {}, which was made from it",
+                dir.path(&file.name).display(),
+                list_name(name)
+            )
+        })
+        .collect()
+}
+
+/// Whether a component may be writing a file that will contain the plugin entry.
+pub fn may_change(dir: &NetDir) -> bool {
+    dir.unusable.iter().any(|it| it.file.snapshot.is_ok())
+}
+
+/// Reports the files that may contain the plugin entry, but that msm-cni cannot parse.
+pub fn unreadable_mentions(dir: &NetDir) -> Vec<String> {
+    dir.unusable
+        .iter()
+        .filter(|unusable| may_mention_us(unusable.file))
+        .map(|unusable| {
+            format!(
+                "{} may contain the plugin entry but cannot be used: {}",
+                dir.path(&unusable.file.name).display(),
+                unusable.reason
+            )
+        })
+        .collect()
+}
+
+fn may_mention_us(file: &NetFile) -> bool {
     let name = CNI_APPLET.as_bytes();
-    content.windows(name.len()).any(|window| window == name)
+    match &file.snapshot {
+        Ok(snapshot) => snapshot
+            .content
+            .windows(name.len())
+            .any(|window| window == name),
+        Err(Unreadable::Io(_)) => true,
+        Err(Unreadable::NotAFile(_) | Unreadable::OutsideContainer(_)) => false,
+    }
 }

@@ -1,13 +1,13 @@
-//! The plugin's entry for the node's configuration: a template with its placeholders
-//! filled in. Pure.
+//! Renders the plugin entry from the template of `--cni-network-config`. Pure.
 
 use serde_json::Value;
 
+use super::conflist;
+use super::plugin::plugin_type;
 use crate::json::{self, Object};
 use crate::names::CNI_APPLET;
-use crate::node::netdir::conflist;
 
-/// What a placeholder stands for.
+/// The values of the placeholders.
 pub struct Values<'a> {
     pub log_level: &'a str,
     pub kubeconfig_name: &'a str,
@@ -15,49 +15,48 @@ pub struct Values<'a> {
     pub service_host: &'a str,
     pub service_port: &'a str,
     pub node_name: &'a str,
-    /// `None` where there is none yet.
+    /// `None` if there is no token yet.
     pub token: Option<&'a str>,
 }
 
 const TOKEN: &str = "__SERVICEACCOUNT_TOKEN__";
 
-/// The filled-in template: one JSON object of our type.
+/// The rendered template: one JSON object of type `msm-cni`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub text: String,
     pub secrecy: Secrecy,
 }
 
-/// Whether the service account's token is in it.
+/// Whether the entry contains the service account's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secrecy {
     Public,
     HoldsToken,
 }
 
-/// Why a template is no plugin's configuration.
+/// Why a template does not render to a plugin configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the template of the plugin's configuration is not a JSON object")]
+    #[error("the template of the plugin configuration is not a JSON object")]
     Json { source: json::Error },
     #[error(
-        "the template of the plugin's configuration is of type {found:?}; it has to be \"{CNI_APPLET}\""
+        "the template of the plugin configuration has type {found:?}; it must be \"{CNI_APPLET}\""
     )]
     Type { found: String },
     #[error(
-        "the template of the plugin's configuration would make the runtime refuse the file that it is in"
+        "the template of the plugin configuration would make the runtime refuse the whole file"
     )]
     Refused { source: conflist::Error },
     #[error(
-        "the template of the plugin's configuration has no name, which a file of its own needs"
+        "the template of the plugin configuration has no name, which a stand-alone file requires"
     )]
     NoName,
-    #[error("the template of the plugin's configuration holds {TOKEN}, and there is no token yet")]
+    #[error("the template of the plugin configuration contains {TOKEN}, and there is no token yet")]
     NoToken,
 }
 
-/// Fills in the template. Placeholders stand inside of strings, so values are escaped as
-/// JSON has it.
+/// Replaces the placeholders, which are inside JSON strings, by the escaped values.
 pub fn render(template: &str, values: &Values) -> Result<Entry, Error> {
     let secrecy = if template.contains(TOKEN) {
         Secrecy::HoldsToken
@@ -77,17 +76,17 @@ pub fn render(template: &str, values: &Values) -> Result<Entry, Error> {
         ("__KUBERNETES_NODE_NAME__", values.node_name),
         (TOKEN, token),
     ];
-    let text = filled_in(template.trim(), &placeholders);
-    Object::parse(text.as_bytes()).map_err(|source| Error::Json { source })?;
-    let found = conflist::plugin_type(&text).map_err(|source| Error::Refused { source })?;
+    let text = substitute(template.trim(), &placeholders);
+    let object = Object::parse(text.as_bytes()).map_err(|source| Error::Json { source })?;
+    let found = plugin_type(&object).map_err(|source| Error::Refused { source })?;
     if found != CNI_APPLET {
         return Err(Error::Type { found });
     }
     Ok(Entry { text, secrecy })
 }
 
-/// In one pass, so that what is filled in is not searched for placeholders.
-fn filled_in(template: &str, placeholders: &[(&str, &str)]) -> String {
+/// Replaces all placeholders in one pass, so that a value that looks like one is kept.
+fn substitute(template: &str, placeholders: &[(&str, &str)]) -> String {
     let mut text = String::with_capacity(template.len());
     let mut rest = template;
     while let Some(start) = rest.find("__") {
@@ -96,19 +95,19 @@ fn filled_in(template: &str, placeholders: &[(&str, &str)]) -> String {
         let found = placeholders
             .iter()
             .find_map(|(name, value)| Some((from.strip_prefix(name)?, value)));
-        rest = if let Some((behind, value)) = found {
+        rest = if let Some((after, value)) = found {
             text.push_str(&escaped(value));
-            behind
+            after
         } else {
-            let (underscore, behind) = from.split_at(1);
+            let (underscore, after) = from.split_at(1);
             text.push_str(underscore);
-            behind
+            after
         };
     }
     text + rest
 }
 
-/// The text as it stands between a JSON string's quotes.
+/// The text in the form that JSON strings require, without quotes.
 fn escaped(text: &str) -> String {
     let quoted = Value::from(text).to_string();
     let inner = quoted
@@ -133,7 +132,7 @@ mod tests {
     };
 
     #[test]
-    fn placeholders_are_filled_in_and_escaped() {
+    fn placeholders_are_replaced_by_escaped_values() {
         let template = r#"
             {"type": "msm-cni", "a": "__LOG_LEVEL__ __KUBECONFIG_FILENAME__", "b": "x__KUBECONFIG_FILEPATH__",
              "c": "__KUBERNETES_SERVICE_HOST__:__KUBERNETES_SERVICE_PORT__", "d": "__KUBERNETES_NODE_NAME__",
@@ -156,36 +155,39 @@ mod tests {
     }
 
     #[test]
-    fn a_template_of_another_kind_is_refused() {
+    fn template_that_runtimes_would_refuse_is_an_error() {
         for (template, sentence) in [
             ("", "not a JSON object"),
             ("[]", "not a JSON object"),
             ("{", "not a JSON object"),
             ("{}", "has no type"),
             (r#"{"type": ""}"#, "has no type"),
-            (r#"{"type": "bridge"}"#, "of type \"bridge\""),
+            (r#"{"type": "bridge"}"#, "has type \"bridge\""),
             (
                 r#"{"type": "msm-cni", "Type": "bridge"}"#,
-                "of type \"bridge\"",
+                "has type \"bridge\"",
             ),
-            (r#"{"type": 7}"#, "its type is of a kind"),
-            // As YAML makes it of a version without quotes.
+            (r#"{"type": 7}"#, "the JSON type of type"),
+            // YAML parses an unquoted version as a number.
             (
                 r#"{"type": "msm-cni", "cniVersion": 1.0}"#,
-                "its cniVersion is of a kind",
+                "the JSON type of cniVersion",
             ),
             (
                 r#"{"type": "msm-cni", "NAME": {}}"#,
-                "its name is of a kind",
+                "the JSON type of name",
             ),
             (
                 r#"{"type": "msm-cni", "capabilities": ["bandwidth"]}"#,
-                "its capabilities",
+                "the JSON type of capabilities",
             ),
-            (r#"{"type": "msm-cni", "ipam": {"type": 1}}"#, "its type"),
+            (
+                r#"{"type": "msm-cni", "ipam": {"type": 1}}"#,
+                "the JSON type of type",
+            ),
             (
                 r#"{"type": "msm-cni", "dns": {"search": "a.b"}}"#,
-                "its search",
+                "the JSON type of search",
             ),
             (
                 r#"{"type": "msm-cni"}, {"type": "msm-cni"}"#,
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_with_a_token_waits_for_one() {
+    fn template_with_token_requires_a_token() {
         let template = r#"{"type": "msm-cni", "token": "__SERVICEACCOUNT_TOKEN__"}"#;
         let values = Values {
             token: None,

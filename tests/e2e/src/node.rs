@@ -169,6 +169,28 @@ pub fn network() -> String {
     )
 }
 
+/// The configuration of a network with a single plugin.
+pub fn single_plugin_network() -> String {
+    format!(
+        r#"{{
+  "cniVersion": "1.0.0",
+  "name": "cluster",
+  "type": "bridge",
+  "bridge": "cni0",
+  "isDefaultGateway": true,
+  "ipMasq": true,
+  "hairpinMode": true,
+  "ipam": {{
+    "type": "host-local",
+    "dataDir": "{}",
+    "ranges": [[{{"subnet": "10.88.0.0/24"}}]]
+  }}
+}}
+"#,
+        addresses().display()
+    )
+}
+
 /// The end of containerd's log.
 pub fn log() -> String {
     let log = fs::read_to_string(path("containerd.log")).unwrap_or_default();

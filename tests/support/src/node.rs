@@ -1,5 +1,5 @@
-//! A node as the installer's container sees it: the host's directories mounted below a root
-//! of the test's own, a service account as the kubelet mounts it, and the installer running.
+//! A node as the installer's container sees it, below a scratch directory: the host's
+//! directories, a service account as the kubelet mounts it, and a running installer.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,13 +20,13 @@ use nix::unistd::Pid;
 use crate::scratch::Scratch;
 use crate::{applet, executable, find_tool};
 
-/// When a condition that does not come true counts as a failure.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// The watchdog of every wait. It is not a promise: a slow machine must not fail a test.
+pub const DEADLINE: Duration = Duration::from_secs(120);
 pub const NET_DIR: &str = "host/etc/cni/net.d";
 pub const BIN_DIR: &str = "host/opt/cni/bin";
 pub const KUBECONFIG: &str = "host/etc/cni/net.d/ZZZ-msm-cni-kubeconfig";
 pub const SERVICE_ACCOUNT: &str = "var/run/secrets/kubernetes.io/serviceaccount";
-/// A network's configuration, and the file that it is in.
+/// The node's network configuration: file name, path and content.
 pub const CONF: &str = "10-calico.conflist";
 pub const CONF_PATH: &str = "host/etc/cni/net.d/10-calico.conflist";
 pub const CALICO: &str = r#"{
@@ -38,19 +38,19 @@ pub const CALICO: &str = r#"{
   ]
 }
 "#;
-/// A certificate; nobody connects by it.
+/// A certificate that no connection is verified with.
 const AUTHORITY: &str = include_str!("../../fixtures/authority.crt");
 
-/// The tree of a node.
+/// The files of a node.
 pub struct Node {
     scratch: Scratch,
-    /// In whose name tokens are mounted, counted up.
+    /// Numbers the versions of the mounted service account.
     mounts: AtomicU32,
-    /// What may be in no log.
+    /// Must not appear in a log.
     secrets: Mutex<Vec<String>>,
 }
 
-/// Inode and time of the last change of every file: what was written, has others.
+/// Inode and ctime of every file: a write changes one of them.
 pub type Stamps = BTreeMap<PathBuf, (u64, i64, i64)>;
 
 impl Node {
@@ -59,7 +59,7 @@ impl Node {
         Self::with_account("first.token.x", AUTHORITY)
     }
 
-    /// The same with another service account.
+    /// A node with this service account and empty directories.
     pub fn with_account(token: &str, authority: &str) -> Self {
         let node = Self {
             scratch: Scratch::new(),
@@ -80,7 +80,7 @@ impl Node {
         node
     }
 
-    /// The same with one file in the runtime's configuration directory.
+    /// A node with one file in the runtime's configuration directory.
     pub fn with_conf(name: &str, content: &str) -> Self {
         let node = Self::new();
         node.write(&format!("{NET_DIR}/{name}"), content);
@@ -110,8 +110,8 @@ impl Node {
         self.read(&format!("{NET_DIR}/{name}"))
     }
 
-    /// As the kubelet does it: a new directory, one rename of `..data`, and the old directory
-    /// goes.
+    /// As the kubelet does it: creates a new directory, renames a symlink to `..data`, removes
+    /// the old directory.
     pub fn mount_service_account(&self, token: &str, authority: &str) {
         self.keep_secret(token);
         self.keep_secret(authority.lines().nth(1).unwrap_or_default());
@@ -134,7 +134,7 @@ impl Node {
         }
     }
 
-    /// From now on an installer that logs it fails its test.
+    /// Fails the test of every installer that logs this text.
     pub fn keep_secret(&self, text: &str) {
         if text.len() > 8 {
             self.secrets.lock().unwrap().push(text.to_owned());
@@ -145,8 +145,8 @@ impl Node {
         self.mount_service_account(token, AUTHORITY);
     }
 
-    /// Every file below the root but the service account: path, kind or mode, and content
-    /// (executables by their size). What two runs of something can be compared by.
+    /// Path, type or mode, and content of every file of the host; of executables the size. For
+    /// comparing two states.
     pub fn tree(&self) -> String {
         let mut lines = Vec::new();
         collect(&self.path("host"), self.root(), &mut lines);
@@ -154,14 +154,13 @@ impl Node {
         lines.concat()
     }
 
-    /// What was written by when.
     pub fn stamps(&self) -> Stamps {
         let mut stamps = Stamps::new();
         stamp(&self.path("host"), &mut stamps);
         stamps
     }
 
-    /// The command line of an installer that serves health on an address of its own.
+    /// An installer's command line, with a health address that no other installer uses.
     pub fn command(&self, args: &[&str]) -> (Command, SocketAddr) {
         let health = free_address();
         let mut command = applet("installer");
@@ -176,7 +175,7 @@ impl Node {
         (command, health)
     }
 
-    /// The same command line run by a tool that makes its surroundings.
+    /// The same command line, run by a tool that prepares the environment.
     pub fn command_by(&self, tool: &[&str], args: &[&str]) -> (Command, SocketAddr) {
         let (installer, health) = self.command(args);
         let (name, tool_args) = tool.split_first().unwrap();
@@ -195,13 +194,12 @@ impl Node {
         (command, health)
     }
 
-    /// Starts the installer.
     pub fn start(&self, args: &[&str]) -> Installer<'_> {
         let (command, health) = self.command(args);
         Installer::start(self, command, health)
     }
 
-    /// Starts it and waits until it is ready.
+    /// Starts an installer and waits until it is ready.
     pub fn installed(&self, args: &[&str]) -> Installer<'_> {
         let installer = self.start(args);
         installer.becomes_ready();
@@ -209,8 +207,8 @@ impl Node {
     }
 }
 
-/// One that no other test uses, of these or of another run on the same machine: the address
-/// is the process, the port the test.
+/// An address for one installer. It is unique on this machine: the IP address is derived from
+/// the test's process ID, and the port is counted up.
 fn free_address() -> SocketAddr {
     static NEXT_PORT: AtomicU16 = AtomicU16::new(8000);
     let [_, a, b, c] = std::process::id().to_be_bytes();
@@ -232,7 +230,7 @@ fn stamp(path: &Path, stamps: &mut Stamps) {
 
 fn collect(path: &Path, root: &Path, lines: &mut Vec<String>) {
     let shown = path.strip_prefix(root).unwrap().display();
-    // The installer may be at work on it.
+    // The installer may have just removed it.
     let Ok(metadata) = path.symlink_metadata() else {
         return;
     };
@@ -255,7 +253,7 @@ fn collect(path: &Path, root: &Path, lines: &mut Vec<String>) {
     }
 }
 
-/// The installer at work; killed when dropped.
+/// A running installer; killed when dropped. Dropping it also checks the log for secrets.
 pub struct Installer<'a> {
     pub node: &'a Node,
     child: Child,
@@ -293,18 +291,18 @@ impl<'a> Installer<'a> {
         self.child.id()
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// Fails the test unless `condition` comes true.
+    /// Waits until `condition` is true.
     #[track_caller]
     pub fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
         self.until(what, || condition().then_some(()));
     }
 
-    /// What `condition` comes to; fails the test unless it does.
+    /// Waits until `condition` returns a value.
     #[track_caller]
     pub fn until<T>(&self, what: &str, condition: impl Fn() -> Option<T>) -> T {
         let start = Instant::now();
@@ -327,7 +325,7 @@ impl<'a> Installer<'a> {
         self.wait_until("ready", || self.is_ready());
     }
 
-    /// Fails the test unless it is not ready, for a reason that holds `text`.
+    /// Waits until the installer is not ready for a reason that contains `text`.
     #[track_caller]
     pub fn becomes_unready(&self, text: &str) {
         self.wait_until(&format!("not ready because of {text:?}"), || {
@@ -336,7 +334,7 @@ impl<'a> Installer<'a> {
         });
     }
 
-    /// Status and body of `/readyz`; `None`: nobody answers.
+    /// Status and body of `/readyz`; `None` without an answer.
     pub fn ready(&self) -> Option<(u16, String)> {
         self.get("/readyz")
     }
@@ -345,7 +343,7 @@ impl<'a> Installer<'a> {
         Self::get_from(self.health, path)
     }
 
-    /// The same from another address.
+    /// Status and body; `None` without an answer.
     pub fn get_from(address: SocketAddr, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -364,7 +362,7 @@ impl<'a> Installer<'a> {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// How many lines of the log hold `text`.
+    /// The number of lines in the log that contain `text`.
     pub fn logged(&self, text: &str) -> usize {
         self.log()
             .lines()
@@ -372,29 +370,36 @@ impl<'a> Installer<'a> {
             .count()
     }
 
-    /// How often something of ours was mended, as `/readyz` tells.
-    pub fn mended(&self) -> u64 {
+    /// The number of repairs, as `/readyz` reports it.
+    pub fn repairs(&self) -> u64 {
         let (_, body) = self.ready().unwrap();
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
-        body["mended"].as_u64().unwrap()
+        body["repairs"].as_u64().unwrap()
     }
 
-    /// What happens in one go as it sees it.
+    /// Does something while the installer is stopped, so that it observes no state in between.
     pub fn at_once(&self, work: impl FnOnce()) {
         self.signal(Signal::SIGSTOP);
+        self.wait_until("stopped", || self.is_stopped());
         work();
         self.signal(Signal::SIGCONT);
     }
 
-    /// Ends it and returns exit code, log and how long the end took.
-    pub fn end(mut self, signal: Signal) -> (Option<i32>, String, Duration) {
-        let start = Instant::now();
-        self.signal(signal);
-        let code = self.wait();
-        (code, self.log(), start.elapsed())
+    /// Whether a signal has stopped the process (proc(5)).
+    pub fn is_stopped(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        fields.starts_with('T')
     }
 
-    /// Whether `condition` comes true before the installer ends.
+    /// Sends a signal, waits for the exit, and returns the exit code and the log.
+    pub fn end(mut self, signal: Signal) -> (Option<i32>, String) {
+        self.signal(signal);
+        let code = self.wait();
+        (code, self.log())
+    }
+
+    /// Waits until `condition` is true or the installer exits; returns whether it is true.
     #[track_caller]
     pub fn lives_until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) -> bool {
         let start = Instant::now();
@@ -415,7 +420,7 @@ impl<'a> Installer<'a> {
         }
     }
 
-    /// Ends it at once, if it has not ended.
+    /// Kills it unless it has exited.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.wait();
@@ -425,7 +430,7 @@ impl<'a> Installer<'a> {
         self.ready().is_some_and(|(code, _)| code == 200)
     }
 
-    /// Waits for its own end; the exit code.
+    /// Waits until it exits by itself; returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         let start = Instant::now();
         loop {

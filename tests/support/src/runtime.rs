@@ -1,17 +1,21 @@
-//! What container runtimes make of their configuration directory, from the rules of libcni
-//! (`ConfFiles`, `ConfListFromBytes`, `ConfFromBytes`, `ConfListFromConf`), containerd's
-//! go-cni and CRI-O's ocicni; not from ours. What stands in the directory is judged by it.
+//! A model of how container runtimes load their configuration directory. It follows libcni
+//! (`ConfFiles`, `ConfListFromBytes`, `ConfFromBytes`, `ConfListFromConf`), containerd's go-cni
+//! and CRI-O's ocicni, and shares no code with msm-cni.
+
+use std::fs;
+use std::io;
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use Runtime::{Containerd, Crio};
 
-/// They differ in what they do about a file that is not valid.
+/// The runtimes, which differ in how they treat an invalid file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
-    /// Then there is no network.
+    /// Reports that there is no network.
     Containerd,
-    /// It takes the next one.
+    /// Tries the next file.
     Crio,
 }
 
@@ -19,7 +23,7 @@ pub enum Runtime {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Network {
     pub name: String,
-    /// Empty: none was given.
+    /// Empty if the configuration has none.
     pub version: String,
     pub plugins: Vec<Value>,
 }
@@ -27,8 +31,24 @@ pub struct Network {
 impl Runtime {
     pub const ALL: [Self; 2] = [Containerd, Crio];
 
-    /// The network it loads of files with these names and contents; `None` as content is a
-    /// file that cannot be read.
+    /// The network of a directory.
+    pub fn loads_from(self, directory: &Path) -> Option<Network> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut files = Vec::new();
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            match path.is_file().then(|| fs::read(&path)) {
+                // The installer may be replacing it.
+                Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                content => files.push((name, content.and_then(Result::ok))),
+            }
+        }
+        let files = files.iter();
+        self.loads(files.map(|(name, content)| (name.as_str(), content.as_deref())))
+    }
+
+    /// The network of files with these names and contents; `None` as content is a file that
+    /// cannot be read.
     pub fn loads<'a>(
         self,
         files: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
@@ -52,7 +72,7 @@ impl Runtime {
     }
 
     fn load(self, file: &str, content: &[u8]) -> Option<Network> {
-        // Go mends what is not UTF-8.
+        // Go replaces bytes that are not UTF-8.
         let text = String::from_utf8_lossy(content);
         let mut network = if file.ends_with(".conflist") {
             list(serde_json::from_str(&text).ok()?)
@@ -60,7 +80,7 @@ impl Runtime {
             single(serde_json::from_str(&text).ok()?)
         }?;
         match self {
-            // It loads it, but no pod can be attached to it.
+            // containerd loads it, but cannot attach a pod to it.
             Containerd if network.name.is_empty() => return None,
             Crio if network.name.is_empty() => file.clone_into(&mut network.name),
             _ => {}
@@ -70,13 +90,13 @@ impl Runtime {
 }
 
 impl Network {
-    /// The same without us.
+    /// The same network without msm-cni.
     pub fn without_us(mut self) -> Self {
         self.plugins.retain(|plugin| !is_ours(plugin));
         self
     }
 
-    /// Whether we are in it exactly once, behind all others.
+    /// Whether msm-cni is its last plugin, and is in it once.
     pub fn ends_with_us(&self) -> bool {
         self.plugins.iter().filter(|plugin| is_ours(plugin)).count() == 1
             && self.plugins.last().is_some_and(is_ours)
@@ -84,7 +104,7 @@ impl Network {
 }
 
 fn is_ours(plugin: &Value) -> bool {
-    plugin.as_object().and_then(|it| text_of(it, "type")) == Some("msm-cni")
+    plugin.as_object().and_then(|it| string_of(it, "type")) == Some("msm-cni")
 }
 
 fn list(mut list: Map<String, Value>) -> Option<Network> {
@@ -101,8 +121,8 @@ fn list(mut list: Map<String, Value>) -> Option<Network> {
     }
     let version = version.to_owned();
     let plugins = list.get_mut("plugins")?.as_array_mut()?;
-    let are_right = !plugins.is_empty() && plugins.iter().all(is_plugin);
-    are_right.then(|| Network {
+    let is_valid = !plugins.is_empty() && plugins.iter().all(is_plugin);
+    is_valid.then(|| Network {
         name,
         version,
         plugins: std::mem::take(plugins),
@@ -110,7 +130,7 @@ fn list(mut list: Map<String, Value>) -> Option<Network> {
 }
 
 fn single(plugin: Map<String, Value>) -> Option<Network> {
-    let of = |key| text_of(&plugin, key).unwrap_or_default().to_owned();
+    let of = |key| string_of(&plugin, key).unwrap_or_default().to_owned();
     let (name, version) = (of("name"), of("cniVersion"));
     let plugin = Value::Object(plugin);
     is_plugin(&plugin).then(|| Network {
@@ -120,12 +140,12 @@ fn single(plugin: Map<String, Value>) -> Option<Network> {
     })
 }
 
-/// What Go decodes into `types.PluginConf`.
+/// Whether Go decodes it into `types.PluginConf`.
 fn is_plugin(plugin: &Value) -> bool {
     let Some(plugin) = plugin.as_object() else {
         return false;
     };
-    let texts = |value: &Value| {
+    let is_strings = |value: &Value| {
         value
             .as_array()
             .is_some_and(|items| items.iter().all(|item| item.is_string() || item.is_null()))
@@ -137,32 +157,32 @@ fn is_plugin(plugin: &Value) -> bool {
         return false;
     };
     let capabilities = field(plugin, "capabilities").unwrap_or(&empty);
-    let are_switches = |value: &Map<String, Value>| {
+    let is_booleans = |value: &Map<String, Value>| {
         value
             .values()
             .all(|value| value.is_boolean() || value.is_null())
     };
-    text_of(plugin, "type").is_some_and(|text| !text.is_empty())
+    string_of(plugin, "type").is_some_and(|text| !text.is_empty())
         && ["name", "cniVersion"]
             .iter()
             .all(|key| field(plugin, key).is_none_or(Value::is_string))
-        && capabilities.as_object().is_some_and(are_switches)
+        && capabilities.as_object().is_some_and(is_booleans)
         && field(plugin, "prevResult").is_none_or(Value::is_object)
         && field(ipam, "type").is_none_or(Value::is_string)
         && field(dns, "domain").is_none_or(Value::is_string)
         && ["nameservers", "search", "options"]
             .iter()
-            .all(|key| field(dns, key).is_none_or(texts))
+            .all(|key| field(dns, key).is_none_or(is_strings))
 }
 
-/// In any case, and `null` is nothing.
+/// Finds a key in any case; `null` counts as missing.
 fn field<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     let mut fields = object.iter().rev();
     let (_, value) = fields.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
     (!value.is_null()).then_some(value)
 }
 
-fn text_of<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+fn string_of<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     field(object, name)?.as_str()
 }
 
@@ -175,7 +195,7 @@ mod tests {
     const SINGLE: &[u8] = br#"{"Name": "s", "type": "a", "ipam": {"type": "host-local"}}"#;
 
     #[test]
-    fn the_first_valid_file_is_the_network() {
+    fn first_valid_file_is_loaded() {
         for (files, containerd, crio) in [
             (
                 &[("20-s.conf", SINGLE), ("10-l.conflist", LIST)][..],
@@ -208,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_valid_as_libcni_has_it() {
+    fn files_are_validated_as_libcni_does() {
         for (file, content, is_valid) in [
             ("a.conf", r#"{"type": "a"}"#, true),
             ("a.conf", r#"{"name": "a", "type": ""}"#, false),

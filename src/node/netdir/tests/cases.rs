@@ -1,14 +1,14 @@
-//! What is there, what others do to it, and what comes of that; one case after another.
+//! Single cases: a configuration directory, what other components do to it, and the outcome.
 
 use std::fs;
 use std::path::PathBuf;
 
 use super::*;
 
-// The first file.
+// Which file gets the entry.
 
 #[test]
-fn the_first_valid_file_gets_the_entry_and_no_other() {
+fn only_first_valid_file_gets_the_entry() {
     for (files, expected) in [
         (
             &[("10-a.conflist", LIST), ("20-b.conflist", LIST)][..],
@@ -45,7 +45,7 @@ fn the_first_valid_file_gets_the_entry_and_no_other() {
         ),
     ] {
         let mut node = Node::new(files);
-        node.is_settled();
+        node.settle_chained();
         for (name, content) in files.iter().filter(|(name, _)| *name != "10-a.conf") {
             let is_changed = node.content(name) != Some(content);
             assert_eq!(is_changed, *name == expected, "{name}\n{node}");
@@ -54,37 +54,37 @@ fn the_first_valid_file_gets_the_entry_and_no_other() {
 }
 
 #[test]
-fn a_new_first_file_gets_the_entry_and_the_old_one_is_as_it_was() {
+fn entry_moves_to_new_first_file_and_old_file_is_restored() {
     for old in [
         ("10-x.conflist", LIST),
         ("10-x.conf", SINGLE),
         ("10-x.json", SINGLE),
     ] {
         let mut node = Node::new(&[old]);
-        node.is_settled();
+        node.settle_chained();
         node.write("05-new.conflist", OTHER_LIST);
-        node.is_settled();
+        node.settle_chained();
         assert_eq!(node.content(old.0), Some(old.1), "{node}");
         assert_eq!(names(&node), ["05-new.conflist", old.0]);
         node.files.remove("05-new.conflist");
-        node.is_settled();
-        node.leave();
+        node.settle_chained();
+        node.uninstall();
         assert_eq!(node.tree(), tree(&[old]));
     }
 }
 
 #[test]
-fn without_a_network_there_is_a_reason_that_names_what_is_there() {
+fn missing_network_is_reported_with_the_files_that_exist() {
     for (files, flags, parts) in [
         (
             &[][..],
             &[][..],
-            &["/net.d holds no valid network configuration yet"][..],
+            &["/net.d contains no valid network configuration yet"][..],
         ),
         (
             &[("10-x.conflist", "{")],
             &[],
-            &["10-x.conflist cannot be used: it is not"],
+            &["10-x.conflist cannot be used: not a JSON object"],
         ),
         (
             &[("10-x.conf", LIST)],
@@ -104,24 +104,24 @@ fn without_a_network_there_is_a_reason_that_names_what_is_there() {
         (
             &[("10-x.conf.msm-cni-original", SINGLE)],
             &[],
-            &["10-x.conflist is gone"],
+            &["10-x.conflist was removed"],
         ),
     ] {
         let mut node = Node::new(files).with_flags(flags);
         let reasons = node.settle();
-        one_reason(&reasons, parts);
+        assert_one_reason(&reasons, parts);
         assert_eq!(node.tree(), tree(files));
-        node.leave();
+        node.uninstall();
         assert_eq!(node.tree(), tree(files));
     }
 }
 
 #[test]
-fn what_only_the_runtime_may_use_is_waited_for_when_it_comes_first() {
+fn first_file_that_only_the_runtime_may_load_is_waited_for() {
     let elsewhere =
         Unreadable::OutsideContainer("it is a symlink to /x, which is not there".into());
     let failed = Unreadable::Io("Input/output error".into());
-    let nobody = Unreadable::NotAFile("it is a directory".into());
+    let directory = Unreadable::NotAFile("it is a directory".into());
     let nameless = Ok(snapshot(br#"{"type": "bridge"}"#));
     let latin = Ok(snapshot(b"{\"name\":\"\xe4\",\"type\":\"bridge\"}"));
     for (name, file, is_waited_for) in [
@@ -129,7 +129,7 @@ fn what_only_the_runtime_may_use_is_waited_for_when_it_comes_first() {
         ("05-a.conf", Err(failed), true),
         ("05-a.conf", nameless, true),
         ("05-a.conf", latin, true),
-        ("05-a.conf", Err(nobody), false),
+        ("05-a.conf", Err(directory), false),
         ("05-a.bak", Err(elsewhere.clone()), false),
         ("30-a.conf", Err(elsewhere.clone()), false),
     ] {
@@ -141,11 +141,11 @@ fn what_only_the_runtime_may_use_is_waited_for_when_it_comes_first() {
             reasons.iter().all(|reason| reason.contains(name)),
             "{reasons:?}"
         );
-        // The first that we can read gets the entry all the same.
+        // The first file that msm-cni can load gets the entry nevertheless.
         let entry = node.content("10-x.conflist").unwrap();
         assert!(entry.contains("msm-cni"), "{node}");
     }
-    // Whoever names the file knows.
+    // A file that is named by a flag needs no search.
     let mut node =
         Node::new(&[("10-x.conflist", LIST)]).with_flags(&["--cni-conf-name=10-x.conflist"]);
     node.files.insert("05-a.conf".into(), Err(elsewhere));
@@ -153,26 +153,26 @@ fn what_only_the_runtime_may_use_is_waited_for_when_it_comes_first() {
     assert_eq!(node.plan().waiting, Vec::<String>::new());
 }
 
-// A `.conf` becomes a `.conflist` and comes back.
+// Conversion of a `.conf` to a `.conflist` and back.
 
 #[test]
-fn a_conf_steps_aside_for_a_list_and_comes_back() {
+fn conf_is_converted_and_restored() {
     for name in ["10-x.conf", "10-x.json", "10-x.y.conf", r#"1 "x"\.conf"#] {
         let mut node = Node::new(&[(name, SINGLE)]);
         node.files.get_mut(name).unwrap().as_mut().unwrap().mode = 0o600;
-        node.is_settled();
-        let mut expected = vec![list_name(name), original_name(name)];
+        node.settle_chained();
+        let mut expected = vec![list_name(name), backup_name(name)];
         expected.sort();
         assert_eq!(names(&node), expected);
         assert_eq!(node.mode(&list_name(name)), 0o600);
-        node.leave();
+        node.uninstall();
         assert_eq!(node.tree(), tree(&[(name, SINGLE)]));
         assert_eq!(node.mode(name), 0o600);
     }
 }
 
 #[test]
-fn a_change_that_is_cut_off_anywhere_comes_to_the_same_end() {
+fn interruption_after_any_step_leads_to_the_same_result() {
     for start in [
         &[("10-x.conf", SINGLE)][..],
         &[("10-x.json", SINGLE)],
@@ -180,25 +180,25 @@ fn a_change_that_is_cut_off_anywhere_comes_to_the_same_end() {
         &[("10-x.conflist", LIST)],
     ] {
         let mut whole = Node::new(start);
-        whole.is_settled();
+        whole.settle_chained();
         let mut left = whole.clone();
-        left.leave();
+        left.uninstall();
         assert_eq!(left.tree(), tree(start));
-        for leaves_first in [false, true] {
-            let (begin, plan) = if leaves_first {
-                (whole.clone(), whole.removal())
+        for is_uninstall in [false, true] {
+            let (begin, plan) = if is_uninstall {
+                (whole.clone(), whole.removal().plan)
             } else {
                 (Node::new(start), Node::new(start).plan())
             };
             for cut in 0..=plan.steps.len() {
                 let mut node = begin.clone();
                 for step in plan.steps.iter().take(cut) {
-                    node.take(&step.action);
+                    node.execute(&step.action);
                 }
                 let mut again = node.clone();
-                again.is_settled();
+                again.settle_chained();
                 assert_eq!(again.tree(), whole.tree(), "{cut} of {plan:?}");
-                node.leave();
+                node.uninstall();
                 assert_eq!(node.tree(), tree(start), "{cut} of {plan:?}");
             }
         }
@@ -206,54 +206,54 @@ fn a_change_that_is_cut_off_anywhere_comes_to_the_same_end() {
 }
 
 #[test]
-fn a_conf_that_is_written_anew_is_converted_anew() {
+fn rewritten_conf_is_converted_again() {
     for name in ["10-x.conf", "10-x.json"] {
-        for anew in [SINGLE, OTHER_SINGLE] {
+        for rewritten in [SINGLE, OTHER_SINGLE] {
             let mut node = Node::new(&[(name, SINGLE)]);
-            node.is_settled();
-            node.write(name, anew);
-            // What counts is what its owner says now.
+            node.settle_chained();
+            node.write(name, rewritten);
+            // Uninstallation keeps the current version.
             let removed = {
                 let mut node = node.clone();
-                node.leave();
+                node.uninstall();
                 node.tree()
             };
-            assert_eq!(removed, tree(&[(name, anew)]));
-            let mut expected = Node::new(&[(name, anew)]);
-            expected.is_settled();
-            node.is_settled();
+            assert_eq!(removed, tree(&[(name, rewritten)]));
+            let mut expected = Node::new(&[(name, rewritten)]);
+            expected.settle_chained();
+            node.settle_chained();
             assert_eq!(node.tree(), expected.tree());
         }
         let mut node = Node::new(&[(name, SINGLE)]);
-        node.is_settled();
+        node.settle_chained();
         let before = node.clone();
-        // Half of it.
+        // An incomplete file is ignored.
         node.write(name, "{\"name\":");
-        node.is_settled();
+        node.settle_chained();
         node.files.remove(name);
         assert_eq!(node.tree(), before.tree());
     }
 }
 
 #[test]
-fn a_conf_takes_the_place_of_a_json_and_gives_it_back() {
+fn new_conf_replaces_json_of_same_stem_which_is_restored() {
     let (conf, json) = (("10-x.conf", SINGLE), ("10-x.json", OTHER_SINGLE));
     let mut node = Node::new(&[json]);
-    node.is_settled();
+    node.settle_chained();
     node.write(conf.0, conf.1);
-    node.is_settled();
+    node.settle_chained();
     assert_eq!(node.content(json.0), Some(json.1), "{node}");
     let mut left = node.clone();
-    left.leave();
+    left.uninstall();
     assert_eq!(left.tree(), tree(&[conf, json]));
-    // And is removed, in the form that it has now.
+    // Its owner removes the conf, which is the list by now.
     node.files.remove("10-x.conflist");
-    node.is_settled();
+    node.settle_chained();
     assert_eq!(node.content("10-x.json.msm-cni-original"), Some(json.1));
 }
 
 #[test]
-fn a_list_of_the_same_name_is_not_overwritten() {
+fn existing_list_of_same_stem_is_not_overwritten() {
     for files in [
         &[("10-x.conf", SINGLE), ("10-x.conflist", LIST)][..],
         &[("10-x.conf", SINGLE), ("10-x.conflist", "{")],
@@ -262,7 +262,7 @@ fn a_list_of_the_same_name_is_not_overwritten() {
             ("10-x.conflist", LIST),
             ("10-x.conf.msm-cni-original", OTHER_SINGLE),
         ],
-        // Even if it happens to be what the `.conf` would become.
+        // Even if it equals the converted `.conf`.
         &[
             ("10-x.conf", SINGLE),
             (
@@ -272,18 +272,18 @@ fn a_list_of_the_same_name_is_not_overwritten() {
         ],
     ] {
         let mut node = Node::new(files);
-        one_reason(
+        assert_one_reason(
             &node.settle(),
             &["both 10-x.conf and 10-x.conflist are in /net.d"],
         );
         assert_eq!(node.tree(), tree(files));
     }
-    // It was the first, and had the entry.
+    // The list was the first file and had the entry.
     let mut node = Node::new(&[("10-x.conflist", LIST)]);
-    node.is_settled();
+    node.settle_chained();
     node.write("10-x.conf", SINGLE);
-    one_reason(&node.settle(), &["both"]);
-    node.leave();
+    assert_one_reason(&node.settle(), &["both"]);
+    node.uninstall();
     assert_eq!(
         node.tree(),
         tree(&[("10-x.conf", SINGLE), ("10-x.conflist", LIST)])
@@ -291,27 +291,27 @@ fn a_list_of_the_same_name_is_not_overwritten() {
 }
 
 #[test]
-fn what_others_have_changed_since_is_never_lost() {
+fn edits_of_other_components_are_never_lost() {
     let mut node = Node::new(&[("10-x.conf", SINGLE)]);
-    node.is_settled();
+    node.settle_chained();
     let list = node.content("10-x.conflist").unwrap();
-    let evolved = list.replacen("\n  ]", ",\n    {\"type\": \"istio-cni\"}\n  ]", 1);
-    node.write("10-x.conflist", &evolved);
-    node.is_settled();
+    let edited = list.replacen("\n  ]", ",\n    {\"type\": \"istio-cni\"}\n  ]", 1);
+    node.write("10-x.conflist", &edited);
+    node.settle_chained();
     let settled = node.clone();
-    // Its owner writes the same once more: all of it is in the list already.
+    // The owner writes the same content again: the list contains all of it.
     node.write("10-x.conf", SINGLE);
-    node.is_settled();
+    node.settle_chained();
     assert_eq!(node.tree(), settled.tree());
-    // And something else: nobody knows which of them is meant.
+    // Other content: it is unknown which of the two files is current.
     node.write("10-x.conf", OTHER_SINGLE);
-    one_reason(&node.settle(), &["both 10-x.conf and 10-x.conflist"]);
+    assert_one_reason(&node.settle(), &["both 10-x.conf and 10-x.conflist"]);
     node.files.remove("10-x.conf");
 
-    let Plan { notes, .. } = node.leave();
-    one_reason(
+    let RemovalPlan { notes, .. } = node.uninstall();
+    assert_one_reason(
         &notes,
-        &["10-x.conf.msm-cni-original stays", "10-x.conflist"],
+        &["10-x.conf.msm-cni-original is kept", "10-x.conflist"],
     );
     assert_eq!(
         names(&node),
@@ -324,88 +324,214 @@ fn what_others_have_changed_since_is_never_lost() {
 }
 
 #[test]
-fn what_others_have_removed_stays_removed() {
-    // The original: then the list is all there is.
+fn files_removed_by_other_components_are_not_recreated() {
+    // The backup: the list cannot be converted back.
     let mut node = Node::new(&[("10-x.conf", SINGLE)]);
-    node.is_settled();
+    node.settle_chained();
     let networks = node.networks();
     node.files.remove("10-x.conf.msm-cni-original");
-    node.is_settled();
-    node.leave();
+    node.settle_chained();
+    node.uninstall();
     assert_eq!(names(&node), ["10-x.conflist"]);
     assert_eq!(node.networks(), networks);
 
-    // The list: then the network is gone, and only its owner may bring it back.
+    // The list: there is no network until its owner writes one.
     let mut node = Node::new(&[("10-x.conf", SINGLE)]);
-    node.is_settled();
+    node.settle_chained();
     node.files.remove("10-x.conflist");
-    one_reason(
+    assert_one_reason(
         &node.settle(),
-        &["10-x.conflist is gone", "10-x.conf.msm-cni-original"],
+        &["10-x.conflist was removed", "10-x.conf.msm-cni-original"],
     );
     let mut left = node.clone();
-    one_reason(&left.leave().notes, &["10-x.conf.msm-cni-original stays"]);
+    assert_one_reason(
+        &left.uninstall().notes,
+        &["10-x.conf.msm-cni-original is kept"],
+    );
     assert_eq!(left.tree(), tree(&[("10-x.conf.msm-cni-original", SINGLE)]));
     node.write("20-y.conflist", LIST);
-    node.is_settled();
+    node.settle_chained();
     node.write("10-x.conf", OTHER_SINGLE);
-    node.is_settled();
-    node.leave();
+    node.settle_chained();
+    node.uninstall();
     assert_eq!(
         node.tree(),
         tree(&[("10-x.conf", OTHER_SINGLE), ("20-y.conflist", LIST)])
     );
 
-    // Our entry, just before we leave.
+    // The entry, before uninstallation.
     let mut node = Node::new(&[("10-x.conf", SINGLE)]);
-    node.is_settled();
+    node.settle_chained();
     let network = r#"{"name":"s","cniVersion":"0.3.1","plugins":[{"type":"bridge","name":"s","cniVersion":"0.3.1"}]}"#;
     node.write("10-x.conflist", network);
-    node.leave();
+    node.uninstall();
     assert_eq!(node.tree(), tree(&[("10-x.conf", SINGLE)]));
 }
 
 #[test]
-fn a_list_that_would_come_too_late_is_not_made() {
-    // Between the name of the `.conf` and that of its list. Over one that is not valid
-    // containerd would stumble.
+fn conf_is_not_converted_if_another_file_would_sort_before_the_list() {
+    // Between the name of the `.conf` and that of its list. containerd fails if that file is
+    // invalid.
     for other in [LIST, "{"] {
         let files = [("10-x.conf", SINGLE), ("10-x.conf-b.conflist", other)];
         let mut node = Node::new(&files);
-        one_reason(
+        assert_one_reason(
             &node.settle(),
             &["10-x.conf takes one plugin only", "10-x.conf-b.conflist"],
         );
         assert_eq!(node.tree(), tree(&files));
         let mut node = Node::new(&files[..1]);
-        node.is_settled();
+        node.settle_chained();
         node.write(files[1].0, files[1].1);
-        one_reason(&node.settle(), &["10-x.conf takes one plugin only"]);
+        assert_one_reason(&node.settle(), &["10-x.conf takes one plugin only"]);
         assert_eq!(node.tree(), tree(&files));
     }
 
-    // A `.json` becomes a list that comes before it; what is between them comes first.
+    // The list of a `.json` sorts before it; a file between them is before the `.json` as well.
     let files = [("10-x.json", SINGLE), ("10-x.d.conflist", LIST)];
     let mut node = Node::new(&files[..1]);
-    node.is_settled();
+    node.settle_chained();
     node.write(files[1].0, files[1].1);
-    node.is_settled();
+    node.settle_chained();
     assert_eq!(node.content("10-x.json"), Some(SINGLE), "{node}");
-    node.leave();
+    node.uninstall();
     assert_eq!(node.tree(), tree(&files));
 }
 
-// Names, modes, tokens.
+// The record of a list's origin.
+
+/// What release 0.1.0 or another component may have written instead of the record.
+const RECORDS: [&str; 5] = [
+    "",
+    "\n  \"msm-cni\": {\"from\": \"10-x.json\"},",
+    "\n  \"msm-cni\": {\"from\": \"20-y.conf\"},",
+    "\n  \"msm-cni\": {\"from\": \"\", \"x\": 1},",
+    "\n  \"msm-cni\": {\"from\": \"../10-x.conf\"},",
+];
+const RECORD: &str = "\n  \"msm-cni\": {\"from\": \"10-x.conf\"},";
+
+/// A node with a converted `.conf`, and the same with another record.
+fn converted_with(record: &str) -> (Node, Node) {
+    let mut settled = Node::new(&[("10-x.conf", SINGLE)]);
+    settled.settle_chained();
+    let mut node = settled.clone();
+    let list = node.content("10-x.conflist").unwrap();
+    assert!(list.contains(RECORD), "{list}");
+    node.write("10-x.conflist", &list.replace(RECORD, record));
+    (settled, node)
+}
 
 #[test]
-fn a_file_that_is_named_gets_the_entry() {
+fn list_without_record_gets_it() {
+    for record in RECORDS {
+        let (settled, mut node) = converted_with(record);
+        let steps = node.plan().steps;
+        let reasons: Vec<_> = steps.iter().map(|step| step.reason.as_str()).collect();
+        assert_eq!(reasons, ["its origin was not recorded"], "{record}");
+        node.settle_chained();
+        assert_eq!(node.tree(), settled.tree(), "{record}");
+    }
+}
+
+#[test]
+fn list_without_record_is_replaced_by_its_backup_on_uninstall() {
+    for record in RECORDS {
+        let (_, mut node) = converted_with(record);
+        node.uninstall();
+        assert_eq!(node.tree(), tree(&[("10-x.conf", SINGLE)]), "{record}");
+    }
+}
+
+#[test]
+fn list_without_record_is_converted_again_when_its_conf_is_rewritten() {
+    for record in RECORDS {
+        for rewritten in [SINGLE, OTHER_SINGLE] {
+            let (_, mut node) = converted_with(record);
+            node.write("10-x.conf", rewritten);
+            let mut expected = Node::new(&[("10-x.conf", rewritten)]);
+            expected.settle_chained();
+            node.settle_chained();
+            assert_eq!(node.tree(), expected.tree(), "{record}");
+        }
+    }
+}
+
+#[test]
+fn list_without_record_is_recognised_after_an_interrupted_conversion() {
+    for record in RECORDS {
+        let (settled, mut node) = converted_with(record);
+        node.write("10-x.conf", SINGLE);
+        node.files.remove("10-x.conf.msm-cni-original");
+        let mut left = node.clone();
+        left.uninstall();
+        assert_eq!(left.tree(), tree(&[("10-x.conf", SINGLE)]), "{record}");
+        node.settle_chained();
+        assert_eq!(node.tree(), settled.tree(), "{record}");
+    }
+}
+
+#[test]
+fn record_of_unknown_form_counts_as_an_edit() {
+    let (_, mut node) = converted_with("\n  \"msm-cni\": 7,");
+    let before = node.tree();
+    node.settle_chained();
+    assert_eq!(node.tree(), before);
+    assert_one_reason(
+        &node.uninstall().notes,
+        &["10-x.conf.msm-cni-original is kept"],
+    );
+    let list = node.content("10-x.conflist").unwrap();
+    assert!(list.contains("\"msm-cni\": 7"), "{list}");
+}
+
+#[test]
+fn recorded_origin_is_converted_again_without_a_backup() {
+    for name in ["10-x.conf", "10-x.json"] {
+        let mut node = Node::new(&[(name, SINGLE)]);
+        // Interrupted before the backup, or the backup was removed.
+        let steps = node.plan().steps;
+        let write = steps.iter().position(|step| {
+            matches!(&step.action, Action::Write { path, .. } if path.ends_with("10-x.conflist"))
+        });
+        for step in &steps[..=write.unwrap()] {
+            node.execute(&step.action);
+        }
+        node.write(name, OTHER_SINGLE);
+        let mut left = node.clone();
+        left.uninstall();
+        assert_eq!(left.tree(), tree(&[(name, OTHER_SINGLE)]));
+        let mut expected = Node::new(&[(name, OTHER_SINGLE)]);
+        expected.settle_chained();
+        node.settle_chained();
+        assert_eq!(node.tree(), expected.tree());
+    }
+}
+
+#[test]
+fn uninstall_removes_the_record_from_an_edited_list() {
+    let (settled, mut node) = converted_with(RECORD);
+    let list = node.content("10-x.conflist").unwrap();
+    let edited = list.replacen("\"type\":\"bridge\"", "\"type\":\"bridge\",\"mtu\":9000", 1);
+    node.write("10-x.conflist", &edited);
+    node.settle_chained();
+    assert_eq!(node.content("10-x.conflist"), Some(edited.as_str()));
+    node.uninstall();
+    let list = node.content("10-x.conflist").unwrap();
+    assert!(list.contains("9000") && !list.contains("msm-cni"), "{list}");
+    assert_eq!(names(&node), names(&settled));
+}
+
+// Names, modes and tokens.
+
+#[test]
+fn file_named_by_flag_gets_the_entry() {
     let list = ("10-x.conflist", LIST);
     let single = ("10-x.conf", SINGLE);
     let first = ("00-first.conflist", OTHER_LIST);
     for (files, wanted, expected) in [
         (&[first, list][..], "10-x.conflist", "10-x.conflist"),
         (&[first, single], "10-x.conf", "10-x.conflist"),
-        // What it has become, or will become.
+        // The list of the named file, or the file of the named list.
         (&[first, list], "10-x.conf", "10-x.conflist"),
         (&[first, single], "10-x.conflist", "10-x.conflist"),
         (
@@ -422,32 +548,32 @@ fn a_file_that_is_named_gets_the_entry() {
             "{node}"
         );
         assert_eq!(node.content(first.0), Some(first.1));
-        node.leave();
+        node.uninstall();
         assert_eq!(node.tree(), tree(files));
     }
-    // Written anew by its owner.
+    // Rewritten by its owner.
     let mut node = Node::new(&[single]).with_flags(&["--cni-conf-name=10-x.conf"]);
-    node.is_settled();
+    node.settle_chained();
     node.write("10-x.conf", OTHER_SINGLE);
-    node.is_settled();
-    node.leave();
+    node.settle_chained();
+    node.uninstall();
     assert_eq!(node.tree(), tree(&[("10-x.conf", OTHER_SINGLE)]));
-    // Another name, later: the entry moves when the file is there.
+    // Another name later: the entry moves as soon as that file exists.
     let mut node = Node::new(&[first, list]);
-    node.is_settled();
+    node.settle_chained();
     let before = node.tree();
     node.flags = vec!["--cni-conf-name=30-z.conflist".into()];
-    one_reason(&node.settle(), &["30-z.conflist"]);
+    assert_one_reason(&node.settle(), &["30-z.conflist"]);
     assert_eq!(node.tree(), before);
     node.write("30-z.conflist", LIST);
     assert_eq!(node.settle(), Vec::<String>::new());
     assert_eq!(node.content(first.0), Some(first.1));
-    node.leave();
+    node.uninstall();
     assert_eq!(node.tree(), tree(&[first, list, ("30-z.conflist", LIST)]));
 }
 
 #[test]
-fn stand_alone_is_a_file_of_its_own_beside_all_others() {
+fn stand_alone_entry_is_a_separate_file_and_others_are_kept() {
     let others = [("10-x.conflist", LIST), ("20-y.conf", SINGLE)];
     for (flags, name) in [
         (&["--chained-cni-plugin=false"][..], "YYY-msm-cni.conf"),
@@ -484,7 +610,7 @@ fn stand_alone_is_a_file_of_its_own_beside_all_others() {
         for (other, content) in others {
             assert_eq!(node.content(other), Some(content));
         }
-        // Somebody has changed it, or broken it under the name that is ours.
+        // A changed or invalid file is restored.
         let right = node.tree();
         let other = node.content(name).unwrap().replace("info", "trace");
         node.write(name, &other);
@@ -493,7 +619,7 @@ fn stand_alone_is_a_file_of_its_own_beside_all_others() {
         node.files.get_mut(name).unwrap().as_mut().unwrap().mode = 0o666;
         node.settle();
         assert_eq!(node.mode(name), 0o644);
-        node.leave();
+        node.uninstall();
         assert_eq!(node.tree(), tree(&others));
     }
     let mut node =
@@ -502,27 +628,33 @@ fn stand_alone_is_a_file_of_its_own_beside_all_others() {
 }
 
 #[test]
-fn stand_alone_never_takes_somebody_elses_file() {
+fn stand_alone_does_not_overwrite_file_of_another_component() {
     let flags = [
         "--chained-cni-plugin=false",
         "--cni-conf-name=10-x.conflist",
     ];
     for content in [LIST, "", "{\"name\":", SINGLE] {
         let mut node = Node::new(&[("10-x.conflist", content)]).with_flags(&flags);
-        one_reason(
+        assert_one_reason(
             &node.settle(),
-            &["/net.d/10-x.conflist is somebody else's", "--cni-conf-name"],
+            &[
+                "/net.d/10-x.conflist belongs to another component",
+                "--cni-conf-name",
+            ],
         );
         assert_eq!(node.content("10-x.conflist"), Some(content));
     }
     let default = ["--chained-cni-plugin=false"];
     let mut node = Node::new(&[("YYY-msm-cni.conf", SINGLE)]).with_flags(&default);
-    one_reason(&node.settle(), &["YYY-msm-cni.conf is somebody else's"]);
+    assert_one_reason(
+        &node.settle(),
+        &["YYY-msm-cni.conf belongs to another component"],
+    );
     assert_eq!(node.content("YYY-msm-cni.conf"), Some(SINGLE));
 }
 
 #[test]
-fn another_mode_leaves_nothing_of_the_one_before() {
+fn switch_between_chained_and_stand_alone_removes_the_old_files() {
     let alone = ["--chained-cni-plugin=false"];
     for files in [
         &[("10-x.conflist", LIST)][..],
@@ -530,7 +662,7 @@ fn another_mode_leaves_nothing_of_the_one_before() {
         &[("10-x.json", SINGLE), ("20-y.conflist", LIST)],
     ] {
         let mut chained = Node::new(files);
-        chained.is_settled();
+        chained.settle_chained();
         let expected = chained.tree();
         let mut node = chained.with_flags(&alone);
         assert_eq!(node.settle(), Vec::<String>::new());
@@ -538,42 +670,42 @@ fn another_mode_leaves_nothing_of_the_one_before() {
         assert_eq!(node.tree(), tree(files));
         node.settle();
         let mut node = node.with_flags(&[]);
-        node.is_settled();
+        node.settle_chained();
         assert_eq!(node.tree(), expected);
     }
-    // Nothing to chain to: a plugin by itself is no network.
+    // A stand-alone plugin is not a network to chain to.
     let mut node = Node::new(&[]).with_flags(&alone);
     node.settle();
     let mut node = node.with_flags(&[]);
-    one_reason(&node.settle(), &["no valid network configuration"]);
+    assert_one_reason(&node.settle(), &["no valid network configuration"]);
     assert_eq!(names(&node), Vec::<String>::new());
 }
 
 #[test]
-fn a_token_in_the_entry_is_nobody_elses_business() {
+fn entry_with_token_is_readable_by_owner_only() {
     let template =
         r#"--cni-network-config={"name":"m","type":"msm-cni","token":"__SERVICEACCOUNT_TOKEN__"}"#;
     for name in ["10-x.conflist", "10-x.conf"] {
         let content = if name == "10-x.conf" { SINGLE } else { LIST };
         let mut node = Node::new(&[(name, content)]).with_flags(&[template]);
-        node.is_settled();
+        node.settle_chained();
         let list = "10-x.conflist";
         assert!(node.content(list).unwrap().contains("first.token"));
         assert_eq!(node.mode(list), 0o600);
-        // Rotated: not a fight.
+        // A rotated token is a renewal.
         node.token = "second.token";
         let steps = node.plan().steps;
         assert!(
             !steps.is_empty() && steps.iter().all(|step| step.cause == Cause::Renewal),
             "{steps:?}"
         );
-        node.is_settled();
+        node.settle_chained();
         assert!(node.content(list).unwrap().contains("second.token"));
-        // Opened by somebody, which is one.
+        // A mode changed by another component is a repair.
         node.files.get_mut(list).unwrap().as_mut().unwrap().mode = 0o644;
-        node.is_settled();
+        node.settle_chained();
         assert_eq!(node.mode(list), 0o600);
-        node.leave();
+        node.uninstall();
         assert_eq!(node.tree(), tree(&[(name, content)]));
     }
     let mut node = Node::new(&[]).with_flags(&[template, "--chained-cni-plugin=false"]);
@@ -585,7 +717,7 @@ fn a_token_in_the_entry_is_nobody_elses_business() {
         !steps.is_empty() && steps.iter().all(|step| step.cause == Cause::Renewal),
         "{steps:?}"
     );
-    // None in it: as it was.
+    // Without a token the mode is kept.
     let mut node = Node::new(&[("10-x.conflist", LIST)]);
     node.files
         .get_mut("10-x.conflist")
@@ -593,27 +725,27 @@ fn a_token_in_the_entry_is_nobody_elses_business() {
         .as_mut()
         .unwrap()
         .mode = 0o664;
-    node.is_settled();
+    node.settle_chained();
     assert_eq!(node.mode("10-x.conflist"), 0o664);
 }
 
 #[test]
-fn a_file_of_others_keeps_its_owner() {
+fn changed_file_keeps_its_owner() {
     let owner = Owner { uid: 7, gid: 8 };
     for name in ["10-x.conflist", "10-x.conf"] {
         let content = if name == "10-x.conf" { SINGLE } else { LIST };
         let mut node = Node::new(&[(name, content)]);
         node.files.get_mut(name).unwrap().as_mut().unwrap().owner = owner;
-        node.is_settled();
+        node.settle_chained();
         assert_eq!(node.files["10-x.conflist"].as_ref().unwrap().owner, owner);
-        node.leave();
+        node.uninstall();
         assert_eq!(node.files[name].as_ref().unwrap().owner, owner);
     }
 }
 
 #[test]
-fn as_long_as_an_entry_may_be_left_so_is_what_it_needs() {
-    for (name, file, stays) in [
+fn kubeconfig_is_kept_while_an_entry_may_remain() {
+    for (name, file, is_kept) in [
         (
             "20-y.conflist",
             Ok(snapshot(b"{\"plugins\":[{\"type\":\"msm-cni\"")),
@@ -642,23 +774,23 @@ fn as_long_as_an_entry_may_be_left_so_is_what_it_needs() {
         ("20-y.conflist.bak", Ok(snapshot(b"msm-cni")), false),
     ] {
         let mut node = Node::new(&[("10-x.conflist", LIST)]);
-        node.is_settled();
+        node.settle_chained();
         node.files.insert(name.into(), file.clone());
-        let Plan { waiting, .. } = node.leave();
+        let Plan { waiting, .. } = node.uninstall().plan;
         assert_eq!(node.content("10-x.conflist"), Some(LIST));
-        assert_eq!(waiting.len(), usize::from(stays), "{waiting:?}");
+        assert_eq!(waiting.len(), usize::from(is_kept), "{waiting:?}");
         assert!(
             waiting.iter().all(|reason| reason.contains(name)),
             "{waiting:?}"
         );
         let kubeconfig = node.files.contains_key(crate::names::KUBECONFIG_FILE);
-        assert_eq!(kubeconfig, stays, "{file:?}");
+        assert_eq!(kubeconfig, is_kept, "{file:?}");
     }
 }
 
-/// The trees of tests/fixtures/installer, which the black-box tests go through too.
+/// The fixtures of tests/fixtures/installer, which the black-box tests use too.
 #[test]
-fn every_fixture_comes_to_the_tree_that_is_expected() {
+fn every_fixture_leads_to_the_expected_files() {
     let cases = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/installer");
     let mut count = 0;
     for case in fs::read_dir(cases).unwrap() {
@@ -692,11 +824,11 @@ fn every_fixture_comes_to_the_tree_that_is_expected() {
             case.display()
         );
         let networks = node.networks();
-        node.leave();
+        node.uninstall();
         let left = case.join("left");
         let left = read(if left.is_dir() { left } else { case.join("in") });
         assert_eq!(node.tree(), left.tree(), "{}", case.display());
-        // All the time it was the one that it is without us.
+        // The network was always the one without msm-cni.
         assert_eq!(networks, left.networks(), "{}", case.display());
         count += 1;
     }

@@ -1,32 +1,31 @@
-//! The configuration of a node in memory: every plan is carried out step by step, and after
-//! each step the runtime's own rules say which network it would load.
+//! A configuration directory in memory. Plans are executed step by step, and after each step a
+//! model of the runtimes decides which network they would load.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use msm_testkit::runtime::{Network, Runtime};
+
+use super::{backup_name, list_name};
 use crate::fs::Owner;
+use crate::names::ORIGINAL_SUFFIX;
 use crate::node::flags;
+use crate::node::inputs::Inputs;
 use crate::node::lock::Holder;
-use crate::node::netdir::ORIGINAL_SUFFIX;
-use crate::node::netdir::list_name;
-use crate::node::netdir::original_name;
 use crate::node::observe::{FileSnapshot, FileState, NetFile, Observed, Unreadable};
-use crate::node::plan;
+use crate::node::plan::{self, RemovalPlan};
 use crate::node::settings::Settings;
 use crate::node::step::{Action, Cause, Plan};
 use crate::process::Vars;
 use crate::text::is_network_configuration;
 
-mod cases; // one after another
-mod worlds; // whatever others do
-
-use msm_testkit::runtime::{Network, Runtime};
+mod cases;
+mod properties;
 
 const LIST: &str = r#"{"name":"l","cniVersion":"1.0.0","plugins":[{"type":"calico"}]}"#;
 const OTHER_LIST: &str = "{\n  \"name\": \"o\",\n  \"plugins\": [\n    {\"type\": \"a\"},\n    {\"type\": \"b\"}\n  ]\n}\n";
 const SINGLE: &str = r#"{"name":"s","cniVersion":"0.3.1","type":"bridge"}"#;
 const OTHER_SINGLE: &str = "{\n  \"name\": \"t\",\n  \"type\": \"flannel\"\n}\n";
-const THIRD_SINGLE: &str = r#"{"name":"u","cniVersion":"1.0.0","type":"ptp"}"#;
 const OURS: &str = r#"{"name":"msm-cni","type":"msm-cni"}"#;
 
 const FIRST_TOKEN: &str = "first.token";
@@ -89,12 +88,7 @@ impl Node {
     }
 
     fn settings(&self) -> Settings {
-        let fixed = [
-            "installer",
-            "--mounted-cni-net-dir=/net.d",
-            "--skip-tls-verify",
-        ];
-        let flags = fixed
+        let args = ["--mounted-cni-net-dir=/net.d", "--skip-tls-verify"]
             .into_iter()
             .chain(self.flags.iter().map(String::as_str));
         let vars: Vars = [
@@ -104,11 +98,15 @@ impl Node {
         ]
         .into_iter()
         .collect();
-        let matches = flags::command().try_get_matches_from(flags).unwrap();
-        Settings::new(&matches, &vars, "host").unwrap()
+        let values = flags::command_line().parse(args.map(Into::into)).unwrap();
+        let inputs = Inputs {
+            flags: flags::given(&values),
+            vars: &vars,
+        };
+        Settings::new(&inputs, "host").unwrap()
     }
 
-    fn found(&self, settings: &Settings) -> Observed {
+    fn observed(&self, settings: &Settings) -> Observed {
         let kubeconfig = self.files.get(&settings.kubeconfig_name);
         let net_files = self
             .files
@@ -121,7 +119,7 @@ impl Node {
             });
         Observed {
             bin_dirs: Vec::new(),
-            bin_dir_trouble: None,
+            bin_dir_error: None,
             holder: Holder::Us,
             kubeconfig: match kubeconfig {
                 Some(Ok(snapshot)) => FileState::Present(snapshot.clone()),
@@ -129,7 +127,7 @@ impl Node {
                 None => FileState::Missing,
             },
             token: Ok(self.token.to_owned()),
-            authority: Ok(None),
+            ca_bundle: Ok(None),
             net_files: Ok(net_files.collect()),
             linked_dirs: BTreeSet::new(),
             temporaries: Vec::new(),
@@ -141,15 +139,15 @@ impl Node {
 
     fn plan(&self) -> Plan {
         let settings = self.settings();
-        plan::plan(&settings, &self.found(&settings))
+        plan::install(&settings, &self.observed(&settings)).plan
     }
 
-    fn removal(&self) -> Plan {
+    fn removal(&self) -> RemovalPlan {
         let settings = self.settings();
-        plan::removal(&settings, &self.found(&settings))
+        plan::remove(&settings, &self.observed(&settings))
     }
 
-    fn take(&mut self, action: &Action) {
+    fn execute(&mut self, action: &Action) {
         let name = |path: &Path| {
             assert_eq!(path.parent(), Some(Path::new("/net.d")), "{action}");
             path.file_name().unwrap().to_str().unwrap().to_owned()
@@ -195,21 +193,22 @@ impl Node {
         }
     }
 
-    /// Carries out plans until one is empty; returns what is waited for. What a runtime
-    /// loads meanwhile is what it loaded before, or what it loads in the end.
+    /// Executes plans until one has no steps; returns the reasons to wait.
     #[track_caller]
     fn settle(&mut self) -> Vec<String> {
-        self.carry_out(Self::plan).waiting
-    }
-
-    /// The notes of those who leave.
-    #[track_caller]
-    fn leave(&mut self) -> Plan {
-        self.carry_out(Self::removal)
+        self.execute_all(Self::plan).waiting
     }
 
     #[track_caller]
-    fn carry_out(&mut self, plan: impl Fn(&Self) -> Plan) -> Plan {
+    fn uninstall(&mut self) -> RemovalPlan {
+        self.execute_all(|node| node.removal().plan);
+        self.removal()
+    }
+
+    /// Executes plans until one has no steps. Fails if a runtime would load, after any step, a
+    /// network other than the first or the final one.
+    #[track_caller]
+    fn execute_all(&mut self, plan: impl Fn(&Self) -> Plan) -> Plan {
         let start = self.networks();
         let mut between: Vec<(String, [Option<Network>; 2])> = Vec::new();
         for _ in 0..4 {
@@ -227,11 +226,11 @@ impl Node {
                 return plan(self);
             }
             for step in steps {
-                self.take(&step.action);
+                self.execute(&step.action);
                 between.push((step.action.to_string(), self.networks()));
             }
         }
-        panic!("no end to it: {:?}\n{self}", plan(self));
+        panic!("plans do not converge: {:?}\n{self}", plan(self));
     }
 
     fn network(&self, runtime: Runtime) -> Option<Network> {
@@ -244,25 +243,25 @@ impl Node {
         }))
     }
 
-    /// Of all runtimes, without us.
+    /// The network of each runtime, without msm-cni.
     fn networks(&self) -> [Option<Network>; 2] {
         Runtime::ALL.map(|runtime| self.network(runtime).map(Network::without_us))
     }
 
     #[track_caller]
-    fn is_chained(&self) {
+    fn assert_chained(&self) {
         let network = self.network(Runtime::Crio);
         let is_chained = network.as_ref().is_some_and(Network::ends_with_us);
         assert!(is_chained, "{network:?}\n{self}");
     }
 
     #[track_caller]
-    fn is_settled(&mut self) {
+    fn settle_chained(&mut self) {
         assert_eq!(self.settle(), Vec::<String>::new(), "{self}");
-        self.is_chained();
+        self.assert_chained();
     }
 
-    /// Names and contents of all but the kubeconfig.
+    /// Names and contents of all files but the kubeconfig.
     fn tree(&self) -> BTreeMap<String, String> {
         let kubeconfig = self.settings().kubeconfig_name;
         self.files
@@ -294,7 +293,7 @@ fn names(node: &Node) -> Vec<String> {
 }
 
 #[track_caller]
-fn one_reason(reasons: &[String], parts: &[&str]) {
+fn assert_one_reason(reasons: &[String], parts: &[&str]) {
     let [reason] = reasons else {
         panic!("{reasons:?}");
     };

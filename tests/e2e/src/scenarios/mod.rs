@@ -1,5 +1,6 @@
 //! The scenarios, in the order in which they happen on the node.
 
+mod conf;
 mod install;
 mod measure;
 mod outages;
@@ -42,6 +43,7 @@ pub fn run(env: &Env, report: &mut Report) {
     measure::pods(env, report);
     measure::installer(env, &installer, ready);
     uninstall::daemon_set_is_deleted(env, report, installer, camera);
+    conf::single_plugin_network(env, report);
 }
 
 /// A pod with an RTSP application and the stub as its sidecar.

@@ -106,7 +106,7 @@ pub fn newer_installer<'a>(
     let (code, log, removed) = old;
     report.check("SIGTERM to the old installer", "exit code 0", code);
     let reason = "DaemonSet msm-system/msm-cni exists";
-    let stays = log.contains("everything stays as it is") && log.contains(reason);
+    let stays = log.contains("leaving the installation in place") && log.contains(reason);
     report.check(
         "its reason in the log",
         reason,

@@ -1,0 +1,200 @@
+//! Brings the node's files to the desired state: observe, plan, apply. Opens no sockets and
+//! waits for nothing: the caller decides when to take the next step.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::apply::Executor;
+use super::lock::Holder;
+use super::netdir::template;
+use super::observe::{Observed, Observer};
+use super::plan::{self, InstallPlan};
+use super::schedule::Schedule;
+use super::settings::{ServerVerification, Settings};
+use super::throttle::Throttle;
+use super::uninstall::{self, Attempt};
+use crate::fs;
+
+/// In bytes.
+const MAX_TEMPLATE: u64 = 1 << 20;
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("reading the template {} ({setting})", .path.display())]
+    ReadTemplate {
+        setting: String,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("invalid template ({setting})")]
+    Template {
+        setting: String,
+        source: template::Error,
+    },
+}
+
+/// The state after a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Why the node is not ready; empty if it is. `None` if this step did not find out, because
+    /// it changed something or because a file may only be missing for a moment.
+    pub reasons: Option<Vec<String>>,
+    /// Drift repaired since the node was first ready.
+    pub repairs: u64,
+    /// When to take the next step at the earliest, after an event.
+    pub earliest: Instant,
+    /// When to take the next step at the latest.
+    pub next: Instant,
+}
+
+pub struct Reconciler {
+    settings: Settings,
+    observer: Observer,
+    executor: Executor,
+    throttle: Throttle,
+    schedule: Schedule,
+    /// Directories that symlinks in the runtime's configuration directory lead to.
+    linked_dirs: BTreeSet<PathBuf>,
+    repairs: u64,
+    /// Set once the node was in the desired state: later drift is caused by other processes.
+    was_ready: bool,
+}
+
+impl Reconciler {
+    /// Reads the template file, if one is set, and checks the template.
+    pub fn new(mut settings: Settings, now: Instant) -> Result<Self, Error> {
+        read_template(&mut settings)?;
+        Ok(Self {
+            observer: Observer::default(),
+            executor: Executor::new(&settings),
+            throttle: Throttle::default(),
+            schedule: Schedule::new(now),
+            linked_dirs: BTreeSet::new(),
+            repairs: 0,
+            was_ready: false,
+            settings,
+        })
+    }
+
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The directories in which a change needs another step. They have to be watched before
+    /// the next step, so that no change is missed.
+    pub fn watched_dirs(&self) -> impl Iterator<Item = &Path> {
+        let settings = &self.settings;
+        let ca_dir = match &settings.server_verification {
+            ServerVerification::CaFile(path) => path.parent(),
+            ServerVerification::Skip => None,
+        };
+        let dirs = [
+            &settings.bin_dir,
+            &settings.secondary_bin_dir,
+            &settings.net_dir,
+            &settings.service_account,
+        ];
+        let linked = self.linked_dirs.iter().map(PathBuf::as_path);
+        dirs.map(PathBuf::as_path)
+            .into_iter()
+            .chain(ca_dir)
+            .chain(linked)
+    }
+
+    /// Ends all present delays, for the next step.
+    pub fn retry(&mut self, now: Instant) {
+        self.throttle.reset(now);
+    }
+
+    /// Takes the steps that are possible now.
+    pub fn step(&mut self, now: Instant) -> Status {
+        let observed = self.observe();
+        if observed.linked_dirs != self.linked_dirs {
+            // They are not watched yet.
+            self.linked_dirs = observed.linked_dirs;
+            return self.status(None, now);
+        }
+        let install = plan::install(&self.settings, &observed);
+        self.was_ready |= install.plan.is_empty();
+        let kubeconfig = self.settings.kubeconfig();
+        let mut paths = install.plan.steps.iter().map(|step| step.action.path());
+        if paths.all(|path| path != kubeconfig) {
+            self.observer.kubeconfig_is_current(&observed);
+        }
+        self.throttle.update(&install.plan.steps, now);
+        self.apply(install, now)
+    }
+
+    /// Which installer owns the node.
+    pub fn holder(&mut self) -> Holder {
+        self.executor.lock.holder(&self.settings.kubeconfig())
+    }
+
+    /// Tries to remove the installation.
+    pub fn uninstall(&mut self) -> Attempt {
+        let observed = self.observe();
+        let removal = plan::remove(&self.settings, &observed);
+        uninstall::execute(&mut self.executor, removal)
+    }
+
+    fn observe(&mut self) -> Observed {
+        let holder = self.holder();
+        let unsynced = self.executor.disk.unsynced();
+        self.observer.observe(&self.settings, holder, unsynced)
+    }
+
+    fn apply(&mut self, mut install: InstallPlan, now: Instant) -> Status {
+        let mut waiting = std::mem::take(&mut install.plan.waiting);
+        let applied = self.executor.apply(install, &mut self.throttle, now);
+        if self.was_ready {
+            self.repairs += applied.repairs;
+        }
+        waiting.extend(applied.outdated);
+        let has_changed = applied.steps > 0;
+        if has_changed {
+            self.schedule.record_change(now);
+        } else {
+            self.schedule.record(now, waiting);
+        }
+        let is_known = applied.failures > 0 || (!has_changed && self.schedule.is_stable());
+        let reasons = is_known.then(|| {
+            let mut reasons = self.schedule.published().to_vec();
+            reasons.extend(self.throttle.reasons(now));
+            reasons
+        });
+        let next = if has_changed {
+            // The next step observes the effect.
+            now
+        } else {
+            let next = self.schedule.next();
+            self.throttle.next().map_or(next, |it| it.min(next))
+        };
+        self.status(reasons, next)
+    }
+
+    fn status(&self, reasons: Option<Vec<String>>, next: Instant) -> Status {
+        Status {
+            reasons,
+            repairs: self.repairs,
+            earliest: self.schedule.earliest(),
+            next,
+        }
+    }
+}
+
+fn read_template(settings: &mut Settings) -> Result<(), Error> {
+    let setting = settings.template_setting.clone();
+    if let Some(path) = &settings.template_file {
+        let bytes = fs::read_file(path, MAX_TEMPLATE);
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+        settings.template = text.map_err(|source| Error::ReadTemplate {
+            setting: setting.clone(),
+            path: path.clone(),
+            source,
+        })?;
+    }
+    plan::check_template(settings).map_err(|source| Error::Template { setting, source })
+}
