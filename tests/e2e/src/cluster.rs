@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Options, Request};
 use msm_testkit::certificates::{CertificateAuthority, KeyKind};
-use msm_testkit::pod_json::{PodSpec, pod_json};
 use msm_testkit::cluster::INJECT;
+use msm_testkit::pod_json::{PodSpec, pod_json};
 use serde_json::{Value, json};
 
 /// The address of the API server's service.
