@@ -30,6 +30,8 @@ impl<T: Send + 'static> Task<T> {
         thread::Builder::new().spawn(move || {
             // Fails if the task was dropped.
             let _ = sender.send(work());
+            // In this order: once the descriptor is readable, the channel is closed.
+            drop(sender);
             drop(running);
         })?;
         Ok(Self { result, finished })
