@@ -166,8 +166,17 @@ fn usage_error(text: &str, process: &mut Process) -> ExitCode {
 fn help() -> String {
     let applets: String = APPLETS.iter().filter_map(Applet::help).collect();
     format!(
-        "Redirects the RTSP traffic of Media Streaming Mesh pods to their sidecar.\n\n         Usage: {EXECUTABLE} APPLET [ARGUMENTS]\n       \
-         APPLET [ARGUMENTS]  (a symlink to {EXECUTABLE} with the applet's name)\n\n         Applets:\n{applets}\n         Options:\n  -h, --help     Print help\n  -V, --version  Print version\n"
+        "Redirects the RTSP traffic of Media Streaming Mesh pods to their sidecar.
+
+Usage: {EXECUTABLE} APPLET [ARGUMENTS]
+       APPLET [ARGUMENTS]  (a symlink to {EXECUTABLE} with the applet's name)
+
+Applets:
+{applets}
+Options:
+  -h, --help     Print help
+  -V, --version  Print version
+"
     )
 }
 
@@ -279,6 +288,8 @@ mod tests {
     #[test]
     fn help_lists_every_applet_but_the_hidden_one() {
         let text = help();
+        let usage = "Usage: msm APPLET [ARGUMENTS]\n       APPLET [ARGUMENTS]  (a symlink";
+        assert!(text.contains(usage), "{text}");
         for name in [CNI_APPLET, IPTABLES_APPLET, INSTALLER_APPLET] {
             assert!(text.contains(&format!("\n  {name} ")), "{text}");
         }

@@ -58,7 +58,7 @@ pub enum Kind {
     Word(&'static [&'static str]),
     /// A path, which need not be UTF-8.
     Path,
-    /// Any text, even one that starts with a dash.
+    /// Any text, also with a leading dash.
     Text,
     /// Any text after an equals sign; without it, `true`.
     Bool,

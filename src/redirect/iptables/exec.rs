@@ -326,8 +326,7 @@ enum ExecError {
 /// fork and exec it would need `unsafe`; therefore it is a separate applet.
 pub fn exec_with_pdeathsig(args: Vec<OsString>, process: &mut Process) -> ExitCode {
     let Err(error) = exec(args);
-    // Best effort: stderr may be closed.
-    let _ = writeln!(process.stderr, "{APPLET}: {}", error_chain(&error));
+    process.eprint_line(&format!("{APPLET}: {}", error_chain(&error)));
     NOT_EXECUTED.into()
 }
 
