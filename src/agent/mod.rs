@@ -1,73 +1,24 @@
 //! The node agent, run by the `DaemonSet`: one loop that reconciles the node's files and serves
 //! health, until a signal ends it.
 
+mod error;
 mod events;
 mod health;
 mod uninstall;
 
-use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
 use crate::event::signals::Signals;
-use crate::http::{self, Server};
+use crate::http::Server;
 use crate::logging;
 use crate::node::settings::Settings;
-use crate::node::{self, POLL, Reconciler, Status};
+use crate::node::{POLL, Reconciler, Status};
 use crate::text::error_chain;
+use error::Error;
 use events::{Events, SIGNALS, Wake};
-
-/// The exit code for invalid settings.
-const USAGE_ERROR: u8 = 2;
-
-/// Why the agent exits with an error.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    Settings(#[from] node::Error),
-    #[error("serving health on {address}: {advice}")]
-    Health {
-        address: http::Address,
-        advice: &'static str,
-        source: io::Error,
-    },
-    #[error("blocking signals (signalfd)")]
-    Signals { source: io::Error },
-    #[error("waiting for events (poll)")]
-    Wait { source: io::Error },
-    #[error(transparent)]
-    Uninstall(#[from] node::uninstall::Error),
-}
-
-impl Error {
-    fn health(address: http::Address, source: io::Error) -> Self {
-        let advice = match source.kind() {
-            ErrorKind::AddrInUse => {
-                "another process on this node uses it; choose another --health-address"
-            }
-            ErrorKind::AddrNotAvailable => {
-                "this node does not have the address; choose another --health-address"
-            }
-            _ => "if it is not permitted, choose another --health-address",
-        };
-        Self::Health {
-            address,
-            advice,
-            source,
-        }
-    }
-
-    const fn exit_code(&self) -> u8 {
-        match self {
-            Self::Settings(_) => USAGE_ERROR,
-            Self::Health { .. } | Self::Signals { .. } | Self::Wait { .. } | Self::Uninstall(_) => {
-                1
-            }
-        }
-    }
-}
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> ExitCode {

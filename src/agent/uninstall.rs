@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::Error;
+use super::error::Error;
 use super::events::{Events, Wake};
 use crate::event::task::{Progress, Task};
 use crate::kube::{self, Credentials, DaemonSetState, PodRef};

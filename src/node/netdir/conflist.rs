@@ -8,6 +8,7 @@ use std::ops::Range;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::error::Error;
 use super::plugin::{self, Plugin};
 use crate::json::{self, Object, span, string};
 use crate::names::CNI_APPLET;
@@ -43,39 +44,6 @@ pub struct Single<'a> {
     /// A JSON string with its quotes, as is the version.
     name: &'a str,
     version: Option<&'a str>,
-}
-
-/// Why msm-cni does not load a file.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("not a JSON object")]
-    Json { source: json::Error },
-    #[error("the network has no name")]
-    NoName,
-    #[error("the network's name is empty, which only some runtimes accept")]
-    EmptyName,
-    #[error("plugins is missing, empty or not an array of objects")]
-    NoPlugins,
-    #[error("a plugin has no type")]
-    NoType,
-    #[error("runtimes reject the JSON type of {key}")]
-    WrongType { key: &'static str },
-}
-
-impl Error {
-    /// Whether no runtime would load the file either.
-    pub const fn is_certain(&self) -> bool {
-        !matches!(
-            self,
-            // Go's decoder replaces bytes that are not UTF-8 and has higher limits; CRI-O names
-            // the network after the file.
-            Self::Json {
-                source: json::Error::NotUtf8 { .. }
-                    | json::Error::TooDeep
-                    | json::Error::TooManyMembers
-            } | Self::EmptyName
-        )
-    }
 }
 
 impl<'a> NetworkConfig<'a> {

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use super::conflist::{List, NetworkConfig, Single};
+use super::model::{Loaded, NetDir, Origin, backup_name, list_name, mode_for};
 use super::remove::{remove, restore};
 use super::template::Entry;
-use super::{Loaded, NetDir, Origin, backup_name, list_name, mode_for};
 use crate::node::step::{Action, Cause, Plan};
 
 /// Adds the entry to the file that the runtime loads, and takes it out of every other file.

@@ -8,7 +8,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::conflist::Error;
+use super::error::Error;
 use crate::json::{self, Object, span};
 use crate::names::CNI_APPLET;
 

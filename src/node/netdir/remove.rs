@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use super::conflist::NetworkConfig;
+use super::model::{Loaded, NetDir, Origin, backup_name, list_name};
 use super::template::Secrecy;
-use super::{Loaded, NetDir, Origin, backup_name, list_name};
 use crate::names::{CNI_APPLET, ORIGINAL_SUFFIX};
 use crate::node::observe::{NetFile, Unreadable};
 use crate::node::step::{Action, Cause, Step};

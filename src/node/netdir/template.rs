@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use super::conflist;
 use super::plugin::plugin_type;
 use crate::json::{self, Object};
 use crate::names::CNI_APPLET;
@@ -47,7 +46,7 @@ pub enum Error {
     #[error(
         "the template of the plugin configuration would make the runtime refuse the whole file"
     )]
-    Refused { source: conflist::Error },
+    Refused { source: super::error::Error },
     #[error(
         "the template of the plugin configuration has no name, which a stand-alone file requires"
     )]

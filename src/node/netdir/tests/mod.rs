@@ -6,7 +6,7 @@ use std::path::Path;
 
 use msm_testkit::runtime::{Network, Runtime};
 
-use super::{backup_name, list_name};
+use super::model::{backup_name, list_name};
 use crate::fs::Owner;
 use crate::names::ORIGINAL_SUFFIX;
 use crate::node::flags;
