@@ -242,18 +242,17 @@ mod tests {
         fn reconciler(&self) -> Reconciler {
             let root = format!("--root={}", self.scratch.path().display());
             let args = [
-                "installer",
-                &root,
+                root.as_str(),
                 "--skip-tls-verify",
                 "--skip-cni-binaries=msm-cni,msm-iptables",
             ];
-            let matches = flags::command().try_get_matches_from(args).unwrap();
+            let values = flags::command_line().parse(args.map(Into::into)).unwrap();
             let vars = [
                 ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
                 ("KUBERNETES_SERVICE_PORT", "443"),
             ];
             let inputs = Inputs {
-                flags: flags::given(&matches),
+                flags: flags::given(&values),
                 vars: &vars.into_iter().collect(),
             };
             Reconciler::new(Settings::new(&inputs, "node-1").unwrap(), self.now).unwrap()
