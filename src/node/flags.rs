@@ -1,5 +1,5 @@
-//! The installer's flags, as a table, and the command line that clap makes of it. Each flag
-//! but `--root` can also be given as an environment variable.
+//! The installer's command line: a table of settings. Each flag except `--root` can also be given
+//! as an environment variable.
 
 use super::inputs::{Flags, Setting};
 use crate::flags::{CommandLine, Flag, Kind, Repeated, Values};
