@@ -370,11 +370,13 @@ impl<'a> Installer<'a> {
             .count()
     }
 
-    /// The number of repairs, as `/readyz` reports it.
+    /// The number of repairs, as `/readyz` reports it. The bench also starts older builds, which
+    /// name the field `mended`.
     pub fn repairs(&self) -> u64 {
         let (_, body) = self.ready().unwrap();
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
-        body["repairs"].as_u64().unwrap()
+        let repairs = body.get("repairs").or_else(|| body.get("mended"));
+        repairs.and_then(serde_json::Value::as_u64).unwrap()
     }
 
     /// Does something while the installer is stopped, so that it observes no state in between.
