@@ -141,9 +141,9 @@ impl Reconciler {
     }
 
     fn observe(&mut self) -> Observed {
-        let holder = self.holder();
-        let unsynced = self.executor.disk.unsynced();
-        self.observer.observe(&self.settings, holder, unsynced)
+        let Executor { disk, lock, .. } = &mut self.executor;
+        self.observer
+            .observe(&self.settings, lock, disk.unsynced())
     }
 
     fn apply(&mut self, mut install: InstallPlan, now: Instant) -> Status {
