@@ -22,7 +22,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// Parses `PORT`, `:PORT`, `IPV4:PORT` or `[IPV6]:PORT`. The error is a reason to show.
+    /// Parses `PORT`, `:PORT`, `IPV4:PORT` or `[IPV6]:PORT`. The error is the reason for a message.
     pub fn parse(text: &str) -> Result<Self, String> {
         let port = |text: &str| text.parse().ok().filter(|port| *port > 0);
         if let Some(port) = port(text.strip_prefix(':').unwrap_or(text)) {
