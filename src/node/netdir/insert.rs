@@ -170,7 +170,7 @@ impl Insertion<'_> {
 
     fn wait_for_network(&mut self) {
         let dir = self.dir;
-        // A stand-alone file is not a network to chain to.
+        // A stand-alone file is not a network to add the entry to.
         for loaded in dir.files.iter().filter(|it| it.config.is_our_own()) {
             let path = dir.path(&loaded.file.name);
             self.plan
@@ -210,7 +210,7 @@ fn list_path(dir: &NetDir, existing: Option<&Loaded>, name: &str) -> PathBuf {
     existing.map_or_else(|| dir.path(name), |existing| existing.file.path.clone())
 }
 
-/// Why there is no network to chain to.
+/// Reports why there is no network to add the entry to.
 fn missing_network(dir: &NetDir) -> String {
     let directory = dir.settings.net_dir.display();
     let wanted = dir.settings.conf_name.as_deref();
