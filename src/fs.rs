@@ -39,7 +39,7 @@ impl Error {
     }
 }
 
-/// Identifies a file while it exists, under whatever name.
+/// Identifies an existing file regardless of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileId {
     device: u64,

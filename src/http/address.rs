@@ -78,7 +78,7 @@ fn is_missing_family(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
 }
 
-/// An IPv6 socket accepts IPv4 too, whatever the node's default (`net.ipv6.bindv6only`) is.
+/// An IPv6 socket accepts IPv4 too, regardless of the node's default (`net.ipv6.bindv6only`).
 fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     let family = if address.is_ipv6() {
         AddressFamily::Inet6

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn switch_without_value_is_on() {
+    fn boolean_flag_without_value_is_true() {
         for (given, expected) in [
             ("", true),
             ("=true", true),

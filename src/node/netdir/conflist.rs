@@ -100,7 +100,7 @@ impl<'a> List<'a> {
         })
     }
 
-    /// The name of the file that msm-cni converted to this list, if the list says so.
+    /// The name of the file that msm-cni converted to this list, if the list records it.
     pub fn recorded_origin(&self) -> Option<&str> {
         self.recorded_origin.as_deref()
     }

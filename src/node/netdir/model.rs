@@ -124,7 +124,7 @@ impl<'a> NetDir<'a> {
         }
     }
 
-    /// The origin of a list, as long as no other component has edited the list.
+    /// The origin of a list, unless another component has edited the list.
     fn origin(&self, loaded: &Loaded<'a>) -> Option<Origin<'a>> {
         let NetworkConfig::List(list) = &loaded.config else {
             return None;
@@ -179,9 +179,9 @@ impl<'a> NetDir<'a> {
         let others = || self.files.iter().filter(|it| !it.config.is_our_own());
         let primary = match &self.settings.conf_name {
             None => others().min_by_key(|loaded| loaded.sort_key()),
-            Some(wanted) => others()
-                .find(|loaded| loaded.file.name == *wanted)
-                .or_else(|| others().find(|it| list_name(&it.file.name) == list_name(wanted))),
+            Some(name) => others()
+                .find(|loaded| loaded.file.name == *name)
+                .or_else(|| others().find(|it| list_name(&it.file.name) == list_name(name))),
         }?;
         let origin = primary.origin.map(Origin::name);
         let rewritten = others().find(|loaded| Some(loaded.file.name.as_str()) == origin);
