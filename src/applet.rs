@@ -1,5 +1,5 @@
-//! The table of applets and the choice among them: argv[0] selects the applet (a symlink
-//! with its name), or the first argument of `msm` does. An unknown name is a usage error.
+//! The table of applets, and the selection of one: by argv[0] (a symlink with the applet's
+//! name), or by the first argument of `msm`. An unknown name is a usage error.
 
 use std::ffi::OsString;
 use std::io::{stderr, stdin};
@@ -10,12 +10,10 @@ use crate::flags::Stop;
 use crate::names::{CNI_APPLET, EXECUTABLE, INSTALLER_ALIAS, INSTALLER_APPLET, IPTABLES_APPLET};
 use crate::node::inputs::Inputs;
 use crate::node::settings::Settings;
-use crate::process::{Process, Stdout, StdoutPolicy, eprint_line, exit_on_panic};
+use crate::process::{Process, Stdout, StdoutPolicy, USAGE_ERROR, eprint_line, exit_on_panic};
 use crate::redirect::iptables::exec;
 use crate::text::error_chain;
 use crate::{agent, cmd, cni, node};
-
-const USAGE_ERROR: u8 = 2;
 
 struct Applet {
     name: &'static str,
@@ -31,7 +29,7 @@ const APPLETS: [Applet; 4] = [
         name: CNI_APPLET,
         aliases: &[],
         about: Some("CNI plugin, run by the container runtime"),
-        // A runtime takes an exit code of 0 without a result for success.
+        // Without a result, exit code 0 would look like success to the runtime.
         stdout: StdoutPolicy::Required,
         run: |_, process| cni::run(process),
     },
@@ -45,11 +43,11 @@ const APPLETS: [Applet; 4] = [
     Applet {
         name: INSTALLER_APPLET,
         aliases: &[INSTALLER_ALIAS],
-        about: Some("Install the CNI plugin on a node and keep it installed"),
+        about: Some(node::flags::ABOUT),
         stdout: StdoutPolicy::BestEffort,
         run: run_installer,
     },
-    // Replaces itself by an iptables tool.
+    // Run by msm-cni and msm-iptables; replaces itself by an iptables tool.
     Applet {
         name: exec::APPLET,
         aliases: &[],
@@ -115,14 +113,14 @@ fn report_panic(place: &str) {
 fn run_iptables(args: Vec<OsString>, process: &mut Process) -> ExitCode {
     match cmd::iptables::flags::Options::new(args) {
         Ok(options) => cmd::iptables::run(&options, process),
-        Err(stop) => stopped(stop, process),
+        Err(stop) => print_stop(stop, process),
     }
 }
 
 fn run_installer(args: Vec<OsString>, process: &mut Process) -> ExitCode {
     let values = match node::flags::command_line().parse(args) {
         Ok(values) => values,
-        Err(stop) => return stopped(stop, process),
+        Err(stop) => return print_stop(stop, process),
     };
     let host_name = nix::unistd::gethostname().unwrap_or_default();
     let inputs = Inputs {
@@ -138,7 +136,7 @@ fn run_installer(args: Vec<OsString>, process: &mut Process) -> ExitCode {
     }
 }
 
-fn stopped(stop: Stop, process: &mut Process) -> ExitCode {
+fn print_stop(stop: Stop, process: &mut Process) -> ExitCode {
     match stop {
         Stop::Requested(text) => print(&text, process),
         Stop::UsageError(text) => usage_error(&text, process),

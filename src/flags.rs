@@ -70,10 +70,10 @@ pub type Check = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 /// The values that were given, and the defaults of the others.
 pub struct Values(ArgMatches);
 
-/// Why there is nothing to run.
+/// Why the applet does not run.
 #[derive(Debug)]
 pub enum Stop {
-    /// The help or the version was asked for.
+    /// The help or the version, which the arguments ask for.
     Requested(String),
     UsageError(String),
 }
@@ -81,12 +81,12 @@ pub enum Stop {
 impl CommandLine {
     /// Parses the arguments that follow the applet's name.
     pub fn parse(&self, args: impl IntoIterator<Item = OsString>) -> Result<Values, Stop> {
-        let args = [self.applet.into()].into_iter().chain(args);
+        let args = std::iter::once(self.applet.into()).chain(args);
         let matches = self.command().try_get_matches_from(args);
         matches.map(Values).map_err(Stop::from)
     }
 
-    /// An error in the combination of the values of a flag.
+    /// A usage error: `flag` cannot have this combination of values.
     pub fn invalid(&self, flag: &str, reason: &str) -> Stop {
         let text = format!("--{flag}: {reason}");
         self.command().error(ErrorKind::TooManyValues, text).into()

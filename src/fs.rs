@@ -39,7 +39,7 @@ impl Error {
     }
 }
 
-/// Identifies a file while it exists, under whatever name.
+/// Identifies an existing file regardless of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileId {
     device: u64,
@@ -99,7 +99,7 @@ pub fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether an installer still has the regular file open: it locks what it writes.
+/// Whether an installer still has the regular file open: installers lock the files they write.
 pub fn is_in_use(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
@@ -164,8 +164,8 @@ impl Disk {
         })
     }
 
-    /// Renames a file with this content to `backup` in the same directory, replacing what has
-    /// that name. Undone if another process writes the file meanwhile.
+    /// Renames a file with this content to `backup` in the same directory, replacing an older
+    /// backup. Undone if another process writes the file meanwhile.
     pub fn back_up(&mut self, path: &Path, backup: &Path, content: &[u8]) -> Result<(), Error> {
         self.sync()?;
         check(path, content)?;
@@ -256,7 +256,7 @@ impl NewFile<'_> {
         Ok(file)
     }
 
-    /// Makes no system call that needs a privilege if the owner is right already.
+    /// If the owner is correct already, makes no system call that needs a privilege.
     fn set_owner(&self, file: &File) -> io::Result<()> {
         let Some(Owner { uid, gid }) = self.owner else {
             return Ok(());
@@ -274,7 +274,7 @@ impl NewFile<'_> {
     }
 }
 
-/// Fails unless the file still has the observed content.
+/// Fails unless the file still has the expected content.
 fn check(path: &Path, expected: &[u8]) -> Result<(), Error> {
     let actual = u64::try_from(expected.len())
         .map_err(io::Error::other)
@@ -289,8 +289,8 @@ fn check(path: &Path, expected: &[u8]) -> Result<(), Error> {
 
 fn rename_over(temporary: &Path, path: &Path) -> io::Result<()> {
     match fs::rename(temporary, path) {
-        // Container runtimes create a directory where a missing file is to be mounted. A
-        // directory with content is an error.
+        // If the source of a file mount is missing, container runtimes create a directory in its
+        // place. A directory with content is an error.
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
             fs::remove_dir(path)?;
             fs::rename(temporary, path)

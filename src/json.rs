@@ -77,11 +77,11 @@ impl<'a> Object<'a> {
 
     /// The value of `key`. `null` counts as absent.
     pub fn get(&self, key: &str) -> Option<&'a RawValue> {
-        self.written(key).filter(|value| !is_null(value))
+        self.get_nullable(key).filter(|value| !is_null(value))
     }
 
     /// The value of `key`, which may be `null`.
-    pub fn written(&self, key: &str) -> Option<&'a RawValue> {
+    pub fn get_nullable(&self, key: &str) -> Option<&'a RawValue> {
         self.last(|name| name == key)
     }
 
@@ -121,7 +121,7 @@ impl Kind {
     }
 }
 
-/// Checks everything that is checked before parsing: encoding, emptiness and nesting.
+/// Checks encoding and nesting, and that there is any text, before it is parsed.
 fn checked_text(bytes: &[u8]) -> Result<&str, Error> {
     let encoding = match bytes {
         [0xef, 0xbb, 0xbf, ..] => Some("UTF-8 with a byte order mark"),
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(object.get("A").unwrap().get(), "2");
         assert_eq!(object.get_any_case("A").unwrap().get(), "3");
         assert!(object.get("n").is_none());
-        assert_eq!(object.written("n").unwrap().get(), "null");
+        assert_eq!(object.get_nullable("n").unwrap().get(), "null");
     }
 
     #[test]

@@ -29,15 +29,10 @@ impl Format {
 
     fn write(self, line: &mut Formatter, record: &Record) -> io::Result<()> {
         let level = record.level().as_str().to_ascii_lowercase();
+        let message = record.args().to_string();
         match self {
-            Self::Text => {
-                let message = record.args().to_string();
-                writeln!(line, "{level}: {}", one_line(&message))
-            }
-            Self::Json => {
-                let message = record.args().to_string();
-                writeln!(line, "{}", json!({"level": level, "message": message}))
-            }
+            Self::Text => writeln!(line, "{level}: {}", one_line(&message)),
+            Self::Json => writeln!(line, "{}", json!({"level": level, "message": message})),
         }
     }
 }

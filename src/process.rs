@@ -7,6 +7,9 @@ use std::io::{self, Read, Write};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat, makedev};
 
+/// The exit code for invalid arguments or settings.
+pub const USAGE_ERROR: u8 = 2;
+
 /// Inputs and outputs of one applet run.
 pub struct Process<'a> {
     pub vars: Vars,

@@ -1,4 +1,4 @@
-//! Text from outside: rules for names, and what of it is quoted in messages. Pure.
+//! Rules for names, and text for messages: excerpts of input, errors with their sources. Pure.
 
 use std::borrow::Cow;
 use std::iter::successors;
@@ -24,7 +24,7 @@ pub fn is_network_configuration(file_name: &str) -> bool {
         .any(|extension| file_name.ends_with(extension))
 }
 
-/// The first 64 characters of `text`, for error messages.
+/// At most 64 characters of `text`, for error messages.
 pub fn excerpt(text: &str) -> String {
     truncate(text, EXCERPT_LIMIT).into_owned()
 }

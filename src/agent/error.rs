@@ -1,14 +1,11 @@
-//! Why the agent exits with an error, and the exit code.
+//! The errors that end the agent, their exit codes, and advice about the health address.
 
 use std::io::{self, ErrorKind};
 
 use crate::http;
 use crate::node;
+use crate::process::USAGE_ERROR;
 
-/// The exit code for invalid settings.
-const USAGE_ERROR: u8 = 2;
-
-/// Why the agent exits with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]

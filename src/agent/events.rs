@@ -48,7 +48,8 @@ impl Events {
         }
     }
 
-    /// Watches exactly these directories. To be called before each reconcile.
+    /// Watches exactly these directories, and logs whether that is possible. Call it before each
+    /// reconcile.
     pub fn watch_dirs<'a>(&mut self, dirs: impl Iterator<Item = &'a Path>) {
         match self.dirs.watch_dirs(dirs) {
             Some(Transition::Degraded(reason)) => log::warn!(
@@ -59,7 +60,7 @@ impl Events {
         }
     }
 
-    /// Whether changes may go unnoticed.
+    /// Whether changes may be missed.
     pub const fn is_degraded(&self) -> bool {
         self.dirs.is_degraded()
     }

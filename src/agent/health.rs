@@ -25,7 +25,7 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Publishes a status, and logs what changed.
+    /// Publishes a status, and logs each change of readiness.
     pub fn publish(&mut self, status: &Status) {
         self.repairs = status.repairs;
         let Some(reasons) = &status.reasons else {

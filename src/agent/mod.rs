@@ -38,7 +38,7 @@ struct Agent {
 }
 
 fn start(settings: Settings) -> Result<Agent, Error> {
-    // First of all: a signal that arrives earlier kills the process.
+    // Before anything else: a signal that is not blocked yet kills the process.
     let signals = Signals::block(&SIGNALS).map_err(|source| Error::Signals { source })?;
     let reconciler = Reconciler::new(settings, Instant::now())?;
     let settings = reconciler.settings();

@@ -18,11 +18,11 @@ use crate::node::settings::Settings;
 use crate::node::values::Cleanup;
 use crate::text::error_chain;
 
-/// For the requests about the `DaemonSet`.
+/// For the API requests about the `DaemonSet`.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the thread that sends them. Longer, so that its own error is reported.
 const TASK_TIMEOUT: Duration = Duration::from_millis(5500);
-/// For another process to complete a file that may hold a plugin entry.
+/// For further attempts after a failed one, and for other processes to complete their files.
 const RETRY_PERIOD: Duration = Duration::from_millis(500);
 
 /// Uninstalls if the settings or the state of the `DaemonSet` say so.
@@ -48,8 +48,8 @@ pub fn on_exit(
     uninstall(reconciler, events)
 }
 
-/// Tries again for a while if an attempt fails, or if another process is writing a file that
-/// may hold a plugin entry. An attempt that outlasts the period is followed by another one.
+/// Repeats the attempt for a while if it fails, or if another process is writing a file that
+/// may contain the plugin entry. The last attempt starts after that period.
 fn uninstall(reconciler: &mut Reconciler, events: &mut Events) -> Result<(), Error> {
     let mut end = Instant::now() + RETRY_PERIOD;
     loop {

@@ -1,5 +1,5 @@
-//! Spaces out repetitions of one action: a burst is free, then the pauses double, until the
-//! action was not needed for a while. Pure: the time is passed in.
+//! Delays the repetitions of one action: after a burst without delays the pauses double, until
+//! the action was not needed for a while. Pure: the time is passed in.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ pub struct Backoff {
     burst: u32,
     count: u32,
     last: Option<Last>,
-    /// The action is needed and waits for its pause to end.
+    /// The action is needed, but its pause has not ended.
     is_delayed: bool,
 }
 
@@ -36,8 +36,8 @@ impl Backoff {
         }
     }
 
-    /// Counts a repetition. Beyond the burst, only a delayed one makes the next pause longer:
-    /// an action that is needed every few seconds is never delayed.
+    /// Counts a repetition. Beyond the burst, only a delayed repetition makes the next pause
+    /// longer: an action that is needed every few seconds is never delayed.
     pub fn record(&mut self, now: Instant) {
         if self.is_quiet(now) {
             self.count = 0;
@@ -52,7 +52,7 @@ impl Backoff {
         });
     }
 
-    /// The action is needed: returns when it may be done, or `None` if it may be done now.
+    /// Records that the action is needed. Returns when it may be done; `None` means now.
     pub fn delay_until(&mut self, now: Instant) -> Option<Instant> {
         if self.is_quiet(now) {
             return None;
@@ -64,7 +64,7 @@ impl Backoff {
         until
     }
 
-    /// The action is no longer needed.
+    /// Records that the action is no longer needed.
     pub fn release(&mut self, now: Instant) {
         if let Some(last) = &mut self.last
             && self.is_delayed
@@ -74,7 +74,7 @@ impl Backoff {
         }
     }
 
-    /// Ends the present pause.
+    /// Ends the current pause.
     pub fn reset(&mut self, now: Instant) {
         if let Some(last) = &mut self.last {
             last.done = now.checked_sub(MAX_PAUSE).unwrap_or(last.done);
@@ -123,8 +123,8 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    /// The action becomes needed every `period`, `times` times. Returns the pauses, in seconds,
-    /// from the need to the action.
+    /// Simulates an action that becomes needed every `period`, `times` times. Returns the delays
+    /// of the action, in seconds.
     fn pauses(backoff: &mut Backoff, mut now: Instant, period: Duration, times: usize) -> Vec<u64> {
         (0..times)
             .map(|_| {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn need_after_the_pause_is_not_delayed_but_still_flapping() {
+    fn action_needed_after_the_pause_is_not_delayed_but_still_flapping() {
         let mut backoff = Backoff::new(2);
         let now = Instant::now();
         let period = Duration::from_millis(2500);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn rare_need_is_never_flapping() {
+    fn rarely_needed_action_is_never_flapping() {
         let mut backoff = Backoff::new(2);
         let now = Instant::now();
         assert_eq!(pauses(&mut backoff, now, QUIET, 20), [0; 20]);

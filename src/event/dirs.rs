@@ -8,8 +8,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
-/// Reads per call. Each read returns several events; a steady stream of them must not keep the
-/// caller from its other work.
+/// Reads per call. Each read returns several events; a steady stream of them must not block the
+/// caller.
 const MAX_READS: usize = 64;
 
 /// A set of watched directories.
@@ -26,7 +26,7 @@ pub struct DirWatcher {
 /// A change in what inotify reports.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Transition {
-    /// Some changes go unnoticed, for this reason.
+    /// Some changes are not reported, for this reason.
     Degraded(String),
     /// All changes are reported again.
     Restored,

@@ -1,5 +1,5 @@
-//! Event sources for a poll loop, one each for signals, directories and background tasks,
-//! and the back-off between attempts. None of them knows the others.
+//! Event sources for a poll loop (signals, directories, background tasks), poll(2) itself, and
+//! the back-off between attempts. The event sources do not depend on each other.
 
 pub mod backoff;
 pub mod dirs;

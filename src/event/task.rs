@@ -13,7 +13,7 @@ pub struct Task<T> {
     finished: PipeReader,
 }
 
-/// How far the work is.
+/// The state of the work.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress<T> {
     Running,
@@ -30,7 +30,8 @@ impl<T: Send + 'static> Task<T> {
         thread::Builder::new().spawn(move || {
             // Fails if the task was dropped.
             let _ = sender.send(work());
-            // Before the descriptor becomes readable, so that the next poll never says "running".
+            // Before the descriptor becomes readable, so that the next `poll` does not return
+            // `Running`.
             drop(sender);
             drop(running);
         })?;
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptor_becomes_readable_when_the_result_is_there() {
+    fn descriptor_becomes_readable_when_the_result_is_available() {
         let (start, started) = mpsc::channel::<()>();
         let task = Task::spawn(move || {
             started.recv().unwrap();

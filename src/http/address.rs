@@ -22,7 +22,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// Parses `PORT`, `:PORT`, `IPV4:PORT` or `[IPV6]:PORT`. The error is a reason to show.
+    /// Parses `PORT`, `:PORT`, `IPV4:PORT` or `[IPV6]:PORT`. The error is the reason for a message.
     pub fn parse(text: &str) -> Result<Self, String> {
         let port = |text: &str| text.parse().ok().filter(|port| *port > 0);
         if let Some(port) = port(text.strip_prefix(':').unwrap_or(text)) {
@@ -78,7 +78,7 @@ fn is_missing_family(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
 }
 
-/// An IPv6 socket accepts IPv4 too, whatever the node's default (`net.ipv6.bindv6only`) is.
+/// An IPv6 socket accepts IPv4 too, regardless of the node's default (`net.ipv6.bindv6only`).
 fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     let family = if address.is_ipv6() {
         AddressFamily::Inet6

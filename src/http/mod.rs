@@ -1,6 +1,6 @@
 //! A small HTTP/1.1 server for probes and metrics. It is driven by the caller's poll loop and
-//! never blocks, so that an answer proves that the loop is running. One request a connection;
-//! the caller passes in the routes. No TLS, no request bodies.
+//! never blocks, so that an answer proves that the loop is running. One request per
+//! connection; the caller passes in the routes. No TLS, no request bodies.
 
 mod address;
 
@@ -30,7 +30,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_BATCH: usize = 64;
 /// Pause after a failed accept: the cause, such as too many open files, lasts.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-/// Bytes per read of a request, and twice that of what follows it.
+/// Bytes per read.
 const READ_SIZE: usize = 1024;
 
 /// A GET or HEAD request.
@@ -129,8 +129,8 @@ impl Server {
         clients.chain(self.paused_until).min()
     }
 
-    /// Accepts, reads and writes what is possible without blocking. The error is why
-    /// connections cannot be accepted; it is returned once and not for each attempt.
+    /// Accepts, reads and writes as far as possible without blocking. The error is why
+    /// connections cannot be accepted; it is not repeated for later attempts.
     pub fn poll(&mut self, now: Instant, routes: &mut Routes) -> io::Result<()> {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
@@ -157,7 +157,7 @@ impl Server {
                     if [ErrorKind::ConnectionAborted, ErrorKind::Interrupted]
                         .contains(&error.kind()) => {}
                 Err(error) => {
-                    // Frees what may be lacking, such as descriptors.
+                    // Frees descriptors and memory, which may be what is lacking.
                     self.clients.clear();
                     self.paused_until = Some(now + ACCEPT_PAUSE);
                     let is_known = self.accept_error == Some(error.kind());
@@ -239,7 +239,8 @@ impl Client {
         }
     }
 
-    /// Closing a socket with unread data sends a reset, which may overtake the response.
+    /// Discards what the client sent after its request: closing a socket with unread data sends
+    /// a reset, which may overtake the response.
     fn end(&mut self) {
         let mut buffer = [0; READ_SIZE];
         let _ = self.stream.shutdown(Shutdown::Write);
@@ -304,7 +305,7 @@ mod tests {
 
     struct Site {
         server: Server,
-        /// Does not advance unless a test says so.
+        /// Advanced by the tests only.
         now: Instant,
         page: String,
         requests: usize,
@@ -330,7 +331,7 @@ mod tests {
             self.server.poll(self.now, &mut routes).unwrap();
         }
 
-        /// What a client sends arrives a moment later.
+        /// Data that a client has sent may not have arrived yet.
         fn poll_until(&mut self, is_done: impl Fn(&Self) -> bool) {
             let start = Instant::now();
             while !is_done(self) {

@@ -10,7 +10,7 @@ use super::throttle::Throttle;
 use crate::fs::{self, Disk, NewFile};
 use crate::text::error_chain;
 
-/// What changes the disk, and the lock on the kubeconfig that it writes.
+/// Changes the disk, and holds the lock on the kubeconfig.
 pub struct Executor {
     kubeconfig: PathBuf,
     pub disk: Disk,
@@ -38,22 +38,22 @@ impl Executor {
         }
     }
 
-    /// Takes, in order, the steps that the throttle allows now. A delayed or failed step holds
-    /// up the later steps in its directory, and all steps that are not independent.
+    /// Takes, in order, the steps that the throttle allows now. A delayed or failed step blocks
+    /// the later steps in its directory, and all steps that are not independent.
     pub fn apply(&mut self, plan: InstallPlan, throttle: &mut Throttle, now: Instant) -> Applied {
         let mut applied = Applied::default();
-        let mut held_up: Vec<PathBuf> = Vec::new();
+        let mut blocked: Vec<PathBuf> = Vec::new();
         for (number, step) in plan.plan.steps.into_iter().enumerate() {
-            if number >= plan.independent && !held_up.is_empty() {
+            if number >= plan.independent && !blocked.is_empty() {
                 break;
             }
             let directory = step.action.path().parent().map(Path::to_owned);
             let directory = directory.unwrap_or_default();
-            if held_up.contains(&directory) {
+            if blocked.contains(&directory) {
                 continue;
             }
             if throttle.delay_until(&step, now).is_some() {
-                held_up.push(directory);
+                blocked.push(directory);
                 continue;
             }
             match self.execute(&step.action) {
@@ -70,7 +70,7 @@ impl Executor {
                 Err(error) => {
                     applied.failures += 1;
                     throttle.failed(step, error_chain(&error), now);
-                    held_up.push(directory);
+                    blocked.push(directory);
                 }
             }
         }
@@ -81,7 +81,6 @@ impl Executor {
         applied
     }
 
-    /// Carries out one change.
     pub fn execute(&mut self, action: &Action) -> Result<(), fs::Error> {
         match action {
             Action::CopyExecutable { path, mode } => self.disk.copy_own_executable(path, *mode),
@@ -151,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_step_holds_up_its_directory_and_the_steps_that_need_all() {
+    fn failed_step_blocks_its_directory_and_dependent_steps() {
         let scratch = Scratch::new();
         let path = |name: &str| scratch.path().join(name);
         fs::create_dir(path("other")).unwrap();

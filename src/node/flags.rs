@@ -130,7 +130,7 @@ const SETTINGS: [&Setting; 18] = [
     &ROOT,
 ];
 
-const ABOUT: &str = "Install the CNI plugin on a node and keep it installed";
+pub const ABOUT: &str = "Install the CNI plugin on a node and keep it installed";
 const NOTES: &str = "\
 Each flag except --root can be set by an environment variable of the same name in upper snake \
 case, such as CNI_NET_DIR. Other variables: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT \

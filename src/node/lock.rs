@@ -39,7 +39,7 @@ impl NodeLock {
 
     /// Keeps a kubeconfig that this process has just written.
     pub fn keep(&mut self, kubeconfig: File) {
-        // Fails while another installer tests the lock, and if this process has it already.
+        // Fails while another installer tests the lock, or if the file is locked already.
         let _ = kubeconfig.try_lock();
         self.file = Some(kubeconfig);
     }

@@ -15,20 +15,20 @@ use crate::text::error_chain;
 
 const KUBECONFIG_COMMENT: &str = "Managed by the installer of msm-cni: changes are overwritten.";
 
-/// Steps to the installed state.
+/// Installs what is missing and repairs what differs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct InstallPlan {
     pub plan: Plan,
-    /// How many steps, from the first on, only depend on earlier steps in the same directory.
-    /// The others need all steps before them.
+    /// The number of steps, from the first, that only depend on earlier steps in the same
+    /// directory. The others depend on all steps before them.
     pub independent: usize,
 }
 
-/// Steps to the removal of the installation.
+/// Removes the installation.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RemovalPlan {
     pub plan: Plan,
-    /// What the administrator should know; nothing waits for it.
+    /// Remarks for the administrator; they block no step.
     pub notes: Vec<String>,
     /// Whether a file may soon become a network configuration with a plugin entry, because
     /// another process is writing it.
@@ -65,7 +65,7 @@ pub fn install(settings: &Settings, observed: &Observed) -> InstallPlan {
     InstallPlan { plan, independent }
 }
 
-/// In reverse order: the network configuration must not name a missing plugin.
+/// The reverse order of `install`: the network configuration must not name a missing plugin.
 pub fn remove(settings: &Settings, observed: &Observed) -> RemovalPlan {
     let mut removal = RemovalPlan::default();
     let plan = &mut removal.plan;

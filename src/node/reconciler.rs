@@ -17,7 +17,7 @@ use super::throttle::Throttle;
 use super::uninstall::{self, Attempt};
 use crate::fs;
 
-/// In bytes.
+/// Size limit of a template file, in bytes.
 const MAX_TEMPLATE: u64 = 1 << 20;
 
 /// Why the settings cannot be used.
@@ -39,8 +39,8 @@ pub enum Error {
 /// The state after a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// Why the node is not ready; empty if it is. `None` if this step did not find out, because
-    /// it changed something or because a file may only be missing for a moment.
+    /// Why the node is not ready; empty if it is. `None` if that is unknown, because the step
+    /// changed something or because a file may be missing only briefly.
     pub reasons: Option<Vec<String>>,
     /// Drift repaired since the node was first ready.
     pub repairs: u64,
@@ -104,12 +104,12 @@ impl Reconciler {
             .chain(linked)
     }
 
-    /// Ends all present delays, for the next step.
+    /// Ends all current delays, so that the next step retries everything.
     pub fn retry(&mut self, now: Instant) {
         self.throttle.reset(now);
     }
 
-    /// Takes the steps that are possible now.
+    /// Observes the node, and takes the steps that are possible now.
     pub fn step(&mut self, now: Instant) -> Status {
         let observed = self.observe();
         if observed.linked_dirs != self.linked_dirs {
@@ -141,9 +141,8 @@ impl Reconciler {
     }
 
     fn observe(&mut self) -> Observed {
-        let holder = self.holder();
-        let unsynced = self.executor.disk.unsynced();
-        self.observer.observe(&self.settings, holder, unsynced)
+        let Executor { disk, lock, .. } = &mut self.executor;
+        self.observer.observe(&self.settings, lock, disk.unsynced())
     }
 
     fn apply(&mut self, mut install: InstallPlan, now: Instant) -> Status {

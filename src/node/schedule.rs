@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-/// In case that an event was lost.
+/// Maximum interval between reconciles, in case an event was lost.
 pub const RESYNC: Duration = Duration::from_secs(60);
-/// While something is missing that may appear in a directory that is not watched.
+/// The same while something is missing that may appear in a directory that is not watched.
 pub const POLL: Duration = Duration::from_secs(1);
 /// Grace period: a file may be briefly missing while it is being replaced.
 const GRACE: Duration = Duration::from_millis(200);
@@ -18,7 +18,7 @@ pub struct Schedule {
     last: Instant,
     /// Reasons last published on /readyz.
     published: Vec<String>,
-    /// Since when the plan waits for something else than was published.
+    /// Since when the reasons differ from the published ones.
     unstable_since: Option<Instant>,
 }
 

@@ -47,7 +47,7 @@ pub struct Settings {
     pub own_pod: Option<(String, String)>,
     /// Directory for executables; required.
     pub bin_dir: PathBuf,
-    /// Another one, used if it exists.
+    /// Second directory for executables, used if it exists.
     pub secondary_bin_dir: PathBuf,
     /// Holds token, CA bundle and namespace of the installer's service account.
     pub service_account: PathBuf,
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn switch_without_value_is_on() {
+    fn boolean_flag_without_value_is_true() {
         for (given, expected) in [
             ("", true),
             ("=true", true),

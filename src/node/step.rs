@@ -1,5 +1,5 @@
-//! One change of one file, and a list of them, as plain values: a plan lists them, `apply`
-//! carries them out. Pure.
+//! Plans as plain values: a plan lists steps, and each step changes one file. `apply` carries
+//! them out. Pure.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::observe::FileSnapshot;
 use crate::fs::Owner;
 
-/// Steps to take in order, and what they cannot bring about. The disk is in the desired state
-/// if both are empty.
+/// Steps to take in order, and reasons why they do not lead to the desired state. The disk is
+/// in the desired state if both are empty.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub steps: Vec<Step>,
@@ -101,7 +101,7 @@ pub enum Action {
     },
 }
 
-/// How mode or owner of a file that msm-cni owns differ from the desired ones.
+/// How the mode or owner of a file that only msm-cni writes differs from the desired one.
 pub fn metadata_drift(snapshot: &FileSnapshot, mode: u32, own_uid: u32) -> Option<String> {
     if snapshot.mode != mode {
         return Some(format!("its mode was {:04o}", snapshot.mode));

@@ -1,5 +1,5 @@
-//! Paces the steps: a step that failed, or that another process keeps undoing, is delayed. Also
-//! the reasons for not being ready that follow from this. Pure: the time is passed in.
+//! Delays steps that failed or that another process keeps undoing, and derives reasons for not
+//! being ready from them. Pure: the time is passed in.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use super::step::{Cause, Step};
 use crate::event::backoff::Backoff;
 use crate::text::is_network_configuration;
 
-/// Repairs of a file in short order before they are delayed.
+/// Repairs of one file, in quick succession, before they are delayed.
 const BURST: u32 = 5;
 
 /// The recent steps.
 #[derive(Debug, Default)]
 pub struct Throttle {
-    /// By file.
+    /// Keyed by file.
     repairs: HashMap<PathBuf, Repair>,
     failures: Vec<Failure>,
 }
@@ -23,7 +23,7 @@ pub struct Throttle {
 #[derive(Debug)]
 struct Repair {
     backoff: Backoff,
-    /// Of the last one.
+    /// Why the last repair was needed.
     reason: String,
 }
 
@@ -61,7 +61,7 @@ impl Throttle {
             .max()
     }
 
-    /// Records a success.
+    /// Records that a step succeeded.
     pub fn done(&mut self, step: Step, now: Instant) {
         self.failures.retain(|failure| failure.step != step);
         if step.cause == Cause::Repair {
@@ -77,7 +77,7 @@ impl Throttle {
         }
     }
 
-    /// Records a failure.
+    /// Records that a step failed.
     pub fn failed(&mut self, step: Step, error: String, now: Instant) {
         let known = self
             .failures
@@ -97,7 +97,7 @@ impl Throttle {
         });
     }
 
-    /// Ends all present delays.
+    /// Ends all current delays.
     pub fn reset(&mut self, now: Instant) {
         let repairs = self.repairs.values_mut().map(|repair| &mut repair.backoff);
         let failures = self.failures.iter_mut().map(|failure| &mut failure.backoff);

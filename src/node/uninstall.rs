@@ -10,7 +10,7 @@ use crate::fs;
 #[derive(Debug)]
 pub struct Attempt {
     pub outcome: Result<(), Error>,
-    /// What the administrator should know.
+    /// Remarks for the administrator.
     pub notes: Vec<String>,
     /// Whether another attempt may find more, because another process is writing a network
     /// configuration.

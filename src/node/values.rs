@@ -1,5 +1,5 @@
-//! Parses the values of settings. An error is a reason to show after the setting's name and
-//! value. Pure.
+//! Parses the values of settings. An error is the reason that a message gives after the name
+//! and value of the setting. Pure.
 
 use std::net::Ipv6Addr;
 use std::path::Path;
@@ -152,7 +152,7 @@ pub fn cleanup(text: &str) -> Result<Cleanup, String> {
     }
 }
 
-/// The kubelet gives IPv6 addresses without brackets.
+/// Accepts IPv6 addresses without brackets: that is how the kubelet sets them.
 pub fn api_server(host: &str, port: &str) -> Result<Server, InvalidServer> {
     // Either would begin a path.
     if [host, port].iter().any(|text| text.contains('/')) {

@@ -100,7 +100,7 @@ impl<'a> List<'a> {
         })
     }
 
-    /// The name of the file that msm-cni converted to this list, if the list says so.
+    /// The name of the file that msm-cni converted to this list, if the list records it.
     pub fn recorded_origin(&self) -> Option<&str> {
         self.recorded_origin.as_deref()
     }
@@ -219,14 +219,14 @@ impl<'a> List<'a> {
 
 /// Checks the list's own keys, which libcni decodes even if they are `null`.
 fn check_list_keys(object: &Object) -> Result<(), Error> {
-    let name = object.written("name").ok_or(Error::NoName)?;
+    let name = object.get_nullable("name").ok_or(Error::NoName)?;
     if string(name)
         .ok_or(Error::WrongType { key: "name" })?
         .is_empty()
     {
         return Err(Error::EmptyName);
     }
-    let check = |key, is_valid: fn(&RawValue) -> bool| match object.written(key) {
+    let check = |key, is_valid: fn(&RawValue) -> bool| match object.get_nullable(key) {
         Some(value) if !is_valid(value) => Err(Error::WrongType { key }),
         _ => Ok(()),
     };

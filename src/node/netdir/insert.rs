@@ -170,7 +170,7 @@ impl Insertion<'_> {
 
     fn wait_for_network(&mut self) {
         let dir = self.dir;
-        // A stand-alone file is not a network to chain to.
+        // A stand-alone file is not a network to add the entry to.
         for loaded in dir.files.iter().filter(|it| it.config.is_our_own()) {
             let path = dir.path(&loaded.file.name);
             self.plan
@@ -210,12 +210,12 @@ fn list_path(dir: &NetDir, existing: Option<&Loaded>, name: &str) -> PathBuf {
     existing.map_or_else(|| dir.path(name), |existing| existing.file.path.clone())
 }
 
-/// Why there is no network to chain to.
+/// Reports why there is no network to add the entry to.
 fn missing_network(dir: &NetDir) -> String {
     let directory = dir.settings.net_dir.display();
-    let wanted = dir.settings.conf_name.as_deref();
-    let is_wanted = |file: &str| wanted.is_none_or(|name| list_name(name) == list_name(file));
-    let missing = wanted.map_or_else(
+    let conf_name = dir.settings.conf_name.as_deref();
+    let is_candidate = |file: &str| conf_name.is_none_or(|name| list_name(name) == list_name(file));
+    let missing = conf_name.map_or_else(
         || format!("{directory} contains no valid network configuration yet"),
         |name| format!("{directory} does not contain a valid {name} yet"),
     );
@@ -223,15 +223,19 @@ fn missing_network(dir: &NetDir) -> String {
     let unusable = dir
         .unusable
         .iter()
-        .find(|it| is_wanted(&it.file.name))
+        .find(|it| is_candidate(&it.file.name))
         .map(|it| format!("{} cannot be used: {}", it.file.name, it.reason));
-    let backup = dir.backups.iter().find(|it| is_wanted(it.name)).map(|it| {
-        format!(
-            "{} was removed, and {} is the file that it was converted from",
-            list_name(it.name),
-            backup_name(it.name)
-        )
-    });
+    let backup = dir
+        .backups
+        .iter()
+        .find(|it| is_candidate(it.name))
+        .map(|it| {
+            format!(
+                "{} was removed, and {} is the file that it was converted from",
+                list_name(it.name),
+                backup_name(it.name)
+            )
+        });
     let parts = [Some(missing), Some(waiting), unusable, backup];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

@@ -9,13 +9,12 @@ use crate::names::ORIGINAL_SUFFIX;
 use crate::node::observe::{FileSnapshot, NetFile, Observed, Unreadable};
 use crate::node::settings::Settings;
 use crate::node::step::{Action, Cause};
-use crate::text::error_chain;
-use crate::text::is_network_configuration;
+use crate::text::{error_chain, is_network_configuration};
 
-/// The permissions of everyone but the owner.
+/// The permissions of all users but the owner.
 const OTHERS_PERMISSIONS: u32 = 0o077;
 
-/// The files of the directory, by what they are.
+/// The files of the directory, by kind.
 pub struct NetDir<'a> {
     pub settings: &'a Settings,
     pub own_uid: u32,
@@ -47,16 +46,17 @@ pub struct Unusable<'a> {
 
 /// A `.conf` or `.json` that msm-cni renamed after converting it.
 pub struct Backup<'a> {
-    /// The file's name before.
+    /// The file's former name.
     pub name: &'a str,
     pub single: Single<'a>,
 }
 
-/// Where the origin of a list is, by its name before the conversion.
+/// Where the file that a list was converted from is, by its former name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Origin<'a> {
     BackedUp(&'a str),
-    /// Beside the list: the conversion or its removal was interrupted.
+    /// Next to the list: the conversion or its removal was interrupted, or the owner of the file
+    /// has rewritten it.
     Present(&'a str),
 }
 
@@ -91,7 +91,7 @@ impl<'a> NetDir<'a> {
         Ok(dir)
     }
 
-    pub fn load(&mut self, file: &'a NetFile) {
+    fn load(&mut self, file: &'a NetFile) {
         let original_name = file.name.strip_suffix(ORIGINAL_SUFFIX);
         let name = original_name.unwrap_or(&file.name);
         let parsed = match &file.snapshot {
@@ -124,8 +124,8 @@ impl<'a> NetDir<'a> {
         }
     }
 
-    /// The origin of a list, as long as no other component has edited the list.
-    pub fn origin(&self, loaded: &Loaded<'a>) -> Option<Origin<'a>> {
+    /// The origin of a list, unless another component has edited the list.
+    fn origin(&self, loaded: &Loaded<'a>) -> Option<Origin<'a>> {
         let NetworkConfig::List(list) = &loaded.config else {
             return None;
         };
@@ -137,7 +137,7 @@ impl<'a> NetDir<'a> {
             .or_else(|| self.unrecorded_origin(list, &loaded.file.name))
     }
 
-    pub fn recorded_origin(&self, list: &List, name: &str) -> Option<Origin<'a>> {
+    fn recorded_origin(&self, list: &List, name: &str) -> Option<Origin<'a>> {
         let backup = self.backup(name);
         if let Some(backup) = backup.filter(|backup| list.is_converted_from(&backup.single)) {
             return Some(Origin::BackedUp(backup.name));
@@ -150,7 +150,7 @@ impl<'a> NetDir<'a> {
 
     /// The origin of a list of release 0.1.0, or of one whose record another component removed:
     /// the backup or file of the same stem whose conversion the list is.
-    pub fn unrecorded_origin(&self, list: &List, list_file: &str) -> Option<Origin<'a>> {
+    fn unrecorded_origin(&self, list: &List, list_file: &str) -> Option<Origin<'a>> {
         let matches =
             |name: &str, single| list_name(name) == list_file && list.is_converted_from(single);
         let backup = self
@@ -166,7 +166,7 @@ impl<'a> NetDir<'a> {
         backup.or_else(present)
     }
 
-    pub fn singles(&self) -> impl Iterator<Item = (&'a NetFile, &Single<'a>)> {
+    fn singles(&self) -> impl Iterator<Item = (&'a NetFile, &Single<'a>)> {
         self.files.iter().filter_map(|loaded| match &loaded.config {
             NetworkConfig::Single(single) => Some((loaded.file, single)),
             NetworkConfig::List(_) => None,
@@ -179,9 +179,9 @@ impl<'a> NetDir<'a> {
         let others = || self.files.iter().filter(|it| !it.config.is_our_own());
         let primary = match &self.settings.conf_name {
             None => others().min_by_key(|loaded| loaded.sort_key()),
-            Some(wanted) => others()
-                .find(|loaded| loaded.file.name == *wanted)
-                .or_else(|| others().find(|it| list_name(&it.file.name) == list_name(wanted))),
+            Some(name) => others()
+                .find(|loaded| loaded.file.name == *name)
+                .or_else(|| others().find(|it| list_name(&it.file.name) == list_name(name))),
         }?;
         let origin = primary.origin.map(Origin::name);
         let rewritten = others().find(|loaded| Some(loaded.file.name.as_str()) == origin);
@@ -242,7 +242,7 @@ impl<'a> NetDir<'a> {
 }
 
 impl Loaded<'_> {
-    /// The name that decides the order without msm-cni.
+    /// The file name by which the runtime would sort it without msm-cni.
     pub fn sort_key(&self) -> &str {
         self.origin.map_or(&self.file.name, Origin::name)
     }

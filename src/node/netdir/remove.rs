@@ -1,5 +1,5 @@
-//! Plans the removal of msm-cni from the runtime's configuration directory, or from every file
-//! but one, and reports the files that a removal cannot change. Pure.
+//! Plans the removal of the plugin entry from the runtime's configuration directory, or from
+//! every file but one, and reports the files that a removal cannot change. Pure.
 
 use std::path::Path;
 
@@ -40,14 +40,14 @@ pub fn remove(dir: &NetDir, kept: Option<&Path>, reason: &str) -> Vec<Step> {
     steps
 }
 
-/// Whether an earlier name leads to the same file.
+/// Whether another name, which sorts earlier, leads to the same file.
 fn is_alias(dir: &NetDir, loaded: &Loaded) -> bool {
     let mut names = dir.files.iter();
     let first = names.find(|other| other.file.path == loaded.file.path);
     first.is_some_and(|first| first.file.name != loaded.file.name)
 }
 
-/// Renames a backup to its name before, if that is free.
+/// Renames a backup to its former name, unless a file has that name.
 pub(super) fn restore(dir: &NetDir, origin: Origin, reason: &str) -> Option<Step> {
     let Origin::BackedUp(name) = origin else {
         return None;
@@ -60,19 +60,21 @@ pub(super) fn restore(dir: &NetDir, origin: Origin, reason: &str) -> Option<Step
     (!dir.exists(name)).then(|| step(action, &reason))
 }
 
-/// Removes the backups of files that their owners have written again.
+/// Removes the backups of files that their owners have rewritten.
 fn obsolete_backups(dir: &NetDir, kept: Option<&Path>) -> Vec<Step> {
-    let backups = dir
-        .all
-        .iter()
-        .filter_map(|file| Some((file, file.name.strip_suffix(ORIGINAL_SUFFIX)?)));
-    backups
+    backups(dir)
         .filter(|(_, name)| dir.exists(name) && Some(dir.path(&list_name(name)).as_path()) != kept)
         .map(|(file, name)| {
             let path = dir.path(&file.name);
             step(Action::Remove { path }, &format!("{name} was rewritten"))
         })
         .collect()
+}
+
+/// All backups, valid or not, with the former names of the files.
+fn backups<'a>(dir: &NetDir<'a>) -> impl Iterator<Item = (&'a NetFile, &'a str)> {
+    let files = dir.all.iter();
+    files.filter_map(|file| Some((file, file.name.strip_suffix(ORIGINAL_SUFFIX)?)))
 }
 
 fn step(action: Action, reason: &str) -> Step {
@@ -91,9 +93,7 @@ pub fn orphaned_backups(dir: &NetDir) -> Vec<String> {
         .iter()
         .filter_map(|loaded| loaded.origin.map(Origin::name))
         .collect();
-    dir.all
-        .iter()
-        .filter_map(|file| Some((file, file.name.strip_suffix(ORIGINAL_SUFFIX)?)))
+    backups(dir)
         .filter(|(_, name)| !dir.exists(name) && !origins.contains(name))
         .map(|(file, name)| {
             format!(

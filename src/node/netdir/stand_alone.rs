@@ -1,8 +1,7 @@
 //! Plans a separate file for the plugin entry, for meta plugins that read it from there. Pure.
 
 use super::conflist::{Single, is_list};
-use super::model::NetDir;
-use super::model::mode_for;
+use super::model::{NetDir, mode_for};
 use super::remove::remove;
 use super::template::Entry;
 use crate::json;

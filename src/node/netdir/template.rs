@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::conflist::List;
 use super::plugin::plugin_type;
 use crate::json::{self, Object};
 use crate::names::CNI_APPLET;
@@ -81,6 +82,9 @@ pub fn render(template: &str, values: &Values) -> Result<Entry, Error> {
     if found != CNI_APPLET {
         return Err(Error::Type { found });
     }
+    // Within a list the entry is nested deeper.
+    let list = format!(r#"{{"name": "any", "plugins": [{text}]}}"#);
+    List::parse(list.as_bytes()).map_err(|source| Error::Refused { source })?;
     Ok(Entry { text, secrecy })
 }
 
@@ -196,6 +200,17 @@ mod tests {
             let error = error_chain(&render(template, &VALUES).unwrap_err());
             assert!(error.contains(sentence), "{template}: {error}");
         }
+    }
+
+    #[test]
+    fn template_that_is_nested_too_deeply_for_a_list_is_an_error() {
+        let template = |levels: usize| {
+            let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+            format!(r#"{{"type": "msm-cni", "a": {open}{close}}}"#)
+        };
+        assert!(render(&template(125), &VALUES).is_ok());
+        let error = error_chain(&render(&template(126), &VALUES).unwrap_err());
+        assert!(error.contains("nested deeper"), "{error}");
     }
 
     #[test]

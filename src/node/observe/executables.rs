@@ -52,10 +52,10 @@ struct Version {
 }
 
 impl ExecutableReader {
-    /// The existing directories, and why one cannot be used.
+    /// Returns the existing directories, and why one of them cannot be used.
     pub fn bin_dirs(&mut self, settings: &Settings) -> (Vec<BinDir>, Option<String>) {
         let mut dirs = Vec::new();
-        let mut trouble = None;
+        let mut problem = None;
         for (path, is_required) in [
             (&settings.bin_dir, true),
             (&settings.secondary_bin_dir, false),
@@ -63,7 +63,7 @@ impl ExecutableReader {
             match check_directory(path) {
                 Ok(()) => dirs.push(self.bin_dir(path, &settings.links)),
                 Err(error) if is_required || error.kind() != io::ErrorKind::NotFound => {
-                    trouble = Some(format!(
+                    problem = Some(format!(
                         "the plugin directory {} cannot be used: {error}; mount the host's directory of CNI plugins there",
                         path.display()
                     ));
@@ -71,7 +71,7 @@ impl ExecutableReader {
                 Err(_) => {}
             }
         }
-        (dirs, trouble)
+        (dirs, problem)
     }
 
     fn bin_dir(&mut self, path: &Path, links: &[&'static str]) -> BinDir {

@@ -1,4 +1,5 @@
-//! Reads the kubeconfig, the runtime's configuration directory, and what interrupted runs left.
+//! Reads the kubeconfig and the runtime's configuration directory, and finds temporary files of
+//! interrupted runs.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use crate::names::{ORIGINAL_SUFFIX, TEMPORARY_PREFIX};
 use crate::text::is_network_configuration;
 
 pub const PERMISSIONS: u32 = 0o7777;
-/// In bytes; more than etcd, which such files may come from, stores in one object.
+/// In bytes; more than etcd stores in one object, which such a file may be a copy of.
 const MAX_FILE: u64 = 4 << 20;
 
 /// A file that only msm-cni writes.
@@ -59,7 +60,7 @@ pub struct NetFile {
 pub enum Unreadable {
     /// The runtime cannot read it either.
     NotAFile(String),
-    /// The runtime may be able to read it; this container never can.
+    /// The runtime may be able to read it, but this container cannot.
     OutsideContainer(String),
     /// The read failed.
     Io(String),

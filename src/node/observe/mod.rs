@@ -1,5 +1,6 @@
 //! Reads the observed state: everything that a plan depends on, as a plain value. Changes
-//! nothing on the disk. What cannot be read becomes a reason in the value, not an error.
+//! nothing on the disk except for the lock on the kubeconfig. What cannot be read becomes a
+//! reason in the value, not an error.
 
 mod credentials;
 mod executables;
@@ -14,7 +15,7 @@ pub use credentials::{ca_bundle, token};
 pub use executables::{BinDir, Drift, EXECUTABLE_MODE};
 pub use files::{FileSnapshot, FileState, NetFile, Unreadable};
 
-use super::lock::Holder;
+use super::lock::{Holder, NodeLock};
 use super::settings::Settings;
 use executables::ExecutableReader;
 
@@ -53,11 +54,12 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// `unsynced`: directories with changes of this process that are not fsynced yet.
+    /// Acquires the lock if it is free. `unsynced`: directories with changes of this process
+    /// that are not fsynced yet.
     pub fn observe(
         &mut self,
         settings: &Settings,
-        holder: Holder,
+        lock: &mut NodeLock,
         unsynced: &BTreeSet<PathBuf>,
     ) -> Observed {
         let (bin_dirs, bin_dir_error) = self.executables.bin_dirs(settings);
@@ -68,6 +70,10 @@ impl Observer {
             .map(|dir| dir.path.as_path())
             .chain([settings.net_dir.as_path()])
             .chain(linked_dirs.iter().map(PathBuf::as_path));
+        // In this order: if a newer installer writes the kubeconfig in between, the lock shows
+        // it. In the reverse order, its content would look like drift and be overwritten.
+        let kubeconfig = files::state(&settings.kubeconfig());
+        let holder = lock.holder(&settings.kubeconfig());
         let token = token(&settings.service_account.join("token"));
         let ca_bundle = ca_bundle(&settings.server_verification);
         Observed {
@@ -76,8 +82,8 @@ impl Observer {
             linked_dirs,
             bin_dirs,
             bin_dir_error,
+            kubeconfig,
             holder,
-            kubeconfig: files::state(&settings.kubeconfig()),
             is_renewed: self.written.as_ref().is_none_or(|(old_token, old_bundle)| {
                 token.as_ref() != Ok(old_token) || ca_bundle.as_ref() != Ok(old_bundle)
             }),

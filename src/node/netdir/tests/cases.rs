@@ -141,7 +141,7 @@ fn first_file_that_only_the_runtime_may_load_is_waited_for() {
             reasons.iter().all(|reason| reason.contains(name)),
             "{reasons:?}"
         );
-        // The first file that msm-cni can load gets the entry nevertheless.
+        // Until then, the first file that msm-cni can load gets the entry.
         let entry = node.content("10-x.conflist").unwrap();
         assert!(entry.contains("msm-cni"), "{node}");
     }
@@ -540,7 +540,7 @@ fn file_named_by_flag_gets_the_entry() {
     let list = ("10-x.conflist", LIST);
     let single = ("10-x.conf", SINGLE);
     let first = ("00-first.conflist", OTHER_LIST);
-    for (files, wanted, expected) in [
+    for (files, conf_name, expected) in [
         (&[first, list][..], "10-x.conflist", "10-x.conflist"),
         (&[first, single], "10-x.conf", "10-x.conflist"),
         // The list of the named file, or the file of the named list.
@@ -552,7 +552,7 @@ fn file_named_by_flag_gets_the_entry() {
             "10-x.conflist",
         ),
     ] {
-        let flag = format!("--cni-conf-name={wanted}");
+        let flag = format!("--cni-conf-name={conf_name}");
         let mut node = Node::new(files).with_flags(&[&flag]);
         assert_eq!(node.settle(), Vec::<String>::new());
         assert!(
@@ -623,11 +623,11 @@ fn stand_alone_entry_is_a_separate_file_and_others_are_kept() {
             assert_eq!(node.content(other), Some(content));
         }
         // A changed or invalid file is restored.
-        let right = node.tree();
+        let expected = node.tree();
         let other = node.content(name).unwrap().replace("info", "trace");
         node.write(name, &other);
         assert_eq!(node.settle(), Vec::<String>::new());
-        assert_eq!(node.tree(), right);
+        assert_eq!(node.tree(), expected);
         node.files.get_mut(name).unwrap().as_mut().unwrap().mode = 0o666;
         node.settle();
         assert_eq!(node.mode(name), 0o644);

@@ -1,6 +1,6 @@
-//! Property tests: whatever other components write, and after whatever step the installer is
-//! interrupted, the runtime loads the network that it would load without msm-cni, and an
-//! uninstallation restores the directory.
+//! Property tests: with any changes by other components, and with an interruption after any
+//! step, the runtime loads the network that it would load without msm-cni, and uninstalling
+//! restores the directory.
 
 use std::collections::BTreeSet;
 
@@ -125,7 +125,7 @@ impl Model {
             && !self.without.files.contains_key(&list)
     }
 
-    /// A component that writes or removes a converted list means the network of its origin.
+    /// A component that writes or removes a converted list replaces the network of its origin.
     fn forget_origin_of(&mut self, name: &str) {
         if self.with.files.contains_key(name) && !self.without.files.contains_key(name) {
             let files = names(&self.without);
