@@ -251,12 +251,16 @@ impl<'a> Single<'a> {
         if string(name).is_none_or(|name| name.is_empty()) {
             return Err(Error::EmptyName);
         }
-        Ok(Self {
+        let single = Self {
             text: text.trim(),
             plugin_type,
             name: name.get(),
             version: object.get_any_case("cniVersion").map(RawValue::get),
-        })
+        };
+        // In a list the plugin is nested two levels deeper, and msm-cni must be able to read
+        // the list again.
+        List::parse(single.to_list().as_bytes())?;
+        Ok(single)
     }
 
     /// A list of the same name and version, with this plugin and `entry`, that records
@@ -351,6 +355,24 @@ mod tests {
             Ok(NetworkConfig::Single(single)) => single,
             other => panic!("{text}: {other:?}"),
         }
+    }
+
+    #[test]
+    fn file_that_is_nested_too_deeply_for_a_list_is_not_converted() {
+        let nested = |levels| {
+            let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+            format!(r#"{{"name":"n","type":"a","b":{open}{close}}}"#)
+        };
+        // The plugin itself is one level, and two more surround it in a list.
+        let text = nested(125);
+        assert!(list_is_valid(&single(&text).to_list()));
+        let text = nested(126);
+        let error = NetworkConfig::parse("10-x.conf", text.as_bytes()).unwrap_err();
+        assert!(!error.is_certain(), "{error:?}");
+    }
+
+    fn list_is_valid(text: &str) -> bool {
+        NetworkConfig::parse("10-x.conflist", text.as_bytes()).is_ok()
     }
 
     #[test]
