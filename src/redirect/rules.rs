@@ -302,6 +302,12 @@ impl Hook {
 }
 
 impl Scope {
+    pub const ALL: [Self; 3] = [
+        Self::Inet,
+        Self::Only(Family::Ipv4),
+        Self::Only(Family::Ipv6),
+    ];
+
     /// The name of the nftables address family.
     pub const fn name(self) -> &'static str {
         match self {

@@ -30,7 +30,6 @@ use crate::redirect::nft::compile::{compile, decompile};
 use crate::redirect::nft::expression::{Expression, decode, encode};
 use crate::redirect::nft::list::heading;
 use crate::redirect::nft::netlink::{Reply, replies};
-use crate::redirect::policy::Family;
 use crate::redirect::rules::{RuleSet, Scope};
 use crate::text::error_chain;
 
@@ -181,19 +180,13 @@ pub fn pod(body: &[u8]) {
         Ok(Decision::PassThrough(_)) => {}
         Ok(Decision::Redirect { redirect, .. }) => {
             assert!(!redirect.ports.is_empty(), "a redirect without a port");
-            SCOPES
+            Scope::ALL
                 .iter()
                 .filter_map(|scope| RuleSet::new(&redirect, *scope))
                 .for_each(|set| check_encoding(&set));
         }
     }
 }
-
-const SCOPES: [Scope; 3] = [
-    Scope::Inet,
-    Scope::Only(Family::Ipv4),
-    Scope::Only(Family::Ipv6),
-];
 
 /// Asserts that the kernel's form of each rule decodes to the same rule.
 fn check_encoding(set: &RuleSet) {
@@ -228,7 +221,7 @@ pub fn netlink(answer: &[u8]) {
         else {
             continue;
         };
-        for scope in SCOPES {
+        for scope in Scope::ALL {
             listing.0.push(Listed {
                 id: Id::Chain {
                     scope,

@@ -34,7 +34,6 @@ use crate::redirect::rules::{Chain, Redirect, Role, RuleSet, Scope};
 
 const CASES: u32 = 24;
 const SEED: u64 = 554;
-const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 const ROLES: [Role; 4] = [
     Role::Output,
     Role::Prerouting,
@@ -70,7 +69,7 @@ fn longest_lists_fit_every_backend() {
         return;
     }
     for ipv6 in [Ipv6Mode::Bypass, Ipv6Mode::Redirect, Ipv6Mode::Reject] {
-        for family in FAMILIES {
+        for family in Family::ALL {
             survives_nftables(&longest(ipv6, family)).unwrap();
         }
     }
@@ -108,7 +107,7 @@ fn survives_nftables(redirect: &Redirect) -> Result<(), TestCaseError> {
         same(&nft::apply(redirect)?.change, &Change::None)
     })?;
     in_new_namespace(|| {
-        let sets = FAMILIES.map(|family| RuleSet::new(redirect, Scope::Only(family)));
+        let sets = Family::ALL.map(|family| RuleSet::new(redirect, Scope::Only(family)));
         for set in sets.into_iter().flatten() {
             run("nft", &["-f", "-"], &set.to_string());
             same(&read(set.scope).unwrap(), &set)?;
@@ -143,7 +142,7 @@ fn read(scope: Scope) -> Option<RuleSet> {
 }
 
 fn survives_iptables(redirect: &Redirect, variant: Variant) -> Result<(), TestCaseError> {
-    let scripts = FAMILIES.map(|family| {
+    let scripts = Family::ALL.map(|family| {
         let set = RuleSet::new(redirect, Scope::Only(family));
         let script = set.map_or_else(String::new, |set| script::create(&set));
         (variant.command(family), script)

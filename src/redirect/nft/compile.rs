@@ -267,14 +267,9 @@ mod tests {
 
     fn every_rule_set() -> impl Iterator<Item = RuleSet> {
         let modes = [Ipv6Mode::Bypass, Ipv6Mode::Redirect, Ipv6Mode::Reject];
-        let scopes = [
-            Scope::Inet,
-            Scope::Only(Family::Ipv4),
-            Scope::Only(Family::Ipv6),
-        ];
-        modes.into_iter().flat_map(move |ipv6| {
+        modes.into_iter().flat_map(|ipv6| {
             let redirect = redirect(ipv6);
-            scopes
+            Scope::ALL
                 .into_iter()
                 .filter_map(move |scope| RuleSet::new(&redirect, scope))
         })

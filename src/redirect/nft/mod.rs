@@ -24,12 +24,6 @@ use wire::{Batch, CHAIN_NAME, CHAIN_TABLE, GET_CHAIN, protocol};
 pub use error::Error;
 pub use list::Tables;
 
-const EVERY_SCOPE: [Scope; 3] = [
-    Scope::Inet,
-    Scope::Only(Family::Ipv4),
-    Scope::Only(Family::Ipv6),
-];
-
 /// The result of `apply`.
 #[derive(Debug)]
 pub struct Applied {
@@ -118,13 +112,13 @@ pub fn tables() -> Result<Tables, Error> {
 pub fn remove() -> Result<Tables, Error> {
     let socket = open()?;
     let tables = Tables::read(&socket)?;
-    remove_from(&socket, &EVERY_SCOPE, &tables)?;
+    remove_from(&socket, &Scope::ALL, &tables)?;
     Ok(tables)
 }
 
 /// Whether `tables` include one of msm-cni.
 pub fn has_redirect(tables: &Tables) -> bool {
-    EVERY_SCOPE
+    Scope::ALL
         .iter()
         .any(|scope| tables.contains(*scope, TABLE))
 }
@@ -204,7 +198,7 @@ fn apply_as(socket: &Socket, redirect: &Redirect, layout: Layout) -> Result<Appl
         Change::None
     } else {
         let mut replace = Batch::default();
-        for scope in EVERY_SCOPE {
+        for scope in Scope::ALL {
             // The kernel may not support the other layout, so its tables are only removed if
             // they exist.
             if layout.scopes().contains(&scope) || tables.contains(scope, TABLE) {
@@ -251,7 +245,7 @@ fn expected_as(redirect: &Redirect, layout: Layout) -> Listing {
 
 fn listing(tables: &Tables, socket: &Socket) -> Result<Listing, Error> {
     let mut listing = Listing::default();
-    for scope in EVERY_SCOPE {
+    for scope in Scope::ALL {
         if let Some(table) = tables.ours(scope) {
             listing.0.push(table);
             listing.0.extend(chains(socket, scope)?);
