@@ -168,9 +168,9 @@ fn exists(socket: &Socket, request: &Message) -> Result<bool, Error> {
     }
 }
 
-/// Creates first: a new pod needs no listing and no deletion, which the kernel takes
-/// milliseconds for. The tables of the other layout are removed afterwards, so that the pod
-/// always has a redirect.
+/// Tries to create the tables first: in a new pod that is all, and a deletion would take the
+/// kernel milliseconds. The tables of the other layout are removed afterwards, so that the
+/// pod always has a redirect.
 fn apply_as(socket: &Socket, redirect: &Redirect, layout: Layout) -> Result<Applied, Error> {
     let mut create = Batch::default();
     for set in layout.rule_sets(redirect) {
@@ -197,23 +197,29 @@ fn apply_as(socket: &Socket, redirect: &Redirect, layout: Layout) -> Result<Appl
     {
         Change::None
     } else {
-        let mut replace = Batch::default();
-        for scope in Scope::ALL {
-            // The kernel may not support the other layout, so its tables are only removed if
-            // they exist.
-            if layout.scopes().contains(&scope) || tables.contains(scope, TABLE) {
-                replace.remove(scope);
-            }
-        }
-        for set in layout.rule_sets(redirect) {
-            replace.create(&set, NLM_F_CREATE);
-        }
-        replace.commit(socket)?;
+        replacement(redirect, layout, &tables).commit(socket)?;
         Change::Replaced
     };
     Ok(Applied { change, tables })
 }
 
+/// Removes the tables of both layouts and creates those of `layout`.
+fn replacement(redirect: &Redirect, layout: Layout, tables: &Tables) -> Batch {
+    let mut batch = Batch::default();
+    for scope in Scope::ALL {
+        // The kernel may not support the other layout, so its tables are only removed if they
+        // exist.
+        if layout.scopes().contains(&scope) || tables.contains(scope, TABLE) {
+            batch.remove(scope);
+        }
+    }
+    for set in layout.rule_sets(redirect) {
+        batch.create(&set, NLM_F_CREATE);
+    }
+    batch
+}
+
+/// Returns whether there was a table to remove.
 fn remove_from(socket: &Socket, scopes: &[Scope], tables: &Tables) -> Result<bool, Error> {
     let mut batch = Batch::default();
     for scope in scopes {
