@@ -172,6 +172,8 @@ const fn redirect_advice(error: &redirect::Error) -> Option<&'static str> {
         Cause::IptablesNotInstalled => {
             Some("install iptables on the node, or set interceptName to nftables")
         }
+        // No value of interceptName helps: each backend removes the rules of the others.
+        Cause::IptablesNftNotInstalled => Some("install iptables-nft on the node"),
         Cause::NoBackend => Some(
             "load the kernel modules nf_tables, nft_chain_nat, nft_redir and nft_reject_inet on the node, or install iptables there",
         ),
