@@ -176,7 +176,7 @@ pub fn pod(body: &[u8]) {
     };
     assert!(!pod.uid.is_empty());
     match decide(&pod, &Redirect::default()) {
-        Err(error) => assert_printable(&error.to_string()),
+        Err(error) => assert_printable(&error_chain(&error)),
         Ok(Decision::PassThrough(_)) => {}
         Ok(Decision::Redirect { redirect, .. }) => {
             assert!(!redirect.ports.is_empty(), "a redirect without a port");
