@@ -142,7 +142,7 @@ impl Query {
             namespace, name, ..
         } = pod;
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
-        let pod = format!("{namespace}/{name}");
+        let pod = pod.to_string();
         let Some(Object { metadata }) = self.get(&path)? else {
             return Err(QueryError::NoPod { pod });
         };
