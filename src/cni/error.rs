@@ -1,6 +1,5 @@
-//! Why a request failed. The one place that maps errors to CNI codes, and that adds advice
-//! for the user. Codes below 100 are the specification's; 100 and up are documented in the
-//! README.
+//! Why a request failed. Only this file maps errors to CNI codes and adds advice for the user.
+//! Codes below 100 are the specification's; codes from 100 on are documented in the README.
 
 use std::io;
 use std::path::PathBuf;

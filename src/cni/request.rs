@@ -23,8 +23,8 @@ pub enum Verb {
     Gc,
     Status,
     Version,
-    /// An excerpt of the value. An error, but only after the network configuration was
-    /// checked, as in the reference implementation.
+    /// Any other value, truncated. The reference implementation reports errors in the network
+    /// configuration first, so this is not an error of the request.
     Unknown(String),
 }
 
