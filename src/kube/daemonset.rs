@@ -21,10 +21,10 @@ use crate::text::error_chain;
 pub enum DaemonSetState {
     /// It exists and is not being deleted: its pods are restarted or replaced.
     Present(String),
-    /// It is deleted or being deleted, or the API server refuses the pod's credentials,
-    /// because the service account or its role is deleted.
+    /// It is deleted or being deleted. Also if the API server refuses the pod's credentials:
+    /// then the service account or its role is deleted.
     Gone(String),
-    /// The API server could not be asked, or did not give a usable response.
+    /// The API server could not be reached, or its response does not determine the state.
     Unknown(String),
 }
 
