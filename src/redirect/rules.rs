@@ -256,9 +256,9 @@ impl Role {
         }
     }
 
-    /// The priority at the hook. Other components translate destinations at -100; at equal
-    /// priorities the order would depend on which chain was registered first. For a filter
-    /// the order does not matter: a rejection by any chain is final.
+    /// The priority at the hook. Other components translate destinations at -100; at an equal
+    /// priority, the order of the chains would depend on the order of their registration. For a
+    /// filter the order does not matter: a rejection by any chain is final.
     pub const fn priority(self) -> i32 {
         match self {
             Self::Output | Self::Prerouting => -101,

@@ -1,5 +1,6 @@
 //! The iptables backend: finds the host's executables and uses them to read and write the
-//! rules of both families. Their input and output is `script`'s part, running them is `exec`'s.
+//! rules of both families. `script` generates their input and parses their output, `exec` runs
+//! them.
 
 pub mod exec;
 pub mod script;
@@ -35,7 +36,7 @@ pub enum Error {
     Nftables { source: nft::Error },
 }
 
-/// What a network namespace has in iptables.
+/// The iptables rules of msm-cni in a network namespace.
 #[derive(Debug)]
 pub struct State {
     /// The chains of msm-cni, of both variants.

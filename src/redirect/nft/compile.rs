@@ -145,7 +145,7 @@ pub fn decompile(expressions: &[Expression], scope: Scope) -> Option<Rule> {
                 break Action::Redirect(port_of(port)?);
             }
             [Expression::Counter, Expression::Reset] => break Action::Reject,
-            // Implied by the condition that follows; the comparison below checks them.
+            // Implied by the condition that follows; compiling the rule again checks them.
             [
                 Expression::Meta { key: META_L4PROTO },
                 Expression::Equal(_),
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_survives_encoding_and_decoding() {
+    fn decoded_rules_equal_encoded_rules() {
         for set in every_rule_set() {
             for rule in set.chains.iter().flat_map(|chain| &chain.rules) {
                 let expressions = compile(rule, set.scope);

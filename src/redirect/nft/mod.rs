@@ -31,7 +31,7 @@ pub struct Applied {
     pub tables: Tables,
 }
 
-/// What a network namespace has in nftables.
+/// The nftables tables in a network namespace.
 #[derive(Debug, Default)]
 pub struct State {
     /// The tables and chains of msm-cni.
