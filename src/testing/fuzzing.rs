@@ -63,7 +63,7 @@ pub fn valid_result(stdin: &[u8]) {
     plugin::check_relayed(stdin, &outcome.stdout);
 }
 
-/// The environment: one value a line, in the order of `names`.
+/// The environment: one value per line, in the order of `names`.
 pub fn environment(lines: &[u8]) {
     let names = [
         "CNI_COMMAND",
@@ -163,7 +163,7 @@ pub fn kubeconfig(text: &[u8]) {
     }
 }
 
-/// The API server's answer to a pod lookup, up to the rules of its redirect.
+/// The API server's response to a pod lookup, up to the rules of the pod's redirect.
 pub fn pod(body: &[u8]) {
     let read = || Pod::from_json(body);
     assert_eq!(
@@ -202,15 +202,15 @@ fn check_encoding(set: &RuleSet) {
 }
 
 /// The kernel's replies on a netlink socket: messages, attributes, chains and rules.
-pub fn netlink(answer: &[u8]) {
-    let read: Vec<_> = replies(answer).collect();
+pub fn netlink(bytes: &[u8]) {
+    let read: Vec<_> = replies(bytes).collect();
     assert!(
-        read.len() <= answer.len().div_ceil(16),
+        read.len() <= bytes.len().div_ceil(16),
         "more messages than fit"
     );
-    let cut_short = read.iter().position(Result::is_err);
+    let first_error = read.iter().position(Result::is_err);
     assert!(
-        cut_short.is_none_or(|index| index + 1 == read.len()),
+        first_error.is_none_or(|index| index + 1 == read.len()),
         "parsing continued after an error"
     );
     let mut listing = Listing::default();
@@ -242,11 +242,8 @@ pub fn netlink(answer: &[u8]) {
 }
 
 fn rule_text(list: &[u8], scope: Scope) -> String {
-    let inside: usize = attributes(list).map(|it| it.value.len() + 4).sum();
-    assert!(
-        inside <= list.len(),
-        "attributes are longer than their list"
-    );
+    let total: usize = attributes(list).map(|it| it.value.len() + 4).sum();
+    assert!(total <= list.len(), "attributes are longer than their list");
     let first = attributes(list).next();
     assert!(first.is_none_or(|it| attribute(list, it.kind) == Some(it.value)));
 
@@ -270,7 +267,7 @@ fn rule_text(list: &[u8], scope: Scope) -> String {
     }
 }
 
-/// Whether the marker is in a place that an error may quote: anywhere but in a credential.
+/// Whether the secret is where an error may quote it: anywhere but in a credential.
 fn has_quotable_secret(value: &Value, may_quote: bool) -> bool {
     const CREDENTIALS: [&str; 4] = [
         "token",
@@ -316,7 +313,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// Without a nightly toolchain, at least the inputs that fuzzing found are run.
+    /// Fuzzing needs a nightly toolchain; this test checks its corpus without one.
     #[test]
     fn checks_hold_for_the_fuzzing_corpus() {
         corpus("configuration", configuration);

@@ -272,7 +272,7 @@ pub mod tests {
     fn in_new_namespace(work: impl FnOnce(&Socket) + Send + 'static) {
         let thread = std::thread::spawn(move || match unshare(CloneFlags::CLONE_NEWNET) {
             Ok(()) => work(&Socket::open().unwrap()),
-            // Fails in CI; elsewhere the black-box tests report what the machine lacks.
+            // In CI this is a failure; elsewhere the black-box tests report what is missing.
             Err(errno) => assert!(std::env::var_os("CI").is_none(), "no namespace: {errno}"),
         });
         thread.join().unwrap();
