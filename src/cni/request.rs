@@ -56,7 +56,7 @@ pub enum Problem {
     #[error("{variable} is not UTF-8")]
     NotUtf8 { variable: &'static str },
     #[error("CNI_NETNS is longer than {LONGEST_PATH} bytes")]
-    Path,
+    NetnsTooLong,
     #[error(
         "CNI_CONTAINERID {value:?} does not start with a letter or digit, or contains other characters than letters, digits, dots, dashes and underscores"
     )]
@@ -165,7 +165,7 @@ impl Reader<'_> {
 
 fn problem(variable: &'static str, value: &OsStr) -> Option<Problem> {
     let text = match variable {
-        "CNI_NETNS" if value.len() > LONGEST_PATH => return Some(Problem::Path),
+        "CNI_NETNS" if value.len() > LONGEST_PATH => return Some(Problem::NetnsTooLong),
         // Paths need not be UTF-8.
         "CNI_NETNS" | "CNI_PATH" => return None,
         _ => value.to_str(),

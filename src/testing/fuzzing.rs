@@ -138,11 +138,19 @@ pub fn kubeconfig(text: &[u8]) {
         Ok(&config.server),
         "its URL parses differently"
     );
+    if let Err(error) = Client::new(&without_files(config)) {
+        let error = error_chain(&error);
+        assert!(!error.contains(SECRET), "secret in: {error}");
+    }
+}
+
+/// The client's configuration, without the files that the kubeconfig names.
+fn without_files(config: Kubeconfig) -> ClientConfig {
     let data = |source| match source {
         DataOrFile::Data(bytes) => Some(bytes),
         DataOrFile::File(_) => None,
     };
-    let config = ClientConfig {
+    ClientConfig {
         server: config.server,
         tls_server_name: config.tls_server_name,
         ca_bundle: match config.tls_verify {
@@ -156,10 +164,6 @@ pub fn kubeconfig(text: &[u8]) {
                 key: data(client.key)?,
             })
         }),
-    };
-    if let Err(error) = Client::new(&config) {
-        let error = error_chain(&error);
-        assert!(!error.contains(SECRET), "secret in: {error}");
     }
 }
 
