@@ -1,5 +1,5 @@
-//! Decides whether a pod is redirected, and with which options: first its label, then its
-//! annotations. Returns the reason; the caller logs it. Pure.
+//! Decides from a pod's label whether it is redirected, and from its annotations with which
+//! options. Returns the reason; the caller logs it. Pure.
 
 use std::fmt;
 
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn label_decides() {
+    fn pod_is_redirected_unless_its_label_is_missing_or_false() {
         for (label, reason) in [
             (None, Some(Reason::NoLabel)),
             (Some("false"), Some(Reason::LabelFalse)),

@@ -1,6 +1,5 @@
-//! Why a request failed. The one place that maps errors to CNI codes, and that adds advice
-//! for the user. Codes below 100 are the specification's; 100 and up are documented in the
-//! README.
+//! Why a request failed. Only this file maps errors to CNI codes and adds advice for the user.
+//! Codes below 100 are the specification's; codes from 100 on are documented in the README.
 
 use std::io;
 use std::path::PathBuf;
@@ -172,6 +171,8 @@ const fn redirect_advice(error: &redirect::Error) -> Option<&'static str> {
         Cause::IptablesNotInstalled => {
             Some("install iptables on the node, or set interceptName to nftables")
         }
+        // No value of interceptName helps: each backend removes the rules of the others.
+        Cause::IptablesNftNotInstalled => Some("install iptables-nft on the node"),
         Cause::NoBackend => Some(
             "load the kernel modules nf_tables, nft_chain_nat, nft_redir and nft_reject_inet on the node, or install iptables there",
         ),

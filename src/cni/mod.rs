@@ -30,16 +30,16 @@ use crate::text::error_chain;
 /// In bytes. Larger than any configuration: etcd, where one may be stored, limits a value to
 /// 1.5 MiB.
 const STDIN_LIMIT: u64 = 16 << 20;
-/// The code of a bug in msm-cni.
+/// The error code of a bug in msm-cni.
 const PANIC_CODE: u32 = 999;
 
-/// Replies to one request, also if it panics.
+/// Replies to one request. If the plugin panics, the reply is an error.
 pub fn run(process: &mut Process) -> ExitCode {
     exit_on_panic(reply_to_panic);
     respond(process)
 }
 
-/// Replies to one request.
+/// Like `run`, but leaves panics to the caller.
 pub fn respond(process: &mut Process) -> ExitCode {
     let Some(command) = process.vars.get("CNI_COMMAND").map(ToOwned::to_owned) else {
         return print_about(process.stderr);
@@ -127,8 +127,8 @@ fn reply_to_panic(place: &str) {
     std::mem::forget(replied);
 }
 
-/// Validates before it acts: standard input, network name, version, verb, network namespace.
-/// The environment was validated before.
+/// Validates standard input, network name, version, verb and network namespace, in this order,
+/// before it changes anything. The environment is already validated.
 fn handle(request: &Request, stdin: &mut dyn Read, bytes: &mut Vec<u8>) -> Result<String, Error> {
     if request.verb == Verb::Version {
         return Ok(reply::versions());
@@ -261,10 +261,10 @@ fn target(request: &Request, settings: &Settings) -> Result<Target, Error> {
         pod,
         timeout: settings.lookup_timeout,
     };
-    let facts = kube::fetch_pod(&query).map_err(Box::new)?;
+    let fetched = kube::fetch_pod(&query).map_err(Box::new)?;
     let decision =
-        decision::decide(&facts, &settings.redirect).map_err(|source| Error::Annotation {
-            pod: name(pod),
+        decision::decide(&fetched, &settings.redirect).map_err(|source| Error::Annotation {
+            pod: pod.to_string(),
             source,
         })?;
     match decision {
@@ -274,7 +274,7 @@ fn target(request: &Request, settings: &Settings) -> Result<Target, Error> {
                 warn_without_stub(pod, &redirect);
             }
             Ok(Target::Redirect(Box::new(PodRedirect {
-                pod: name(pod),
+                pod: pod.to_string(),
                 netns,
                 redirect,
             })))
@@ -283,18 +283,14 @@ fn target(request: &Request, settings: &Settings) -> Result<Target, Error> {
 }
 
 fn pass_through(pod: Option<&PodRef>, reason: &Reason) -> Target {
-    let pod = pod.map_or_else(
-        || "the container".to_owned(),
-        |pod| format!("pod {}", name(pod)),
-    );
+    let pod = pod.map_or_else(|| "the container".to_owned(), |pod| format!("pod {pod}"));
     log::info!("{pod} is not redirected: {reason}");
     Target::PassThrough
 }
 
 fn warn_without_stub(pod: &PodRef, redirect: &Redirect) {
     log::warn!(
-        "pod {}: no container has port {} or runs as user {}; redirected connections are refused if the pod has no stub",
-        name(pod),
+        "pod {pod}: no container has port {} or runs as user {}; redirected connections are refused if the pod has no stub",
         redirect.proxy_port,
         redirect.proxy_uid
     );
@@ -309,10 +305,6 @@ fn open_netns(request: &Request) -> Result<Netns, Error> {
         });
     }
     Ok(netns)
-}
-
-fn name(pod: &PodRef) -> String {
-    format!("{}/{}", pod.namespace, pod.name)
 }
 
 #[cfg(test)]

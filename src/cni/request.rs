@@ -23,8 +23,8 @@ pub enum Verb {
     Gc,
     Status,
     Version,
-    /// An excerpt of the value. An error, but only after the network configuration was
-    /// checked, as in the reference implementation.
+    /// Any other value, truncated. The reference implementation reports errors in the network
+    /// configuration first, so this is not an error of the request.
     Unknown(String),
 }
 
@@ -56,7 +56,7 @@ pub enum Problem {
     #[error("{variable} is not UTF-8")]
     NotUtf8 { variable: &'static str },
     #[error("CNI_NETNS is longer than {LONGEST_PATH} bytes")]
-    Path,
+    NetnsTooLong,
     #[error(
         "CNI_CONTAINERID {value:?} does not start with a letter or digit, or contains other characters than letters, digits, dots, dashes and underscores"
     )]
@@ -165,7 +165,7 @@ impl Reader<'_> {
 
 fn problem(variable: &'static str, value: &OsStr) -> Option<Problem> {
     let text = match variable {
-        "CNI_NETNS" if value.len() > LONGEST_PATH => return Some(Problem::Path),
+        "CNI_NETNS" if value.len() > LONGEST_PATH => return Some(Problem::NetnsTooLong),
         // Paths need not be UTF-8.
         "CNI_NETNS" | "CNI_PATH" => return None,
         _ => value.to_str(),

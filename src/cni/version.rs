@@ -1,5 +1,5 @@
-//! The supported versions of the CNI specification, matched exactly, and between which of
-//! them a result can be passed on. Pure.
+//! The supported versions of the CNI specification. A version must match exactly; a result can
+//! be passed on only to a version with the same result format. Pure.
 
 /// A supported version; an index into `VERSIONS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,7 +21,7 @@ impl Version {
     /// The first version with plugin chaining.
     pub const WITH_CHAINING: Self = Self(2);
     pub const WITH_CHECK: Self = Self(4);
-    /// Removed `version` from the addresses of a result.
+    /// The first version without the field `version` in the addresses of a result.
     pub const V1: Self = Self(5);
     pub const WITH_GC_AND_STATUS: Self = Self(6);
     pub const LATEST: Self = Self(6);

@@ -1,5 +1,5 @@
-//! An HTTPS client of one API server: GET requests without proxy and without redirects,
-//! every wait bounded. It classifies what went wrong, and leaves retries to its callers.
+//! An HTTPS client of one API server: GET requests without proxy and without redirects, with a
+//! time limit on every wait. Classifies errors; retries are up to the caller.
 
 use std::net::SocketAddr;
 use std::time::Duration;

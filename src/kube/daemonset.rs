@@ -21,10 +21,10 @@ use crate::text::error_chain;
 pub enum DaemonSetState {
     /// It exists and is not being deleted: its pods are restarted or replaced.
     Present(String),
-    /// It is deleted or being deleted, or the API server refuses the pod's credentials,
-    /// because the service account or its role is deleted.
+    /// It is deleted or being deleted. Also if the API server refuses the pod's credentials:
+    /// then the service account or its role is deleted.
     Gone(String),
-    /// The API server could not be asked, or did not give a usable response.
+    /// The API server could not be reached, or its response does not determine the state.
     Unknown(String),
 }
 
@@ -142,7 +142,7 @@ impl Query {
             namespace, name, ..
         } = pod;
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
-        let pod = format!("{namespace}/{name}");
+        let pod = pod.to_string();
         let Some(Object { metadata }) = self.get(&path)? else {
             return Err(QueryError::NoPod { pod });
         };

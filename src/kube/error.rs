@@ -1,5 +1,5 @@
-//! Errors of a request, of one attempt to look up a pod, and of the whole lookup; which
-//! attempts are repeated. No error contains a token or a key.
+//! Errors of a request, of one attempt to look up a pod, and of the whole lookup, and the
+//! decision whether an attempt is repeated. No error contains a token or a key.
 
 use std::fmt;
 use std::io;

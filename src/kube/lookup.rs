@@ -15,7 +15,7 @@ use crate::text::error_chain;
 
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const MAX_DELAY: Duration = Duration::from_secs(2);
-/// An attempt with less time than this would only time out.
+/// With less time than this, another attempt would only time out.
 const MIN_ATTEMPT: Duration = Duration::from_millis(50);
 
 /// Which pod to look up, and where.
@@ -136,7 +136,7 @@ impl<'a> PodLookup<'a> {
         if retry_after >= remaining {
             return Err(self.give_up(error));
         }
-        // Half of the remaining time at most, which leaves time for a last attempt.
+        // At most half of the remaining time, so that there is time for a last attempt.
         thread::sleep(self.delay.next().min(remaining / 2).max(retry_after));
         self.previous = Some(error);
         Ok(())

@@ -89,6 +89,12 @@ impl PodRef {
     }
 }
 
+impl fmt::Display for PodRef {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 impl Pod {
     /// Decodes the API server's response to a GET of a pod.
     pub fn from_json(body: &[u8]) -> Result<Self, PodDecodeError> {

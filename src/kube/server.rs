@@ -1,5 +1,5 @@
 //! The address of an API server, parsed from a URL: https only, without user name, query or
-//! fragment, so that no request can go to another place. Pure.
+//! fragment, so that a request always goes to the server that the URL seems to name. Pure.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

@@ -42,6 +42,8 @@ pub enum Cause {
     /// Another process owns the nftables table.
     TableOwned,
     IptablesNotInstalled,
+    /// Rules of iptables-nft exist, but not the executable that can change them.
+    IptablesNftNotInstalled,
     /// `NftablesUnsupported` and `IptablesNotInstalled`.
     NoBackend,
     Other,
@@ -56,9 +58,8 @@ impl Error {
                 _ => Cause::Other,
             },
             Self::Iptables { source } => match source {
-                iptables::Error::NotInstalled | iptables::Error::NftNotInstalled => {
-                    Cause::IptablesNotInstalled
-                }
+                iptables::Error::NotInstalled => Cause::IptablesNotInstalled,
+                iptables::Error::NftNotInstalled => Cause::IptablesNftNotInstalled,
                 _ => Cause::Other,
             },
             Self::Neither { .. } => Cause::NoBackend,

@@ -24,7 +24,7 @@ pub enum Error {
     #[error("there is no network namespace at {path:?}")]
     InvalidPath { path: PathBuf },
     #[error(
-        "opening network namespace {path:?}, which requires CAP_SYS_PTRACE for another process's, and otherwise read permission"
+        "opening network namespace {path:?}, which requires read permission, or CAP_SYS_PTRACE if it is another process's"
     )]
     Denied { path: PathBuf, source: io::Error },
     #[error("opening network namespace {path:?}")]
@@ -38,7 +38,7 @@ pub enum Error {
     )]
     Enter { path: PathBuf, source: io::Error },
     #[error(
-        "creating a network namespace, which requires CAP_SYS_ADMIN and fewer of them than user.max_net_namespaces"
+        "creating a network namespace, which requires CAP_SYS_ADMIN and is limited by user.max_net_namespaces"
     )]
     Create { source: io::Error },
 }
@@ -118,8 +118,7 @@ impl Netns {
         Ok(work())
     }
 
-    /// Runs `work` in a new network namespace. The calling thread does not return to its
-    /// previous one.
+    /// Like `run`, but in a new network namespace.
     pub fn run_in_fresh<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Create {
             source: errno.into(),

@@ -8,7 +8,7 @@ use super::policy::ParseError;
 use super::rules::Redirect;
 use crate::names;
 
-/// Most entries of a list. Each becomes a rule, and all rules are written in one
+/// Maximum number of entries in a list. Each becomes a rule, and all rules are written in one
 /// transaction that has to fit a netlink socket's buffer.
 pub const LIST_LIMIT: usize = 64;
 
@@ -23,7 +23,7 @@ pub struct Parameter {
     pub short_flag: Option<char>,
     /// Placeholder of the value in help texts.
     pub value_name: &'static str,
-    /// As the value of a flag; `None` is an empty list.
+    /// In the syntax of the flag's value; `None` is an empty list.
     pub default: Option<&'static str>,
     pub help: &'static str,
     pub setter: Setter,
@@ -125,8 +125,8 @@ pub static PARAMETERS: [Parameter; 6] = [
 ];
 
 impl Parameter {
-    /// Sets the option from one text: items of a list are separated by commas and trimmed,
-    /// and an empty text is an empty list.
+    /// Sets the option from the value of an annotation or a flag. Items of a list are separated
+    /// by commas and trimmed; an empty text is an empty list.
     pub fn set(&self, redirect: &mut Redirect, text: &str) -> Result<(), ParseError> {
         let text = text.trim();
         match self.setter {

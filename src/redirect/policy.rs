@@ -235,6 +235,10 @@ pub enum Family {
     Ipv6,
 }
 
+impl Family {
+    pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+}
+
 /// The treatment of IPv6 connections that `ports` and `inboundPorts` select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ipv6Mode {

@@ -109,7 +109,7 @@ pub enum Match {
 /// What a rule does with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Leave the chain without a change.
+    /// Leave the chain: the packet is not changed.
     Return,
     /// Count the packet and redirect it to this port of the pod.
     Redirect(Port),
@@ -140,7 +140,7 @@ fn redirect_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
     // In the bypass and reject modes IPv6 packets must not reach a redirect rule.
     let guard = match redirect.ipv6 {
         Ipv6Mode::Redirect => None,
-        Ipv6Mode::Bypass | Ipv6Mode::Reject => skip(Family::Ipv6, scope),
+        Ipv6Mode::Bypass | Ipv6Mode::Reject => skip_family(Family::Ipv6, scope),
     };
     let excluded = match redirect.ipv6 {
         Ipv6Mode::Redirect => exclusions(redirect, scope),
@@ -156,10 +156,7 @@ fn redirect_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
 
     let mut output: Vec<Rule> = guard.clone().into_iter().collect();
     output.extend(excluded);
-    output.push(Rule {
-        matches: vec![Match::Uid(redirect.proxy_uid)],
-        action: Action::Return,
-    });
+    output.push(skip(Match::Uid(redirect.proxy_uid)));
     output.extend(to_stub(&redirect.ports));
     let mut chains = vec![Chain {
         role: Role::Output,
@@ -177,7 +174,7 @@ fn redirect_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
 }
 
 fn reject_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
-    let guard = skip(Family::Ipv4, scope);
+    let guard = skip_family(Family::Ipv4, scope);
     let reject = |ports: &[Port]| -> Vec<Rule> {
         let rule = |port: &Port| Rule {
             matches: vec![Match::TcpPort(*port), Match::TcpSyn],
@@ -188,10 +185,7 @@ fn reject_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
 
     let mut output: Vec<Rule> = guard.clone().into_iter().collect();
     output.extend(exclusions(redirect, Scope::Only(Family::Ipv6)));
-    output.push(Rule {
-        matches: vec![Match::Uid(redirect.proxy_uid)],
-        action: Action::Return,
-    });
+    output.push(skip(Match::Uid(redirect.proxy_uid)));
     output.extend(reject(&redirect.ports));
     let mut chains = vec![Chain {
         role: Role::RejectOutput,
@@ -199,10 +193,7 @@ fn reject_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
     }];
     if !redirect.inbound_ports.is_empty() {
         let mut inbound: Vec<Rule> = guard.into_iter().collect();
-        inbound.push(Rule {
-            matches: vec![Match::Loopback],
-            action: Action::Return,
-        });
+        inbound.push(skip(Match::Loopback));
         inbound.extend(reject(&redirect.inbound_ports));
         chains.push(Chain {
             role: Role::RejectInput,
@@ -212,12 +203,17 @@ fn reject_chains(redirect: &Redirect, scope: Scope) -> Vec<Chain> {
     chains
 }
 
-/// A rule that skips the chain for one family, needed only in a table that covers both.
-fn skip(family: Family, scope: Scope) -> Option<Rule> {
-    (scope == Scope::Inet).then(|| Rule {
-        matches: vec![Match::Family(family)],
+/// A rule that exempts matching packets from the rest of its chain.
+fn skip(condition: Match) -> Rule {
+    Rule {
+        matches: vec![condition],
         action: Action::Return,
-    })
+    }
+}
+
+/// Needed only in a table that covers both families.
+fn skip_family(family: Family, scope: Scope) -> Option<Rule> {
+    (scope == Scope::Inet).then(|| skip(Match::Family(family)))
 }
 
 /// A rule for each excluded range of the scope's families. The IPv6 loopback address is
@@ -230,10 +226,7 @@ fn exclusions(redirect: &Redirect, scope: Scope) -> impl Iterator<Item = Rule> {
         .copied()
         .chain(loopback6)
         .filter(move |cidr| scope == Scope::Inet || scope == Scope::Only(cidr.family()))
-        .map(|cidr| Rule {
-            matches: vec![Match::Destination(cidr)],
-            action: Action::Return,
-        })
+        .map(|cidr| skip(Match::Destination(cidr)))
 }
 
 impl Role {
@@ -263,9 +256,9 @@ impl Role {
         }
     }
 
-    /// The priority at the hook. Other components translate destinations at -100; at equal
-    /// priorities the order would depend on which chain was registered first. For a filter
-    /// the order does not matter: a rejection by any chain is final.
+    /// The priority at the hook. Other components translate destinations at -100; at an equal
+    /// priority, the order of the chains would depend on the order of their registration. For a
+    /// filter the order does not matter: a rejection by any chain is final.
     pub const fn priority(self) -> i32 {
         match self {
             Self::Output | Self::Prerouting => -101,
@@ -295,13 +288,18 @@ impl Hook {
         }
     }
 
-    /// The hook with that number.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|hook| hook.number() == number)
     }
 }
 
 impl Scope {
+    pub const ALL: [Self; 3] = [
+        Self::Inet,
+        Self::Only(Family::Ipv4),
+        Self::Only(Family::Ipv6),
+    ];
+
     /// The name of the nftables address family.
     pub const fn name(self) -> &'static str {
         match self {

@@ -30,7 +30,6 @@ use crate::redirect::nft::compile::{compile, decompile};
 use crate::redirect::nft::expression::{Expression, decode, encode};
 use crate::redirect::nft::list::heading;
 use crate::redirect::nft::netlink::{Reply, replies};
-use crate::redirect::policy::Family;
 use crate::redirect::rules::{RuleSet, Scope};
 use crate::text::error_chain;
 
@@ -64,7 +63,7 @@ pub fn valid_result(stdin: &[u8]) {
     plugin::check_relayed(stdin, &outcome.stdout);
 }
 
-/// The environment: one value a line, in the order of `names`.
+/// The environment: one value per line, in the order of `names`.
 pub fn environment(lines: &[u8]) {
     let names = [
         "CNI_COMMAND",
@@ -139,11 +138,19 @@ pub fn kubeconfig(text: &[u8]) {
         Ok(&config.server),
         "its URL parses differently"
     );
+    if let Err(error) = Client::new(&without_files(config)) {
+        let error = error_chain(&error);
+        assert!(!error.contains(SECRET), "secret in: {error}");
+    }
+}
+
+/// The client's configuration, without the files that the kubeconfig names.
+fn without_files(config: Kubeconfig) -> ClientConfig {
     let data = |source| match source {
         DataOrFile::Data(bytes) => Some(bytes),
         DataOrFile::File(_) => None,
     };
-    let config = ClientConfig {
+    ClientConfig {
         server: config.server,
         tls_server_name: config.tls_server_name,
         ca_bundle: match config.tls_verify {
@@ -157,14 +164,10 @@ pub fn kubeconfig(text: &[u8]) {
                 key: data(client.key)?,
             })
         }),
-    };
-    if let Err(error) = Client::new(&config) {
-        let error = error_chain(&error);
-        assert!(!error.contains(SECRET), "secret in: {error}");
     }
 }
 
-/// The API server's answer to a pod lookup, up to the rules of its redirect.
+/// The API server's response to a pod lookup, up to the rules of the pod's redirect.
 pub fn pod(body: &[u8]) {
     let read = || Pod::from_json(body);
     assert_eq!(
@@ -177,23 +180,17 @@ pub fn pod(body: &[u8]) {
     };
     assert!(!pod.uid.is_empty());
     match decide(&pod, &Redirect::default()) {
-        Err(error) => assert_printable(&error.to_string()),
+        Err(error) => assert_printable(&error_chain(&error)),
         Ok(Decision::PassThrough(_)) => {}
         Ok(Decision::Redirect { redirect, .. }) => {
             assert!(!redirect.ports.is_empty(), "a redirect without a port");
-            SCOPES
+            Scope::ALL
                 .iter()
                 .filter_map(|scope| RuleSet::new(&redirect, *scope))
                 .for_each(|set| check_encoding(&set));
         }
     }
 }
-
-const SCOPES: [Scope; 3] = [
-    Scope::Inet,
-    Scope::Only(Family::Ipv4),
-    Scope::Only(Family::Ipv6),
-];
 
 /// Asserts that the kernel's form of each rule decodes to the same rule.
 fn check_encoding(set: &RuleSet) {
@@ -209,15 +206,15 @@ fn check_encoding(set: &RuleSet) {
 }
 
 /// The kernel's replies on a netlink socket: messages, attributes, chains and rules.
-pub fn netlink(answer: &[u8]) {
-    let read: Vec<_> = replies(answer).collect();
+pub fn netlink(bytes: &[u8]) {
+    let read: Vec<_> = replies(bytes).collect();
     assert!(
-        read.len() <= answer.len().div_ceil(16),
+        read.len() <= bytes.len().div_ceil(16),
         "more messages than fit"
     );
-    let cut_short = read.iter().position(Result::is_err);
+    let first_error = read.iter().position(Result::is_err);
     assert!(
-        cut_short.is_none_or(|index| index + 1 == read.len()),
+        first_error.is_none_or(|index| index + 1 == read.len()),
         "parsing continued after an error"
     );
     let mut listing = Listing::default();
@@ -228,7 +225,7 @@ pub fn netlink(answer: &[u8]) {
         else {
             continue;
         };
-        for scope in SCOPES {
+        for scope in Scope::ALL {
             listing.0.push(Listed {
                 id: Id::Chain {
                     scope,
@@ -249,11 +246,8 @@ pub fn netlink(answer: &[u8]) {
 }
 
 fn rule_text(list: &[u8], scope: Scope) -> String {
-    let inside: usize = attributes(list).map(|it| it.value.len() + 4).sum();
-    assert!(
-        inside <= list.len(),
-        "attributes are longer than their list"
-    );
+    let total: usize = attributes(list).map(|it| it.value.len() + 4).sum();
+    assert!(total <= list.len(), "attributes are longer than their list");
     let first = attributes(list).next();
     assert!(first.is_none_or(|it| attribute(list, it.kind) == Some(it.value)));
 
@@ -277,7 +271,7 @@ fn rule_text(list: &[u8], scope: Scope) -> String {
     }
 }
 
-/// Whether the marker is in a place that an error may quote: anywhere but in a credential.
+/// Whether the secret is where an error may quote it: anywhere but in a credential.
 fn has_quotable_secret(value: &Value, may_quote: bool) -> bool {
     const CREDENTIALS: [&str; 4] = [
         "token",
@@ -323,7 +317,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// Without a nightly toolchain, at least the inputs that fuzzing found are run.
+    /// Fuzzing needs a nightly toolchain; this test checks its corpus without one.
     #[test]
     fn checks_hold_for_the_fuzzing_corpus() {
         corpus("configuration", configuration);

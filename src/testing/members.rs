@@ -1,5 +1,5 @@
-//! The members of a JSON object as raw text, parsed apart from `crate::json`, so that tests
-//! can compare what that module preserved.
+//! The members of a JSON object as raw text, parsed independently of `crate::json`, so that
+//! tests can check what that module preserves.
 
 use std::fmt;
 

@@ -27,7 +27,7 @@ pub struct Outcome {
 impl Outcome {
     /// Runs the plugin.
     pub fn of(vars: &Vars, stdin: &[u8]) -> Self {
-        // A second call returns an error, and the first logger stays.
+        // Fails after the first call, whose logger is kept.
         let _ = log::set_logger(&SecretDetector);
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let code = crate::cni::respond(&mut Process {
@@ -143,10 +143,10 @@ pub fn check_relayed(stdin: &[u8], stdout: &[u8]) {
     assert_eq!(String::from_utf8_lossy(&again.stdout), text);
 }
 
-/// A number for the result format that the CNI version belongs to.
+/// A number that identifies the result format of a CNI version.
 fn result_format(version: &str) -> usize {
-    let place = VERSIONS.iter().position(|name| *name == version);
-    place.map_or(usize::MAX, |place| match place {
+    let index = VERSIONS.iter().position(|name| *name == version);
+    index.map_or(usize::MAX, |index| match index {
         0..2 => 0,
         2..5 => 1,
         _ => 2,

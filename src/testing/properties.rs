@@ -1,6 +1,6 @@
-//! The checks of `fuzzing` for generated inputs that are nearly valid: JSON, configurations,
-//! results of every version, environments, kubeconfigs and pods, also with a few bytes
-//! changed. The cases are the same in every run; fuzzing looks for new ones.
+//! Runs the checks of `fuzzing` with generated inputs that are nearly valid: JSON,
+//! configurations, results of every version, environments, kubeconfigs and pods, also with a few
+//! bytes changed. The cases are the same in every run; fuzzing searches for new ones.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -30,13 +30,13 @@ proptest! {
     }
 
     #[test]
-    fn nearly_valid_configuration_is_answered(text in configuration(), mutation in mutation()) {
+    fn nearly_valid_configuration_gets_a_reply(text in configuration(), mutation in mutation()) {
         fuzzing::configuration(text.as_bytes());
         fuzzing::configuration(&mutation.apply(&text));
     }
 
     #[test]
-    fn nearly_valid_environment_is_answered(lines in environment(), mutation in mutation()) {
+    fn nearly_valid_environment_gets_a_reply(lines in environment(), mutation in mutation()) {
         fuzzing::environment(lines.as_bytes());
         fuzzing::environment(&mutation.apply(&lines));
     }
@@ -71,7 +71,7 @@ pub(crate) fn fixed_seed_config() -> ProptestConfig {
 /// Replaces up to three bytes by up to three others.
 #[derive(Debug, Clone)]
 struct Mutation {
-    place: Index,
+    position: Index,
     removed: usize,
     inserted: Vec<u8>,
 }
@@ -79,17 +79,17 @@ struct Mutation {
 impl Mutation {
     fn apply(&self, text: &str) -> Vec<u8> {
         let mut bytes = text.as_bytes().to_vec();
-        let place = self.place.index(bytes.len() + 1);
-        let end = bytes.len().min(place + self.removed);
-        bytes.splice(place..end, self.inserted.iter().copied());
+        let start = self.position.index(bytes.len() + 1);
+        let end = bytes.len().min(start + self.removed);
+        bytes.splice(start..end, self.inserted.iter().copied());
         bytes
     }
 }
 
 fn mutation() -> impl Strategy<Value = Mutation> {
     let parts = (any::<Index>(), 0_usize..4, vec(any::<u8>(), 0..4));
-    parts.prop_map(|(place, removed, inserted)| Mutation {
-        place,
+    parts.prop_map(|(position, removed, inserted)| Mutation {
+        position,
         removed,
         inserted,
     })

@@ -85,6 +85,31 @@ fn iptables_without_its_tools_fails() {
     assert_eq!(pod.inside.nft_rules(), "");
 }
 
+#[test]
+fn rules_of_iptables_nft_cannot_be_removed_without_its_tools() {
+    let tools = [
+        "ip",
+        "nft",
+        "unshare",
+        "mount",
+        "sh",
+        "iptables-nft-restore",
+        "ip6tables-nft-restore",
+    ];
+    if cannot_run(&tools) {
+        return;
+    }
+    let pod = Pod::new();
+    Backend::IptablesNft.apply(&pod, &[]);
+    for args in [&["--backend", "nftables"][..], &["--cleanup"]] {
+        let outcome = without_tools(&pod, args)
+            .exited(1)
+            .complains_about("iptables-nft has rules of msm-cni")
+            .complains_about("; install iptables-nft\n");
+        assert!(!outcome.stderr.contains("--backend"), "{outcome}");
+    }
+}
+
 fn without_tools(pod: &Pod, args: &[&str]) -> Outcome {
     run_under(&WITHOUT_TOOLS, pod, args)
 }

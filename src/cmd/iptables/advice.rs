@@ -9,6 +9,8 @@ pub const fn for_redirect(error: &redirect::Error) -> Option<&'static str> {
         ),
         Cause::TableOwned => Some("end that process"),
         Cause::IptablesNotInstalled => Some("install iptables, or use --backend nftables"),
+        // No backend helps: each one removes the rules of the others.
+        Cause::IptablesNftNotInstalled => Some("install iptables-nft"),
         Cause::NoBackend => Some(
             "load the kernel modules nf_tables, nft_chain_nat, nft_redir and nft_reject_inet, or install iptables",
         ),

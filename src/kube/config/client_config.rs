@@ -1,5 +1,5 @@
-//! Everything that a client needs to reach an API server: a kubeconfig together with the
-//! files that it names. Reads files, and quotes nothing of them in an error or a log.
+//! Everything that a client needs to reach an API server, read from a kubeconfig and the files
+//! that it names. No error or log quotes the content of these files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,11 @@ use crate::fs::read_file;
 use crate::kube::server::{Host, Server};
 use crate::kube::tls::{PemIdentity, TlsError};
 
-/// In bytes. A service account token has some 1,000; the head of a request has to hold it.
+/// In bytes. A service account token has about 1,000. It is sent in the head of each request.
 const MAX_TOKEN: usize = 16 << 10;
 
-/// How to reach an API server, and the credentials. Two equal ones get the same responses.
+/// How to reach an API server, and the credentials. Compared to find out whether a kubeconfig
+/// has changed.
 #[derive(PartialEq, Eq)]
 pub struct ClientConfig {
     pub server: Server,

@@ -63,7 +63,7 @@ impl fmt::Debug for DataOrFile {
 }
 
 impl<'a> Fields<'a> {
-    /// A missing object (`null`) is equivalent to one without fields.
+    /// `null` is equivalent to an object without fields.
     pub fn new(values: &'a Value, name: &'static str) -> Result<Self, InvalidField> {
         match values {
             Value::Null | Value::Object(_) => Ok(Self { values, name }),

@@ -10,10 +10,10 @@ use super::fields::{DataOrFile, Fields, InvalidField};
 use super::yaml::{self, InvalidYaml};
 use crate::kube::server::{Host, InvalidServer, Server};
 
-/// In bytes: hundreds of clusters.
+/// In bytes. Enough for hundreds of clusters.
 pub const MAX_SIZE: u64 = 1 << 20;
-/// Limits the number of values, because each can cost a parser a hundred times its size in
-/// memory. The kubeconfig of some hundred clusters has as many separators.
+/// Limits the number of values, because a parser can need a hundred times a value's size in
+/// memory. Enough for hundreds of clusters.
 const MAX_SEPARATORS: usize = 1 << 16;
 
 /// The current context of a kubeconfig.

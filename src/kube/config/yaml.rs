@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 /// In levels. A kubeconfig has four; its `extensions` may have more.
 const MAX_DEPTH: u32 = 64;
-/// Some hundred clusters. Each value can take a hundred times its size in memory.
+/// Enough for hundreds of clusters. A value can take a hundred times its size in memory.
 const MAX_VALUES: u32 = 1 << 14;
 
 /// Why a text cannot be parsed.

@@ -1,5 +1,5 @@
-//! Runs executables of the host in parallel: with an empty environment, a deadline and bounded
-//! output, and so that they end with this process.
+//! Runs executables of the host in parallel, with a minimal environment, a deadline and bounded
+//! output. The kernel kills them when this process ends.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -25,14 +25,14 @@ use crate::text::error_chain;
 /// The applet that a child process runs before it executes its program. Internal.
 pub const APPLET: &str = "msm-exec";
 
-/// Deadline of one `run`, a thousand times what iptables needs. If `iptables-restore` waits
-/// for its lock, it takes 5 seconds of it.
+/// Deadline of one `run`: a thousand times what iptables needs, and longer than the 5 seconds
+/// that `iptables-restore` may wait for its lock.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
-/// Per stream; more than the rules of a whole node.
+/// In bytes, per stream. More than the rules of a whole node.
 const OUTPUT_LIMIT: u64 = 16 << 20;
-/// Per error message.
+/// In characters, of a program's output in an error.
 const OUTPUT_CHARACTERS: usize = 1000;
-/// Polling interval for a program that has closed its output, which ends within microseconds.
+/// Polling interval after a program has closed its output. It then ends within microseconds.
 const POLL: Duration = Duration::from_micros(100);
 /// Exit code if the program cannot be executed, as in a shell.
 const NOT_EXECUTED: u8 = 127;
@@ -54,13 +54,6 @@ pub enum Error {
     Timeout { program: PathBuf, output: String },
     #[error("{program:?} printed more than {OUTPUT_LIMIT} bytes")]
     OutputTooLong { program: PathBuf },
-}
-
-fn suffix(output: &str) -> String {
-    match output {
-        "" => String::new(),
-        output => format!(": {output}"),
-    }
 }
 
 /// A program to run.
@@ -259,7 +252,7 @@ impl Drop for Child {
 /// One output stream of a program.
 struct Output<R> {
     bytes: Vec<u8>,
-    /// Closed at its end or at the limit; a program that continues to write then ends.
+    /// Closed at its end or at the limit. SIGPIPE ends a program that continues to write.
     pipe: Option<Take<R>>,
     is_too_long: bool,
 }
@@ -299,6 +292,13 @@ fn reexec_bound(program: &Path) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0(APPLET).arg(id().to_string()).arg(program);
     command
+}
+
+fn suffix(output: &str) -> String {
+    match output {
+        "" => String::new(),
+        output => format!(": {output}"),
+    }
 }
 
 fn is_temporary(error: &io::Error) -> bool {

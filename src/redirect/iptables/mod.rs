@@ -1,5 +1,6 @@
 //! The iptables backend: finds the host's executables and uses them to read and write the
-//! rules of both families. Their input and output is `script`'s part, running them is `exec`'s.
+//! rules of both families. `script` generates their input and parses their output, `exec` runs
+//! them.
 
 pub mod exec;
 pub mod script;
@@ -19,7 +20,6 @@ use script::Saved;
 
 /// Searched in this order. `PATH` is not used: it depends on how the runtime was started.
 const DIRECTORIES: [&str; 5] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin"];
-const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 /// Waits up to 5 seconds for the lock, which normally no other process holds.
 const RESTORE: [&str; 3] = ["--noflush", "-w", "5"];
 
@@ -36,7 +36,7 @@ pub enum Error {
     Nftables { source: nft::Error },
 }
 
-/// What a network namespace has in iptables.
+/// The iptables rules of msm-cni in a network namespace.
 #[derive(Debug)]
 pub struct State {
     /// The chains of msm-cni, of both variants.
@@ -161,7 +161,7 @@ fn family_rules(redirect: &Redirect) -> Vec<FamilyRules> {
         let set = RuleSet::new(redirect, Scope::Only(family))?;
         Some(FamilyRules { family, set })
     };
-    FAMILIES.into_iter().filter_map(rules).collect()
+    Family::ALL.into_iter().filter_map(rules).collect()
 }
 
 fn rules_of(rules: &[FamilyRules], family: Family) -> Option<&RuleSet> {
@@ -296,7 +296,7 @@ impl Tools {
 
     /// Runs `iptables-save` and `ip6tables-save` in parallel.
     fn save(&self) -> Result<Vec<Saved>, Error> {
-        let calls = FAMILIES.map(|family| Call {
+        let calls = Family::ALL.map(|family| Call {
             program: self.program(family, "save"),
             args: &[],
             input: String::new(),
@@ -305,7 +305,7 @@ impl Tools {
         let saved = |(family, output): (Family, Vec<u8>)| {
             Saved::parse(family, &String::from_utf8_lossy(&output))
         };
-        Ok(FAMILIES.into_iter().zip(outputs).map(saved).collect())
+        Ok(Family::ALL.into_iter().zip(outputs).map(saved).collect())
     }
 }
 
@@ -326,7 +326,7 @@ fn nft_chains_exist_outside(rules: &[FamilyRules], tables: &Tables) -> Result<bo
             .flat_map(|set| &set.chains);
         chains.any(|chain| chain.role.chain_type() == table)
     };
-    let chains = FAMILIES.into_iter().flat_map(|family| {
+    let chains = Family::ALL.into_iter().flat_map(|family| {
         let chains = script::CHAINS.into_iter();
         chains.map(move |(table, chain)| (family, table, chain))
     });

@@ -293,7 +293,7 @@ mod tests {
             inbound_ports: vec!["322".parse().unwrap()],
             ..Redirect::default()
         };
-        for family in [Family::Ipv4, Family::Ipv6] {
+        for family in Family::ALL {
             let set = RuleSet::new(&redirect, Scope::Only(family)).unwrap();
             let output = create(&set)
                 .replace("-N", ":")

@@ -33,6 +33,7 @@ impl Error {
         matches!(self, Self::Unsupported { .. })
     }
 
+    /// The error of opening a socket.
     pub(super) fn opening(source: netlink::Error) -> Self {
         match &source {
             netlink::Error::Socket { source: cause } if is_unknown_protocol(cause) => {
@@ -43,6 +44,7 @@ impl Error {
         }
     }
 
+    /// The error of reading tables, chains or rules.
     pub(super) fn listing(source: netlink::Error) -> Self {
         match source {
             netlink::Error::Refused {

@@ -24,12 +24,6 @@ use wire::{Batch, CHAIN_NAME, CHAIN_TABLE, GET_CHAIN, protocol};
 pub use error::Error;
 pub use list::Tables;
 
-const EVERY_SCOPE: [Scope; 3] = [
-    Scope::Inet,
-    Scope::Only(Family::Ipv4),
-    Scope::Only(Family::Ipv6),
-];
-
 /// The result of `apply`.
 #[derive(Debug)]
 pub struct Applied {
@@ -37,7 +31,7 @@ pub struct Applied {
     pub tables: Tables,
 }
 
-/// What a network namespace has in nftables.
+/// The nftables tables in a network namespace.
 #[derive(Debug, Default)]
 pub struct State {
     /// The tables and chains of msm-cni.
@@ -118,13 +112,13 @@ pub fn tables() -> Result<Tables, Error> {
 pub fn remove() -> Result<Tables, Error> {
     let socket = open()?;
     let tables = Tables::read(&socket)?;
-    remove_from(&socket, &EVERY_SCOPE, &tables)?;
+    remove_from(&socket, &Scope::ALL, &tables)?;
     Ok(tables)
 }
 
 /// Whether `tables` include one of msm-cni.
 pub fn has_redirect(tables: &Tables) -> bool {
-    EVERY_SCOPE
+    Scope::ALL
         .iter()
         .any(|scope| tables.contains(*scope, TABLE))
 }
@@ -174,9 +168,9 @@ fn exists(socket: &Socket, request: &Message) -> Result<bool, Error> {
     }
 }
 
-/// Creates first: a new pod needs no listing and no deletion, which the kernel takes
-/// milliseconds for. The tables of the other layout are removed afterwards, so that the pod
-/// always has a redirect.
+/// Tries to create the tables first: in a new pod that is all, and a deletion would take the
+/// kernel milliseconds. The tables of the other layout are removed afterwards, so that the
+/// pod always has a redirect.
 fn apply_as(socket: &Socket, redirect: &Redirect, layout: Layout) -> Result<Applied, Error> {
     let mut create = Batch::default();
     for set in layout.rule_sets(redirect) {
@@ -203,23 +197,29 @@ fn apply_as(socket: &Socket, redirect: &Redirect, layout: Layout) -> Result<Appl
     {
         Change::None
     } else {
-        let mut replace = Batch::default();
-        for scope in EVERY_SCOPE {
-            // The kernel may not support the other layout, so its tables are only removed if
-            // they exist.
-            if layout.scopes().contains(&scope) || tables.contains(scope, TABLE) {
-                replace.remove(scope);
-            }
-        }
-        for set in layout.rule_sets(redirect) {
-            replace.create(&set, NLM_F_CREATE);
-        }
-        replace.commit(socket)?;
+        replacement(redirect, layout, &tables).commit(socket)?;
         Change::Replaced
     };
     Ok(Applied { change, tables })
 }
 
+/// Removes the tables of both layouts and creates those of `layout`.
+fn replacement(redirect: &Redirect, layout: Layout, tables: &Tables) -> Batch {
+    let mut batch = Batch::default();
+    for scope in Scope::ALL {
+        // The kernel may not support the other layout, so its tables are only removed if they
+        // exist.
+        if layout.scopes().contains(&scope) || tables.contains(scope, TABLE) {
+            batch.remove(scope);
+        }
+    }
+    for set in layout.rule_sets(redirect) {
+        batch.create(&set, NLM_F_CREATE);
+    }
+    batch
+}
+
+/// Returns whether there was a table to remove.
 fn remove_from(socket: &Socket, scopes: &[Scope], tables: &Tables) -> Result<bool, Error> {
     let mut batch = Batch::default();
     for scope in scopes {
@@ -251,7 +251,7 @@ fn expected_as(redirect: &Redirect, layout: Layout) -> Listing {
 
 fn listing(tables: &Tables, socket: &Socket) -> Result<Listing, Error> {
     let mut listing = Listing::default();
-    for scope in EVERY_SCOPE {
+    for scope in Scope::ALL {
         if let Some(table) = tables.ours(scope) {
             listing.0.push(table);
             listing.0.extend(chains(socket, scope)?);
@@ -272,7 +272,7 @@ pub mod tests {
     fn in_new_namespace(work: impl FnOnce(&Socket) + Send + 'static) {
         let thread = std::thread::spawn(move || match unshare(CloneFlags::CLONE_NEWNET) {
             Ok(()) => work(&Socket::open().unwrap()),
-            // Fails in CI; elsewhere the black-box tests report what the machine lacks.
+            // In CI this is a failure; elsewhere the black-box tests report what is missing.
             Err(errno) => assert!(std::env::var_os("CI").is_none(), "no namespace: {errno}"),
         });
         thread.join().unwrap();

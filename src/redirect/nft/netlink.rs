@@ -166,7 +166,8 @@ impl Socket {
                 Ok(replies) => replies,
                 Err(error) => match (error.receive_errno(), refusal.take()) {
                     // The kernel dropped refusals that did not fit the socket's buffer. The
-                    // queued ones are read, so that the replies to the next batch come first.
+                    // queued ones are read to the end, so that none of them is taken for a
+                    // reply to the next batch.
                     (Some(Errno::ENOBUFS), first) => {
                         flags = MsgFlags::MSG_DONTWAIT;
                         refusal = first;
@@ -205,7 +206,7 @@ impl Socket {
         }
     }
 
-    /// Requests all objects of a kind. Repeats the request if they change meanwhile.
+    /// Requests all objects of a kind. Repeats the request if they change while they are read.
     pub fn list(&self, message: &Message) -> Result<Vec<Object>, Error> {
         for _ in 0..8 {
             match self.request(message, NLM_F_DUMP) {
