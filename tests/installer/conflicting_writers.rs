@@ -68,7 +68,7 @@ fn entry_is_restored_and_counted_after_one_rewrite() {
         let installer = node.installed(&[]);
         let content = CALICO.replace("1440", "1500");
         rewrite(method, &node.path(NET_DIR).join(CONF), &content);
-        installer.wait_until(&format!("the entry after {method:?}"), || {
+        installer.reacts(&format!("the entry after {method:?}"), || {
             let conf = node.conf(CONF);
             conf.contains("1500") && has_entry(&node, CONF)
         });
@@ -101,7 +101,7 @@ fn entry_moves_to_the_file_of_a_plugin_that_takes_over() {
     );
     let old = node.path(NET_DIR).join(CONF);
     fs::rename(&old, old.with_extension("conflist.cilium_bak")).unwrap();
-    installer.wait_until("the entry in the new file", || {
+    installer.reacts("the entry in the new file", || {
         has_entry(&node, "05-cilium.conflist")
     });
     installer.becomes_ready();

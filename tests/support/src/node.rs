@@ -22,6 +22,8 @@ use crate::{applet, executable, find_tool};
 
 /// The watchdog of every wait. It is not a promise: a slow machine must not fail a test.
 pub const DEADLINE: Duration = Duration::from_secs(120);
+/// Less than the resync interval of a minute: the installer noticed the change itself.
+const REACTION: Duration = Duration::from_secs(45);
 pub const NET_DIR: &str = "host/etc/cni/net.d";
 pub const BIN_DIR: &str = "host/opt/cni/bin";
 pub const KUBECONFIG: &str = "host/etc/cni/net.d/ZZZ-msm-cni-kubeconfig";
@@ -300,6 +302,16 @@ impl<'a> Installer<'a> {
     #[track_caller]
     pub fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
         self.until(what, || condition().then_some(()));
+    }
+
+    /// Waits until `condition` is true. Fails the test if that takes as long as a resync, which
+    /// repairs everything even if the installer watches nothing.
+    #[track_caller]
+    pub fn reacts(&self, what: &str, condition: impl Fn() -> bool) {
+        let start = Instant::now();
+        self.wait_until(what, condition);
+        let took = start.elapsed();
+        assert!(took < REACTION, "{what}: after {took:?}\n{}", self.log());
     }
 
     /// Waits until `condition` returns a value.
