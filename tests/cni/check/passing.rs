@@ -272,6 +272,6 @@ fn unreachable_api_server_is_error_100() {
     assert!(error_text(outcome, 100).contains("https://127.0.0.1:1"));
     let another = Cluster::new(LABELLED, &[]);
     // Its certificate is not trusted, which ends the lookup before the timeout.
-    let outcome = sandbox.check(&settings(&another.server.url(), 60));
+    let outcome = sandbox.check(&settings(&another.server.url(), 600));
     error_text(outcome, 101);
 }
