@@ -870,7 +870,7 @@ impl Outcome {
     }
 }
 
-/// A network namespace for all pods. Without a label it is not changed.
+/// A network namespace for all pods. ADD does not change it, because they have no label.
 fn sandbox() -> PathBuf {
     static SANDBOX: LazyLock<Namespace> = LazyLock::new(Namespace::new);
     SANDBOX.path()

@@ -79,7 +79,7 @@ fn rules_of_add_pass_in_every_mode(backend: Backend) {
             );
             sandbox.add();
             sandbox.passes();
-            sandbox.passes_by(&json!({"redirect": sandbox.settings["redirect"]}));
+            sandbox.passes_with(&json!({"redirect": sandbox.settings["redirect"]}));
         }
     }
     let sandbox = Sandbox::of(backend, json!({"redirect": {"ports": [80]}}));
@@ -161,7 +161,7 @@ fn rules_of_other_components_are_ignored(backend: Backend) {
                 add_others();
             }
             sandbox.passes();
-            sandbox.passes_by(&json!({}));
+            sandbox.passes_with(&json!({}));
             sandbox.add();
             sandbox.passes();
             let rules = sandbox.inside.rules();
