@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::directories::Mount;
 
 const POD: &str = "/api/v1/namespaces/msm/pods/msm-cni-x7k2p";
-const SET: &str = "/apis/apps/v1/namespaces/msm/daemonsets/msm-cni";
+const DAEMONSET: &str = "/apis/apps/v1/namespaces/msm/daemonsets/msm-cni";
 const KEPT: &str = "SIGTERM: leaving the installation in place: ";
 
 /// A token that is bound to the installer's pod, as the kubelet's are.
@@ -47,7 +47,7 @@ fn pod() -> Answer {
     }))
 }
 
-fn set(metadata: &Value) -> Answer {
+fn daemonset(metadata: &Value) -> Answer {
     Answer::object(&json!({
         "kind": "DaemonSet", "apiVersion": "apps/v1", "metadata": metadata, "spec": {},
     }))
@@ -61,10 +61,10 @@ struct Cluster {
 
 impl Cluster {
     fn new(answer: impl Fn(&Request) -> Behaviour + Send + Sync + 'static) -> Self {
-        Self::greeting(Greeting::Handshake, answer)
+        Self::with_greeting(Greeting::Handshake, answer)
     }
 
-    fn greeting(
+    fn with_greeting(
         greeting: Greeting,
         answer: impl Fn(&Request) -> Behaviour + Send + Sync + 'static,
     ) -> Self {
@@ -97,7 +97,7 @@ impl Cluster {
 fn daemonset_exists(request: &Request) -> Behaviour {
     Behaviour::Answer(match request.path.as_str() {
         POD => pod(),
-        SET => set(&json!({"name": "msm-cni"})),
+        DAEMONSET => daemonset(&json!({"name": "msm-cni"})),
         path => panic!("unexpected request for {path}"),
     })
 }
@@ -133,7 +133,10 @@ fn assert_uninstalled(node: &Node, log: &str) {
 fn assert_allowed_requests(server: &ApiServer) {
     for request in server.requests() {
         assert_eq!(request.method, "GET");
-        assert!([POD, SET].contains(&request.path.as_str()), "{request:?}");
+        assert!(
+            [POD, DAEMONSET].contains(&request.path.as_str()),
+            "{request:?}"
+        );
         assert_eq!(
             request.headers["authorization"],
             format!("Bearer {}", bound_token())
@@ -143,7 +146,8 @@ fn assert_allowed_requests(server: &ApiServer) {
 
 #[test]
 fn uninstalls_when_daemonset_is_gone_or_credentials_are_refused() {
-    let deleting = set(&json!({"name": "msm-cni", "deletionTimestamp": "2026-01-05T09:30:00Z"}));
+    let deleting =
+        daemonset(&json!({"name": "msm-cni", "deletionTimestamp": "2026-01-05T09:30:00Z"}));
     let cases: Vec<(&str, Cluster)> = vec![
         ("does not exist", Cluster::new(daemonset_is(error(404)))),
         (
@@ -261,15 +265,15 @@ fn installation_is_kept_when_daemonset_exists_or_is_unknown() {
         ("in time", Cluster::new(daemonset_is(drip()))),
         (
             "in time",
-            Cluster::greeting(Greeting::Silence, daemonset_exists),
+            Cluster::with_greeting(Greeting::Silence, daemonset_exists),
         ),
         (
             "TLS protocol error",
-            Cluster::greeting(Greeting::Garbage, daemonset_exists),
+            Cluster::with_greeting(Greeting::Garbage, daemonset_exists),
         ),
         (
             "no complete response",
-            Cluster::greeting(Greeting::CloseOnce, daemonset_exists),
+            Cluster::with_greeting(Greeting::CloseOnce, daemonset_exists),
         ),
     ];
     thread::scope(|scope| {

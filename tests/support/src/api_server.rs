@@ -1,7 +1,7 @@
 //! A fake Kubernetes API server with real sockets and real TLS. A handler decides how each
-//! request is answered, including every way to misbehave. The server binds in the network
-//! namespace of the thread that starts it, records all requests, and stops when dropped. It
-//! knows nothing about the executable under test.
+//! request is answered, or how the server misbehaves. The server binds in the network namespace
+//! of the thread that starts it, records all requests, and stops when dropped. It is independent
+//! of the executable under test.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};

@@ -40,7 +40,7 @@ pub const CALICO: &str = r#"{
   ]
 }
 "#;
-/// A certificate that no connection is verified with.
+/// The certificate of an authority; no server certificate is signed by it.
 const AUTHORITY: &str = include_str!("../../fixtures/authority.crt");
 
 /// The files of a node.
