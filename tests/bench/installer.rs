@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use msm_testkit::find_tool;
-use msm_testkit::node::{CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::installer::Installer;
+use msm_testkit::node::{CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use msm_testkit::cannot_run;
 use msm_testkit::command::run;
-use msm_testkit::node::{CALICO, CONF, CONF_PATH, DEADLINE, Installer, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::installer::{DEADLINE, Installer};
+use msm_testkit::node::{CALICO, CONF, CONF_PATH, KUBECONFIG, NET_DIR, Node};
 use msm_testkit::runtime::{Network, Runtime};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;

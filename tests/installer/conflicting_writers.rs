@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use msm_testkit::node::{CALICO, CONF, Installer, NET_DIR, Node};
+use msm_testkit::installer::Installer;
+use msm_testkit::node::{CALICO, CONF, NET_DIR, Node};
 use nix::sys::signal::Signal;
 
 const FLAPPING: &str = "keeps being overwritten (the plugin entry was missing)";

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use msm_testkit::command::run;
+use msm_testkit::installer::Installer;
 use msm_testkit::node::{
-    BIN_DIR, CALICO, CONF, CONF_PATH, Installer, KUBECONFIG, NET_DIR, Node, SERVICE_ACCOUNT,
+    BIN_DIR, CALICO, CONF, CONF_PATH, KUBECONFIG, NET_DIR, Node, SERVICE_ACCOUNT,
 };
 use msm_testkit::{cannot_run, find_tool};
 use nix::sys::signal::Signal;

@@ -7,7 +7,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use msm_testkit::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::installer::Installer;
+use msm_testkit::node::{BIN_DIR, CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 use msm_testkit::{cannot_run, executable};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;

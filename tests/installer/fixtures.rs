@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use msm_testkit::node::{Installer, NET_DIR, Node};
+use msm_testkit::installer::Installer;
+use msm_testkit::node::{NET_DIR, Node};
 use msm_testkit::runtime::{Network, Runtime};
 use nix::sys::signal::Signal;
 

@@ -8,8 +8,9 @@ use std::thread;
 
 use msm_testkit::cannot_run;
 use msm_testkit::command::run;
+use msm_testkit::installer::{DEADLINE, Installer};
 use msm_testkit::netns::Namespace;
-use msm_testkit::node::{CALICO, CONF, CONF_PATH, DEADLINE, Installer, Node};
+use msm_testkit::node::{CALICO, CONF, CONF_PATH, Node};
 use nix::sys::signal::Signal;
 
 /// Sends the bytes and returns the whole response.

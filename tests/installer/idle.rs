@@ -4,7 +4,8 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use msm_testkit::node::{CALICO, CONF, DEADLINE, Installer, Node};
+use msm_testkit::installer::{DEADLINE, Installer};
+use msm_testkit::node::{CALICO, CONF, Node};
 
 /// How long the installer must do nothing.
 const SPAN: Duration = Duration::from_secs(3);

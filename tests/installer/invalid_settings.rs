@@ -9,7 +9,8 @@ use std::process::Command;
 
 use msm_testkit::applet;
 use msm_testkit::command::run;
-use msm_testkit::node::{CALICO, CONF, Installer, Node};
+use msm_testkit::installer::Installer;
+use msm_testkit::node::{CALICO, CONF, Node};
 
 /// Every flag, and invalid values.
 const INVALID: [(&str, &[&str]); 18] = [

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use msm_testkit::cannot_run;
-use msm_testkit::node::{BIN_DIR, CALICO, Installer, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::installer::Installer;
+use msm_testkit::node::{BIN_DIR, CALICO, KUBECONFIG, NET_DIR, Node};
 use msm_testkit::runtime::Network;
 use nix::sys::signal::Signal;
 

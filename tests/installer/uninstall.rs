@@ -11,9 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Greeting, Options, Request};
 use msm_testkit::cannot_run;
 use msm_testkit::certificates::{CertificateAuthority, Identity, KeyKind};
-use msm_testkit::node::{
-    BIN_DIR, CALICO, CONF, CONF_PATH, DEADLINE, Installer, KUBECONFIG, NET_DIR, Node,
-};
+use msm_testkit::installer::{DEADLINE, Installer};
+use msm_testkit::node::{BIN_DIR, CALICO, CONF, CONF_PATH, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
