@@ -109,6 +109,17 @@ fn daemonset_is(answer: Behaviour) -> impl Fn(&Request) -> Behaviour + Send + Sy
     }
 }
 
+/// Repeats a run whose query timed out, which on a loaded machine may happen with any server.
+fn in_time<T>(run: impl Fn() -> (T, String)) -> (T, String) {
+    let start = Instant::now();
+    loop {
+        let (result, log) = run();
+        if !log.contains("in time") || start.elapsed() > DEADLINE {
+            return (result, log);
+        }
+    }
+}
+
 fn always(answer: Behaviour) -> impl Fn(&Request) -> Behaviour + Send + Sync + 'static {
     move |_| answer.clone()
 }
@@ -165,8 +176,7 @@ fn uninstalls_when_daemonset_is_gone_or_credentials_are_refused() {
         ),
     ];
     for (reason, cluster) in cases {
-        let installer = cluster.installed(&[], &[]);
-        let (code, log) = installer.end(Signal::SIGTERM);
+        let (code, log) = in_time(|| cluster.installed(&[], &[]).end(Signal::SIGTERM));
         assert_eq!(code, Some(0), "{log}");
         assert!(
             log.contains("SIGTERM: uninstalling: ") && log.contains(reason),
@@ -272,25 +282,35 @@ fn installation_is_kept_when_daemonset_exists_or_is_unknown() {
         ),
         (
             "no complete response",
-            Cluster::with_greeting(Greeting::CloseOnce, daemonset_exists),
+            Cluster::with_greeting(Greeting::Close, daemonset_exists),
         ),
     ];
     thread::scope(|scope| {
         for (reason, cluster) in &cases {
-            scope.spawn(move || {
-                let installer = cluster.installed(&[], &[]);
-                let tree = cluster.node.tree();
-                let (code, log) = installer.end(Signal::SIGTERM);
-                assert_eq!(code, Some(0), "{log}");
-                assert!(
-                    log.contains(KEPT) && log.contains(reason),
-                    "{reason:?}\n{log}"
-                );
-                assert_eq!(cluster.node.tree(), tree, "{log}");
-                assert_allowed_requests(&cluster.server);
-            });
+            scope.spawn(move || assert_kept(cluster, reason));
         }
     });
+}
+
+/// Asserts that SIGTERM changes nothing for this reason.
+fn assert_kept(cluster: &Cluster, reason: &str) {
+    let run = || {
+        let installer = cluster.installed(&[], &[]);
+        let tree = cluster.node.tree();
+        let (code, log) = installer.end(Signal::SIGTERM);
+        ((code, tree), log)
+    };
+    let ((code, tree), log) = match reason {
+        "in time" => run(),
+        _ => in_time(run),
+    };
+    assert_eq!(code, Some(0), "{log}");
+    assert!(
+        log.contains(KEPT) && log.contains(reason),
+        "{reason:?}\n{log}"
+    );
+    assert_eq!(cluster.node.tree(), tree, "{log}");
+    assert_allowed_requests(&cluster.server);
 }
 
 #[test]
@@ -310,12 +330,15 @@ fn installation_is_kept_when_server_is_unreachable_or_untrusted() {
             &CertificateAuthority::new(KeyKind::Ecdsa).pem(),
         );
         node.write(CONF_PATH, CALICO);
-        let (mut command, health) = node.command(&[]);
-        command.env("KUBERNETES_SERVICE_PORT", &port);
-        let installer = Installer::start(&node, command, health);
-        installer.becomes_ready();
-        let tree = node.tree();
-        let (code, log) = installer.end(Signal::SIGTERM);
+        let ((code, tree), log) = in_time(|| {
+            let (mut command, health) = node.command(&[]);
+            command.env("KUBERNETES_SERVICE_PORT", &port);
+            let installer = Installer::start(&node, command, health);
+            installer.becomes_ready();
+            let tree = node.tree();
+            let (code, log) = installer.end(Signal::SIGTERM);
+            ((code, tree), log)
+        });
         assert_eq!(code, Some(0), "{log}");
         assert!(log.contains(KEPT) && log.contains(reason), "{log}");
         assert_eq!(node.tree(), tree, "{log}");
@@ -334,9 +357,11 @@ fn own_pod_is_taken_from_environment_or_token() {
         (&bad, POD),
         (&[], POD),
     ] {
-        let cluster = Cluster::new(always(error(500)));
-        let installer = cluster.installed(&[], vars);
-        let (_, log) = installer.end(Signal::SIGINT);
+        let (cluster, log) = in_time(|| {
+            let cluster = Cluster::new(always(error(500)));
+            let (_, log) = cluster.installed(&[], vars).end(Signal::SIGINT);
+            (cluster, log)
+        });
         let [request] = cluster.server.requests().try_into().unwrap();
         assert_eq!(request.path, asked, "{log}");
         assert!(

@@ -35,6 +35,7 @@ pub enum Greeting {
     Silence,
     /// Bytes that are not TLS.
     Garbage,
+    Close,
     /// The first connection is closed, the others get TLS.
     CloseOnce,
 }
@@ -299,6 +300,7 @@ fn greet(
             Ok(())
         }
         Greeting::Garbage => stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n"),
+        Greeting::Close => Ok(()),
         Greeting::CloseOnce if number == 1 => Ok(()),
         Greeting::Handshake | Greeting::CloseOnce => {
             let connection = ServerConnection::new(tls).map_err(io::Error::other)?;
