@@ -52,7 +52,7 @@ function check(path, line,    at, from, to) {
     }
 }
 
-# Searches depth first: an import of a file on the way to it closes a cycle.
+# Depth-first search: an import of a file in `way`, the path from the first file, is a cycle.
 function visit(file, way,    to, i, n) {
     way = way " " file
     n = split(imports[file], to, " ")
@@ -68,7 +68,7 @@ FNR == 1 && !(area(module_of[FILENAME]) in level) {
 }
 /^\/\/!/ && /[^A-Za-z]Pure([^A-Za-z]|$)/ { pure[FILENAME] }
 /^ *\/\// { next }
-# An item of tests ends with its first line or with the brace below its attribute.
+# A test-only item ends with its first line, or with the brace indented like its attribute.
 /^ *#\[cfg\((test|any\(test, fuzzing\))\)\]/ { match($0, /^ */); end = substr($0, 1, RLENGTH) "}"; first = 1; next }
 end != "" {
     if (index($0, end) == 1 || first && /;$/) end = ""

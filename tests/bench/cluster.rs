@@ -1,4 +1,4 @@
-//! What all measurements share: API servers with an ECDSA and an RSA certificate, pods of several
+//! Shared by all measurements: API servers with an ECDSA and an RSA certificate, pods of several
 //! sizes, kubeconfigs, minimal programs to compare with, and calls of the plugin.
 
 use std::collections::HashMap;

@@ -39,7 +39,7 @@ pub fn report(cluster: &Cluster, targets: &[Target]) -> Result<(), String> {
             };
             let counted = counts(cluster, what, &target.label, sandbox, &launch);
             counted.or_else(|error| {
-                fail(what, target, &error);
+                print_failure(what, target, &error);
                 if target.label == crate::targets::OURS {
                     Err(error)
                 } else {
@@ -72,7 +72,7 @@ pub fn report(cluster: &Cluster, targets: &[Target]) -> Result<(), String> {
     Ok(())
 }
 
-fn fail(what: &str, target: &Target, error: &str) {
+fn print_failure(what: &str, target: &Target, error: &str) {
     Row {
         what,
         target: &target.label,
@@ -268,7 +268,7 @@ fn bytes(cluster: &Cluster, target: &Target, key: KeyKind, pod: PodKind) -> Resu
     let traffic: Traffic = server.traffic().since(before);
     remove(sandbox);
     if let Err(error) = done {
-        fail(&what, target, &error);
+        print_failure(&what, target, &error);
         return Ok(());
     }
     Row {

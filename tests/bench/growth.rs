@@ -51,7 +51,7 @@ pub fn report(cluster: &Cluster, targets: &[Target], rounds: usize) -> Result<()
 }
 
 /// Namespaces cannot be added and removed within a round, so one count is measured after the
-/// other. Zero is measured again at the end, to show how far the machine has drifted.
+/// other. Zero is measured again at the end, to show whether the machine's speed has changed.
 fn namespaces(
     cluster: &Cluster,
     ours: &Target,

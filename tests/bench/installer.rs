@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use msm_testkit::find_tool;
-use msm_testkit::node::{CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::installer::Installer;
+use msm_testkit::node::{CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -95,14 +96,14 @@ impl Times {
     fn add(&mut self, target: &Target, round: usize) -> Result<(), String> {
         let node = Node::with_conf(CONF, CALICO);
         let start = Instant::now();
-        let mut first = started(&node, target);
+        let mut first = start_installer(&node, target);
         if !first.lives_until("ready", Installer::is_ready) {
             return Err(first.log().trim().to_owned());
         }
         self.first.push(start.elapsed());
         drop(first);
         let start = Instant::now();
-        let installer = started(&node, target);
+        let installer = start_installer(&node, target);
         installer.becomes_ready();
         self.again.push(start.elapsed());
 
@@ -136,7 +137,7 @@ fn has_our_entry(conf: &Path) -> bool {
 }
 
 /// Starts an installer with the tests' command line.
-fn started<'a>(node: &'a Node, target: &Target) -> Installer<'a> {
+fn start_installer<'a>(node: &'a Node, target: &Target) -> Installer<'a> {
     let (like, health) = node.command(&[]);
     let mut command = target.applet("installer");
     command.args(like.get_args());
@@ -163,7 +164,7 @@ fn idling(builds: &[&Target], span: Duration) -> Result<(), String> {
         let installers = builds
             .iter()
             .zip(nodes)
-            .map(|(target, node)| started(node, target));
+            .map(|(target, node)| start_installer(node, target));
         installers.collect()
     };
     let installers = start(&nodes);
@@ -297,8 +298,8 @@ impl Trace {
         self.strace
             .wait()
             .map_err(|error| format!("wait for strace: {error}"))?;
-        let log =
-            fs::read_to_string(&self.output).map_err(|error| format!("read strace's: {error}"))?;
+        let log = fs::read_to_string(&self.output)
+            .map_err(|error| format!("read the log of strace: {error}"))?;
         // The first line is the call that the process was blocked in.
         let begun = log
             .lines()

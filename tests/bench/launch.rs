@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-/// When a run counts as hanging, in milliseconds.
+/// A run without output for so long is killed, in milliseconds.
 const DEADLINE: u16 = 60_000;
 
 /// One run of a program.

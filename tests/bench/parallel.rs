@@ -41,13 +41,13 @@ pub fn report(cluster: &Cluster, targets: &[Target], rounds: usize) -> Result<()
         let ours = results.first().map(|it| it.all.median());
         for (target, results) in working.iter().zip(&results) {
             results.print(target, count, floor, ours);
-            let slowness = (float(count), results.all.min().as_secs_f64());
+            let point = (float(count), results.all.min().as_secs_f64());
             let of_target = points.iter_mut().filter(|it| it.0.label == target.label);
-            of_target.for_each(|it| it.1.push(slowness));
+            of_target.for_each(|it| it.1.push(point));
         }
         // An executable of which all ADDs failed is not run again.
-        let mut is_able = results.iter().map(|it| it.failures.len() < count * rounds);
-        working.retain(|_| is_able.next() == Some(true));
+        let mut is_working = results.iter().map(|it| it.failures.len() < count * rounds);
+        working.retain(|_| is_working.next() == Some(true));
     }
     for (target, points) in points.iter().filter(|it| it.1.len() == COUNTS.len()) {
         print_slope("per 1 more parallel ADD", target, slope(points));

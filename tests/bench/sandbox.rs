@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How many foreign rules are written at once.
 const PART: usize = 250;
 
-/// The state that a run finds.
+/// The state of the namespace before a run.
 #[derive(Clone, Copy)]
 pub enum Sandbox<'a> {
     /// No namespace at all.
@@ -81,8 +81,8 @@ fn add_foreign_rules(namespace: &Namespace, count: usize) {
     }
 }
 
-/// Drops namespaces and waits until the kernel has removed them, which it does later, in order,
-/// in one thread, and which would disturb the next measurement.
+/// Drops namespaces and waits until the kernel has removed them: it does so in the background,
+/// one after the other, which would disturb the next measurement.
 pub fn remove<T>(namespaces: T) {
     drop(namespaces);
     let watch = Namespace::new();

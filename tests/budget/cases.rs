@@ -23,7 +23,7 @@ pub struct Case {
     requests: usize,
 }
 
-/// What is done to the sandbox before.
+/// The preparation of the sandbox.
 #[derive(PartialEq)]
 enum Before {
     Nothing,

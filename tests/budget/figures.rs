@@ -30,12 +30,12 @@ pub struct Figures {
 }
 
 /// The figures of each libc.
-type Book = BTreeMap<String, Figures>;
+type AllFigures = BTreeMap<String, Figures>;
 
 /// The recorded figures of the executable under test.
 pub fn recorded() -> Figures {
-    let mut book: Book = serde_json::from_str(include_str!("figures.json")).unwrap();
-    book.remove(&libc()).unwrap()
+    let mut all: AllFigures = serde_json::from_str(include_str!("figures.json")).unwrap();
+    all.remove(&libc()).unwrap()
 }
 
 /// Whether this run records the figures.
@@ -51,9 +51,9 @@ pub fn record(change: impl FnOnce(&mut Figures)) -> bool {
     }
     let _lock = FILE.lock().unwrap();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/budget/figures.json");
-    let mut book: Book = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    change(book.get_mut(&libc()).unwrap());
-    fs::write(path, serde_json::to_string_pretty(&book).unwrap() + "\n").unwrap();
+    let mut all: AllFigures = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    change(all.get_mut(&libc()).unwrap());
+    fs::write(path, serde_json::to_string_pretty(&all).unwrap() + "\n").unwrap();
     true
 }
 

@@ -1,5 +1,5 @@
-//! The plugin, black box: the executable run as a runtime runs it, what it answers, and what
-//! becomes of the sandbox.
+//! Black-box tests of the plugin: the executable is run as by a container runtime, and its reply
+//! and the pod's network namespace are checked.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -8,9 +8,9 @@
     reason = "a test fails by panicking"
 )]
 
-mod add; // where the traffic of a pod lands
-mod check; // CHECK, and the difference that it has to name
-mod lookup; // ADD against an API server in every state
-mod process; // streams, limits, signals and tools of the host
-mod protocol; // requests and replies as the specification has them
-mod status; // STATUS
+mod add;
+mod check;
+mod lookup;
+mod process;
+mod protocol;
+mod status;

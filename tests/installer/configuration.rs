@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use msm_testkit::cannot_run;
 use msm_testkit::command::run;
-use msm_testkit::node::{CALICO, CONF, CONF_PATH, Installer, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::installer::{DEADLINE, Installer};
+use msm_testkit::node::{CALICO, CONF, CONF_PATH, KUBECONFIG, NET_DIR, Node};
 use msm_testkit::runtime::{Network, Runtime};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -19,8 +20,6 @@ use nix::unistd::mkfifo;
 
 const SINGLE: &str =
     "{\n  \"cniVersion\": \"0.4.0\",\n  \"name\": \"mynet\",\n  \"type\": \"bridge\"\n}\n";
-/// Less than the resync interval of a minute: the installer watched the file.
-const WATCHED: Duration = Duration::from_secs(45);
 /// How long an uninstallation waits for a file to be completed.
 const RETRY_PERIOD: Duration = Duration::from_millis(500);
 
@@ -108,10 +107,9 @@ fn completed_file_gets_the_entry() {
     let installer = node.start(&[]);
     installer.becomes_unready(&format!("{CONF} cannot be used"));
     assert_eq!(node.conf(CONF), &CALICO[..CALICO.len() / 2]);
-    let start = Instant::now();
     node.write(CONF_PATH, CALICO);
-    installer.becomes_ready();
-    assert!(start.elapsed() < WATCHED && is_chained(&node));
+    installer.reacts("ready", || installer.is_ready());
+    assert!(is_chained(&node), "{}", node.tree());
 }
 
 #[test]
@@ -135,10 +133,8 @@ fn target_of_symlinked_configuration_is_written() {
     assert!(!target.join(".msm-cni-temporary-0").exists());
     assert_eq!(installer.logged("real with mode"), 1, "{}", installer.log());
     // Its owner changes the target.
-    let start = Instant::now();
     fs::write(target.join("real"), CALICO).unwrap();
-    installer.wait_until("the entry is restored", || is_chained(&node));
-    assert!(start.elapsed() < WATCHED);
+    installer.reacts("the entry is restored", || is_chained(&node));
     let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(log.matches("real with mode").count(), 3, "{log}");
@@ -285,20 +281,24 @@ fn token_in_the_entry_is_rotated() {
 #[test]
 fn uninstall_waits_for_a_file_that_is_being_written() {
     // On a loaded machine this test may be too slow itself to complete the file in time.
-    while !is_completed_during_uninstall() {}
+    let start = Instant::now();
+    while !is_completed_during_uninstall() {
+        assert!(start.elapsed() < DEADLINE, "never completed in time");
+    }
 }
 
 /// Completes a file while the installer uninstalls. Returns whether it was completed within the
-/// retry period, in which case the uninstallation must succeed.
+/// retry period, in which case the uninstallation must have succeeded.
 fn is_completed_during_uninstall() -> bool {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&["--cleanup-on-exit=always"]);
     let with = node.conf(CONF);
-    installer.signal(Signal::SIGSTOP);
-    node.write(CONF_PATH, &with[..with.len() - 9]);
-    installer.signal(Signal::SIGTERM);
-    let start = Instant::now();
-    installer.signal(Signal::SIGCONT);
+    let mut start = Instant::now();
+    installer.at_once(|| {
+        node.write(CONF_PATH, &with[..with.len() - 9]);
+        installer.signal(Signal::SIGTERM);
+        start = Instant::now();
+    });
     node.write(CONF_PATH, &with);
     let is_in_time = start.elapsed() < RETRY_PERIOD;
     let (code, log) = installer.end(Signal::SIGCONT);

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use msm_testkit::node::{CALICO, CONF, Installer, NET_DIR, Node};
+use msm_testkit::installer::Installer;
+use msm_testkit::node::{CALICO, CONF, NET_DIR, Node};
 use nix::sys::signal::Signal;
 
 const FLAPPING: &str = "keeps being overwritten (the plugin entry was missing)";
@@ -68,7 +69,7 @@ fn entry_is_restored_and_counted_after_one_rewrite() {
         let installer = node.installed(&[]);
         let content = CALICO.replace("1440", "1500");
         rewrite(method, &node.path(NET_DIR).join(CONF), &content);
-        installer.wait_until(&format!("the entry after {method:?}"), || {
+        installer.reacts(&format!("the entry after {method:?}"), || {
             let conf = node.conf(CONF);
             conf.contains("1500") && has_entry(&node, CONF)
         });
@@ -101,7 +102,7 @@ fn entry_moves_to_the_file_of_a_plugin_that_takes_over() {
     );
     let old = node.path(NET_DIR).join(CONF);
     fs::rename(&old, old.with_extension("conflist.cilium_bak")).unwrap();
-    installer.wait_until("the entry in the new file", || {
+    installer.reacts("the entry in the new file", || {
         has_entry(&node, "05-cilium.conflist")
     });
     installer.becomes_ready();

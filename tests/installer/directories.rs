@@ -8,19 +8,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use msm_testkit::command::run;
+use msm_testkit::installer::Installer;
 use msm_testkit::node::{
-    BIN_DIR, CALICO, CONF, CONF_PATH, Installer, KUBECONFIG, NET_DIR, Node, SERVICE_ACCOUNT,
+    BIN_DIR, CALICO, CONF, CONF_PATH, KUBECONFIG, NET_DIR, Node, SERVICE_ACCOUNT,
 };
 use msm_testkit::{cannot_run, find_tool};
 use nix::sys::signal::Signal;
 
+#[track_caller]
 fn wait_for_entry(installer: &Installer, conf: &str) {
-    installer.wait_until("the entry", || {
+    installer.reacts("the entry", || {
         fs::read_to_string(installer.node.path(conf)).is_ok_and(|conf| conf.contains("\"msm-cni\""))
     });
 }
 
 /// Removes the entry, and waits until the installer has noticed and restored it.
+#[track_caller]
 fn assert_watched(installer: &Installer, conf: &str) {
     let repairs = installer.repairs();
     installer.node.write(conf, CALICO);
@@ -102,7 +105,7 @@ fn second_executable_directory_is_filled_if_it_exists() {
             && fs::read_link(node.path(second).join("msm-iptables")).is_ok()
     });
     fs::remove_file(node.path(second).join("msm")).unwrap();
-    installer.wait_until("the executable is restored", || {
+    installer.reacts("the executable is restored", || {
         node.path(second).join("msm").exists()
     });
 }
@@ -311,7 +314,7 @@ fn lost_inotify_events_cause_a_reconciliation() {
         node.write(CONF_PATH, CALICO);
     });
     wait_for_entry(&installer, CONF_PATH);
-    assert_eq!(installer.logged("clock"), 0);
+    assert_eq!(installer.logged("polling"), 0, "{}", installer.log());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use msm_testkit::cannot_run;
 use nix::sys::signal::Signal;
 
-use crate::kill::{CONVERSION, Course, FRESH, REPLACEMENT, Scenario, Then, UNINSTALL, for_each};
+use crate::kill::{CONVERSION, FRESH, REPLACEMENT, Reference, Scenario, Then, UNINSTALL, for_each};
 use crate::strace::{Call, Traced};
 use crate::tree::Tree;
 
@@ -53,22 +53,25 @@ impl Scenario {
         if cannot_run(&["strace"]) {
             return;
         }
-        let course = self.course();
-        let changes = course.calls.iter().filter(|call| call.changes_the_disk());
+        let reference = self.reference();
+        let changes = reference
+            .calls
+            .iter()
+            .filter(|call| call.changes_the_disk());
         let points: Vec<(&Call, &str)> = changes
             .flat_map(|call| failures_of(call).0.iter().map(move |error| (call, *error)))
             .collect();
-        assert!(points.len() > 10, "{:#?}", course.calls);
+        assert!(points.len() > 10, "{:#?}", reference.calls);
         for_each(&points, |(call, error)| {
             let context = format!(
                 "{error} at {} number {}: {}",
                 call.name, call.number, call.rest
             );
-            self.survives_error(call, error, &course, &context);
+            self.survives_error(call, error, &reference, &context);
         });
     }
 
-    fn survives_error(&self, call: &Call, error: &str, course: &Course, context: &str) {
+    fn survives_error(&self, call: &Call, error: &str, reference: &Reference, context: &str) {
         let node = self.node();
         // The sync of a directory is retried immediately.
         let times = if call.name == "fsync" { 2 } else { 1 };
@@ -92,8 +95,8 @@ impl Scenario {
                 body.as_deref().into_iter().chain(warnings).any(reports)
             });
             let tree = Tree::of(&node);
-            tree.is_made_of(&course.stages.iter().collect::<Vec<_>>(), context);
-            course.has_working_network(&tree, context);
+            tree.is_made_of(&reference.stages.iter().collect::<Vec<_>>(), context);
+            reference.has_working_network(&tree, context);
             installer.wait_until(&format!("ready after {context}"), || {
                 // Ends the delay.
                 installer.signal(Signal::SIGHUP);
@@ -103,9 +106,9 @@ impl Scenario {
         drop(traced);
         let tree = Tree::of(&node);
         assert!(
-            tree == course.after,
+            tree == reference.after,
             "{context}: {tree:#?}\n{:#?}",
-            course.after
+            reference.after
         );
     }
 }

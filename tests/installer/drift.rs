@@ -78,7 +78,7 @@ fn assert_repaired(file: &str, damages: &[Damage]) {
         let installer = node.installed(&[]);
         let tree = node.tree();
         installer.at_once(|| damage(&node.path(file)));
-        installer.wait_until(&format!("{file}, {what}, is repaired"), || {
+        installer.reacts(&format!("{file}, {what}, is repaired"), || {
             installer.repairs() == 1 && installer.ready().unwrap().0 == 200
         });
         assert_eq!(node.tree(), tree, "{file}, {what}\n{}", installer.log());
@@ -86,6 +86,12 @@ fn assert_repaired(file: &str, damages: &[Damage]) {
         assert_eq!(code, Some(0));
         let line = log.lines().rfind(|line| line.contains(file)).unwrap();
         assert!(line.contains(reason), "{file}, {what}\n{log}");
+        // The line of the first installation also contains "was".
+        assert_eq!(
+            line.contains("it was missing"),
+            *what == "removed" && file != CONF_PATH,
+            "{file}, {what}\n{log}"
+        );
     }
 }
 

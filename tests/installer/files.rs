@@ -7,7 +7,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use msm_testkit::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::installer::Installer;
+use msm_testkit::node::{BIN_DIR, CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 use msm_testkit::{cannot_run, executable};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -205,7 +206,7 @@ fn assert_untouched(installer: &Installer) {
 }
 
 #[test]
-fn read_only_disk_is_ok_when_nothing_to_write() {
+fn read_only_disk_is_accepted_if_nothing_must_be_written() {
     if cannot_run(&["mount", "umount"]) {
         return;
     }
@@ -262,7 +263,7 @@ fn orphaned_temporary_files_are_removed_and_nothing_else() {
     let left = |name: &str| format!("{NET_DIR}/.msm-cni-temporary-{name}");
     node.write(&left("file"), "half of a token");
     symlink("msm", node.path(BIN_DIR).join(".msm-cni-temporary-link")).unwrap();
-    // Nothing of ours, whatever its name.
+    // msm-cni creates no directories of that name.
     fs::create_dir(node.path(&left("directory"))).unwrap();
     // Another installer is still writing it.
     node.write(&left("used"), "");
@@ -281,11 +282,10 @@ fn orphaned_temporary_files_are_removed_and_nothing_else() {
     drop(used);
     installer.signal(Signal::SIGHUP);
     installer.wait_until("it is removed too", || !node.path(&left("used")).exists());
-    drop(installer);
 }
 
-/// Changes the network configuration between the installer's last look at it and its write:
-/// strace stops the installer at the fchmod of the new file.
+/// Changes the network configuration after the installer has read it and before it replaces it:
+/// strace has stopped the installer at the fchmod of the new file. Returns the change.
 fn change_before_write(traced: &Traced) -> String {
     let installer = &traced.installer;
     let node = installer.node;

@@ -1,12 +1,14 @@
-//! The cases of tests/fixtures/installer. Each has the configuration directory `in` as network
-//! plugins leave it and the installer's `flags`; the `expected` directory and the reason for
-//! `waiting`; and the directory `left` after an uninstallation if that differs from `in`.
+//! The cases of tests/fixtures/installer. Each has three versions of the configuration directory:
+//! `in`, as network plugins write it; `expected` after the installation; and `left` after the
+//! uninstallation, if that differs from `in`. `flags` are the installer's, and `waiting` is the
+//! reason if it does not become ready.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use msm_testkit::node::{Installer, NET_DIR, Node};
+use msm_testkit::installer::Installer;
+use msm_testkit::node::{NET_DIR, Node};
 use msm_testkit::runtime::{Network, Runtime};
 use nix::sys::signal::Signal;
 
@@ -56,7 +58,7 @@ impl Case {
 
     fn start<'a>(&self, node: &'a Node, cleanup: &str) -> Installer<'a> {
         let cleanup = format!("--cleanup-on-exit={cleanup}");
-        // To copy the executable in every case would take long.
+        // Copying the executable in every case would take too long.
         let mut flags = vec![cleanup.as_str(), "--skip-cni-binaries=msm-cni,msm-iptables"];
         flags.extend(self.flags.iter().map(String::as_str));
         let installer = node.start(&flags);

@@ -8,8 +8,9 @@ use std::thread;
 
 use msm_testkit::cannot_run;
 use msm_testkit::command::run;
+use msm_testkit::installer::{DEADLINE, Installer};
 use msm_testkit::netns::Namespace;
-use msm_testkit::node::{CALICO, CONF, CONF_PATH, DEADLINE, Installer, Node};
+use msm_testkit::node::{CALICO, CONF, CONF_PATH, Node};
 use nix::sys::signal::Signal;
 
 /// Sends the bytes and returns the whole response.
@@ -159,7 +160,7 @@ fn descriptors(installer: &Installer) -> usize {
 }
 
 #[test]
-fn silent_clients_are_closed_and_cost_nothing() {
+fn silent_clients_are_closed_and_use_little_cpu_and_memory() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
     let (before, memory) = (ticks(&installer), resident(&installer));
@@ -189,7 +190,7 @@ fn silent_clients_are_closed_and_cost_nothing() {
 }
 
 #[test]
-fn misbehaving_clients_delay_neither_probes_nor_the_loop() {
+fn misbehaving_clients_delay_neither_probes_nor_repairs() {
     let node = Node::with_conf(CONF, CALICO);
     let installer = node.installed(&[]);
     let (memory, open) = (resident(&installer), descriptors(&installer));

@@ -4,9 +4,10 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use msm_testkit::node::{CALICO, CONF, DEADLINE, Installer, Node};
+use msm_testkit::installer::{DEADLINE, Installer};
+use msm_testkit::node::{CALICO, CONF, Node};
 
-/// For this long nothing happens.
+/// How long the installer must do nothing.
 const SPAN: Duration = Duration::from_secs(3);
 
 /// Context switches, memory, bytes read and written, CPU time.
@@ -49,7 +50,8 @@ fn ready_installer_sleeps() {
     let mut before = usage(&installer);
     let mut since = Instant::now();
     // The last inotify events, and the test's own probe, may be handled late.
-    while since.elapsed() < SPAN {
+    loop {
+        let is_over = since.elapsed() >= SPAN;
         let now = usage(&installer);
         if now != before {
             assert!(
@@ -58,6 +60,8 @@ fn ready_installer_sleeps() {
                 installer.log()
             );
             (before, since) = (now, Instant::now());
+        } else if is_over {
+            break;
         }
         thread::yield_now();
     }

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use msm_testkit::cannot_run;
-use msm_testkit::node::{BIN_DIR, CALICO, Installer, KUBECONFIG, NET_DIR, Node};
+use msm_testkit::installer::Installer;
+use msm_testkit::node::{BIN_DIR, CALICO, KUBECONFIG, NET_DIR, Node};
 use msm_testkit::runtime::Network;
 use nix::sys::signal::Signal;
 
@@ -218,8 +219,8 @@ pub fn for_each<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
     });
 }
 
-/// An undisturbed run of a scenario.
-pub struct Course {
+/// An undisturbed run of a scenario, with which other runs are compared.
+pub struct Reference {
     pub calls: Vec<Call>,
     /// The states that files may be in.
     pub stages: Vec<Tree>,
@@ -231,14 +232,14 @@ impl Scenario {
         if cannot_run(&["strace"]) {
             return;
         }
-        let course = self.course();
-        let points: Vec<&Call> = course
+        let reference = self.reference();
+        let points: Vec<&Call> = reference
             .calls
             .iter()
             .filter(|call| call.changes_the_disk())
             .collect();
-        for_each(&points, |call| self.survives_kill_at(call, &course));
-        assert!(points.len() > 5, "{:#?}", course.calls);
+        for_each(&points, |call| self.survives_kill_at(call, &reference));
+        assert!(points.len() > 5, "{:#?}", reference.calls);
     }
 
     pub fn node(&self) -> Node {
@@ -246,7 +247,7 @@ impl Scenario {
     }
 
     /// Runs the scenario undisturbed.
-    pub fn course(&self) -> Course {
+    pub fn reference(&self) -> Reference {
         let node = self.node();
         let mut stages = vec![Tree::of(&node)];
         if let Then::Change(change, _) = self.then {
@@ -260,7 +261,7 @@ impl Scenario {
         let after = Tree::of(&node);
         assert!(after.temporaries().is_empty(), "{after:#?}");
         stages.push(after.clone());
-        Course {
+        Reference {
             calls,
             stages,
             after,
@@ -285,7 +286,7 @@ impl Scenario {
         }
     }
 
-    fn survives_kill_at(&self, call: &Call, course: &Course) {
+    fn survives_kill_at(&self, call: &Call, reference: &Reference) {
         let context = format!(
             "killed at {} number {}: {}",
             call.name, call.number, call.rest
@@ -299,8 +300,8 @@ impl Scenario {
         drop(traced);
 
         let tree = Tree::of(&node);
-        tree.is_made_of(&course.stages.iter().collect::<Vec<_>>(), &context);
-        course.has_working_network(&tree, &context);
+        tree.is_made_of(&reference.stages.iter().collect::<Vec<_>>(), &context);
+        reference.has_working_network(&tree, &context);
 
         let mut installer = node.start(self.args);
         match self.then {
@@ -311,14 +312,14 @@ impl Scenario {
         drop(installer);
         let tree = Tree::of(&node);
         assert!(
-            tree == course.after,
+            tree == reference.after,
             "{context}: the next run left {tree:#?}\ninstead of {:#?}\n{log}",
-            course.after
+            reference.after
         );
     }
 }
 
-impl Course {
+impl Reference {
     /// A runtime loads the network of one of the stages, and the plugin and kubeconfig that an
     /// entry needs are complete.
     #[track_caller]

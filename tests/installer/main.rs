@@ -1,5 +1,5 @@
-//! The installer, black box: the real executable on the tree of a node under a moved root,
-//! and what the node looks like afterwards.
+//! Black-box tests of the installer: the executable is run on the directories of a node, which
+//! are below a scratch directory, and the files are compared.
 #![expect(
     clippy::indexing_slicing,
     clippy::panic,

@@ -24,7 +24,7 @@ fn token_rotation_changes_only_the_kubeconfig_and_keeps_the_node_ready() {
         for number in 1..=20 {
             let token = format!("rotated.token.{number}x");
             node.rotate_token(&token);
-            installer.wait_until("the new token", || {
+            installer.reacts("the new token", || {
                 node.read(KUBECONFIG)
                     .contains(&format!("\"token\": \"{token}\""))
             });

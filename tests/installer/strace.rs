@@ -5,7 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use msm_testkit::node::{Installer, Node};
+use msm_testkit::installer::Installer;
+use msm_testkit::node::Node;
 
 /// Calls that may change the disk. A question mark: only if the architecture has the call.
 const CHANGES: &str = "?open,?openat,?openat2,?creat,write,?writev,?pwrite64,?truncate,?ftruncate,\

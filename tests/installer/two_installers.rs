@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use msm_testkit::executable;
-use msm_testkit::node::{BIN_DIR, CALICO, CONF, Installer, KUBECONFIG, Node};
+use msm_testkit::installer::Installer;
+use msm_testkit::node::{BIN_DIR, CALICO, CONF, KUBECONFIG, Node};
 use nix::sys::signal::Signal;
 
 use crate::tree::Tree;

@@ -11,16 +11,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use msm_testkit::api_server::{Answer, ApiServer, Behaviour, Greeting, Options, Request};
 use msm_testkit::cannot_run;
 use msm_testkit::certificates::{CertificateAuthority, Identity, KeyKind};
-use msm_testkit::node::{
-    BIN_DIR, CALICO, CONF, CONF_PATH, DEADLINE, Installer, KUBECONFIG, NET_DIR, Node,
-};
+use msm_testkit::installer::{DEADLINE, Installer};
+use msm_testkit::node::{BIN_DIR, CALICO, CONF, CONF_PATH, KUBECONFIG, NET_DIR, Node};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::directories::Mount;
 
 const POD: &str = "/api/v1/namespaces/msm/pods/msm-cni-x7k2p";
-const SET: &str = "/apis/apps/v1/namespaces/msm/daemonsets/msm-cni";
+const DAEMONSET: &str = "/apis/apps/v1/namespaces/msm/daemonsets/msm-cni";
 const KEPT: &str = "SIGTERM: leaving the installation in place: ";
 
 /// A token that is bound to the installer's pod, as the kubelet's are.
@@ -47,7 +46,7 @@ fn pod() -> Answer {
     }))
 }
 
-fn set(metadata: &Value) -> Answer {
+fn daemonset(metadata: &Value) -> Answer {
     Answer::object(&json!({
         "kind": "DaemonSet", "apiVersion": "apps/v1", "metadata": metadata, "spec": {},
     }))
@@ -61,10 +60,10 @@ struct Cluster {
 
 impl Cluster {
     fn new(answer: impl Fn(&Request) -> Behaviour + Send + Sync + 'static) -> Self {
-        Self::greeting(Greeting::Handshake, answer)
+        Self::with_greeting(Greeting::Handshake, answer)
     }
 
-    fn greeting(
+    fn with_greeting(
         greeting: Greeting,
         answer: impl Fn(&Request) -> Behaviour + Send + Sync + 'static,
     ) -> Self {
@@ -97,7 +96,7 @@ impl Cluster {
 fn daemonset_exists(request: &Request) -> Behaviour {
     Behaviour::Answer(match request.path.as_str() {
         POD => pod(),
-        SET => set(&json!({"name": "msm-cni"})),
+        DAEMONSET => daemonset(&json!({"name": "msm-cni"})),
         path => panic!("unexpected request for {path}"),
     })
 }
@@ -107,6 +106,17 @@ fn daemonset_is(answer: Behaviour) -> impl Fn(&Request) -> Behaviour + Send + Sy
     move |request| match request.path.as_str() {
         POD => Behaviour::Answer(pod()),
         _ => answer.clone(),
+    }
+}
+
+/// Repeats a run whose query timed out, which on a loaded machine may happen with any server.
+fn in_time<T>(run: impl Fn() -> (T, String)) -> (T, String) {
+    let start = Instant::now();
+    loop {
+        let (result, log) = run();
+        if !log.contains("in time") || start.elapsed() > DEADLINE {
+            return (result, log);
+        }
     }
 }
 
@@ -133,7 +143,10 @@ fn assert_uninstalled(node: &Node, log: &str) {
 fn assert_allowed_requests(server: &ApiServer) {
     for request in server.requests() {
         assert_eq!(request.method, "GET");
-        assert!([POD, SET].contains(&request.path.as_str()), "{request:?}");
+        assert!(
+            [POD, DAEMONSET].contains(&request.path.as_str()),
+            "{request:?}"
+        );
         assert_eq!(
             request.headers["authorization"],
             format!("Bearer {}", bound_token())
@@ -143,7 +156,8 @@ fn assert_allowed_requests(server: &ApiServer) {
 
 #[test]
 fn uninstalls_when_daemonset_is_gone_or_credentials_are_refused() {
-    let deleting = set(&json!({"name": "msm-cni", "deletionTimestamp": "2026-01-05T09:30:00Z"}));
+    let deleting =
+        daemonset(&json!({"name": "msm-cni", "deletionTimestamp": "2026-01-05T09:30:00Z"}));
     let cases: Vec<(&str, Cluster)> = vec![
         ("does not exist", Cluster::new(daemonset_is(error(404)))),
         (
@@ -162,8 +176,7 @@ fn uninstalls_when_daemonset_is_gone_or_credentials_are_refused() {
         ),
     ];
     for (reason, cluster) in cases {
-        let installer = cluster.installed(&[], &[]);
-        let (code, log) = installer.end(Signal::SIGTERM);
+        let (code, log) = in_time(|| cluster.installed(&[], &[]).end(Signal::SIGTERM));
         assert_eq!(code, Some(0), "{log}");
         assert!(
             log.contains("SIGTERM: uninstalling: ") && log.contains(reason),
@@ -261,33 +274,43 @@ fn installation_is_kept_when_daemonset_exists_or_is_unknown() {
         ("in time", Cluster::new(daemonset_is(drip()))),
         (
             "in time",
-            Cluster::greeting(Greeting::Silence, daemonset_exists),
+            Cluster::with_greeting(Greeting::Silence, daemonset_exists),
         ),
         (
             "TLS protocol error",
-            Cluster::greeting(Greeting::Garbage, daemonset_exists),
+            Cluster::with_greeting(Greeting::Garbage, daemonset_exists),
         ),
         (
             "no complete response",
-            Cluster::greeting(Greeting::CloseOnce, daemonset_exists),
+            Cluster::with_greeting(Greeting::Close, daemonset_exists),
         ),
     ];
     thread::scope(|scope| {
         for (reason, cluster) in &cases {
-            scope.spawn(move || {
-                let installer = cluster.installed(&[], &[]);
-                let tree = cluster.node.tree();
-                let (code, log) = installer.end(Signal::SIGTERM);
-                assert_eq!(code, Some(0), "{log}");
-                assert!(
-                    log.contains(KEPT) && log.contains(reason),
-                    "{reason:?}\n{log}"
-                );
-                assert_eq!(cluster.node.tree(), tree, "{log}");
-                assert_allowed_requests(&cluster.server);
-            });
+            scope.spawn(move || assert_kept(cluster, reason));
         }
     });
+}
+
+/// Asserts that SIGTERM changes nothing for this reason.
+fn assert_kept(cluster: &Cluster, reason: &str) {
+    let run = || {
+        let installer = cluster.installed(&[], &[]);
+        let tree = cluster.node.tree();
+        let (code, log) = installer.end(Signal::SIGTERM);
+        ((code, tree), log)
+    };
+    let ((code, tree), log) = match reason {
+        "in time" => run(),
+        _ => in_time(run),
+    };
+    assert_eq!(code, Some(0), "{log}");
+    assert!(
+        log.contains(KEPT) && log.contains(reason),
+        "{reason:?}\n{log}"
+    );
+    assert_eq!(cluster.node.tree(), tree, "{log}");
+    assert_allowed_requests(&cluster.server);
 }
 
 #[test]
@@ -307,12 +330,15 @@ fn installation_is_kept_when_server_is_unreachable_or_untrusted() {
             &CertificateAuthority::new(KeyKind::Ecdsa).pem(),
         );
         node.write(CONF_PATH, CALICO);
-        let (mut command, health) = node.command(&[]);
-        command.env("KUBERNETES_SERVICE_PORT", &port);
-        let installer = Installer::start(&node, command, health);
-        installer.becomes_ready();
-        let tree = node.tree();
-        let (code, log) = installer.end(Signal::SIGTERM);
+        let ((code, tree), log) = in_time(|| {
+            let (mut command, health) = node.command(&[]);
+            command.env("KUBERNETES_SERVICE_PORT", &port);
+            let installer = Installer::start(&node, command, health);
+            installer.becomes_ready();
+            let tree = node.tree();
+            let (code, log) = installer.end(Signal::SIGTERM);
+            ((code, tree), log)
+        });
         assert_eq!(code, Some(0), "{log}");
         assert!(log.contains(KEPT) && log.contains(reason), "{log}");
         assert_eq!(node.tree(), tree, "{log}");
@@ -331,9 +357,11 @@ fn own_pod_is_taken_from_environment_or_token() {
         (&bad, POD),
         (&[], POD),
     ] {
-        let cluster = Cluster::new(always(error(500)));
-        let installer = cluster.installed(&[], vars);
-        let (_, log) = installer.end(Signal::SIGINT);
+        let (cluster, log) = in_time(|| {
+            let cluster = Cluster::new(always(error(500)));
+            let (_, log) = cluster.installed(&[], vars).end(Signal::SIGINT);
+            (cluster, log)
+        });
         let [request] = cluster.server.requests().try_into().unwrap();
         assert_eq!(request.path, asked, "{log}");
         assert!(

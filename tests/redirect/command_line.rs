@@ -43,7 +43,7 @@ fn invalid_value_is_a_usage_error_that_names_it() {
 }
 
 #[test]
-fn lists_are_limited_and_without_duplicates_as_in_the_plugin() {
+fn lists_are_limited_and_deduplicated_as_in_the_plugin() {
     let many = |count: u16| {
         let items: Vec<String> = (1..=count).map(|port| port.to_string()).collect();
         items.join(",")

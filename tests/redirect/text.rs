@@ -6,7 +6,7 @@ use std::process::Command;
 use msm_testkit::backend::Backend;
 use msm_testkit::command::{Outcome, run};
 use msm_testkit::netns::Namespace;
-use msm_testkit::{applet, cannot_run, executable, find_tool};
+use msm_testkit::{applet, cannot_run, executable, find_tool, skip};
 
 const DEFAULT: &str = "table inet msm_cni {
 	chain output {
@@ -114,8 +114,7 @@ fn iptables_backend_sets_the_rules_of_the_text() {
 #[test]
 fn dry_run_needs_no_privilege() {
     let Some(setpriv) = find_tool("setpriv") else {
-        assert!(!cannot_run(&["setpriv"]));
-        return;
+        return skip("setpriv is not installed");
     };
     let mut unprivileged = Command::new(setpriv);
     unprivileged

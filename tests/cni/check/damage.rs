@@ -34,7 +34,7 @@ fn damage_is_named_and_repaired(backend: Backend) {
         let difference = for_variant(damage.difference, backend);
         sandbox.differs(&difference);
         // With interceptName auto.
-        sandbox.differs_by(&everything(), &difference);
+        sandbox.differs_with(&everything(), &difference);
     }
     sandbox.add();
     sandbox.passes();
@@ -44,7 +44,7 @@ fn missing_redirect_is_named(backend: Backend) {
     let sandbox = Sandbox::of(backend, everything());
     let first = first_of(backend);
     sandbox.differs(&format!("no redirect: {first} is missing"));
-    sandbox.differs_by(&json!({}), "no redirect: table inet msm_cni is missing");
+    sandbox.differs_with(&json!({}), "no redirect: table inet msm_cni is missing");
 }
 
 /// The first table or chain of a redirect.
@@ -194,7 +194,7 @@ fn changed_configuration_is_named(backend: Backend) {
             Backend::Nftables => by_nft.to_owned(),
             Backend::IptablesNft | Backend::IptablesLegacy => for_variant(by_iptables, backend),
         };
-        sandbox.differs_by(&settings, &difference);
+        sandbox.differs_with(&settings, &difference);
     }
     sandbox.passes();
 }

@@ -47,7 +47,7 @@ fn second_redirect_is_named(backend: Backend) {
         let sandbox = Sandbox::of(backend, json!({}));
         sandbox.add();
         write(second, &sandbox.inside);
-        // The unexpected one is the one that ADD would remove.
+        // ADD would remove the unexpected redirect.
         let extra = match (backend, second) {
             // Legacy iptables is in use as soon as it has tables.
             (Backend::IptablesNft, Backend::IptablesLegacy) => backend,
@@ -59,10 +59,10 @@ fn second_redirect_is_named(backend: Backend) {
             _ => extra,
         };
         let with_auto = format!("unexpected {}", first_of(extra));
-        sandbox.differs_by(&json!({}), &with_auto);
+        sandbox.differs_with(&json!({}), &with_auto);
         sandbox.add();
         sandbox.passes();
-        sandbox.passes_by(&json!({}));
+        sandbox.passes_with(&json!({}));
     }
 }
 
@@ -138,11 +138,11 @@ fn redirect_by_another_backend_is_missing(backend: Backend) {
     }
     let sandbox = Sandbox::of(backend, json!({}));
     sandbox.add();
-    sandbox.passes_by(&json!({}));
+    sandbox.passes_with(&json!({}));
     let (other, missing) = match backend {
         Backend::Nftables => ("iptables", Backend::IptablesNft),
         Backend::IptablesNft | Backend::IptablesLegacy => ("nftables", Backend::Nftables),
     };
     let missing = format!("{} is missing", first_of(missing));
-    sandbox.differs_by(&intercept_name(other), &missing);
+    sandbox.differs_with(&intercept_name(other), &missing);
 }

@@ -79,7 +79,7 @@ fn rules_of_add_pass_in_every_mode(backend: Backend) {
             );
             sandbox.add();
             sandbox.passes();
-            sandbox.passes_by(&json!({"redirect": sandbox.settings["redirect"]}));
+            sandbox.passes_with(&json!({"redirect": sandbox.settings["redirect"]}));
         }
     }
     let sandbox = Sandbox::of(backend, json!({"redirect": {"ports": [80]}}));
@@ -161,7 +161,7 @@ fn rules_of_other_components_are_ignored(backend: Backend) {
                 add_others();
             }
             sandbox.passes();
-            sandbox.passes_by(&json!({}));
+            sandbox.passes_with(&json!({}));
             sandbox.add();
             sandbox.passes();
             let rules = sandbox.inside.rules();
@@ -272,6 +272,6 @@ fn unreachable_api_server_is_error_100() {
     assert!(error_text(outcome, 100).contains("https://127.0.0.1:1"));
     let another = Cluster::new(LABELLED, &[]);
     // Its certificate is not trusted, which ends the lookup before the timeout.
-    let outcome = sandbox.check(&settings(&another.server.url(), 60));
+    let outcome = sandbox.check(&settings(&another.server.url(), 600));
     error_text(outcome, 101);
 }

@@ -30,7 +30,7 @@ impl Sandbox {
         }
     }
 
-    /// The same with `interceptName` set to that backend.
+    /// The same, with `interceptName` set to the backend.
     pub fn of(backend: Backend, mut settings: Value) -> Self {
         settings["kubernetes"] = json!({"interceptName": backend.name()});
         let sandbox = Self::new(settings);
@@ -47,12 +47,12 @@ impl Sandbox {
     /// Fails the test unless CHECK succeeds.
     #[track_caller]
     pub fn passes(&self) {
-        self.passes_by(&self.settings);
+        self.passes_with(&self.settings);
     }
 
-    /// The same with other settings.
+    /// Like `passes`, with other settings.
     #[track_caller]
-    pub fn passes_by(&self, settings: &Value) {
+    pub fn passes_with(&self, settings: &Value) {
         let outcome = self.check(settings).succeeded();
         assert_eq!(outcome.stdout, "", "{outcome}");
     }
@@ -60,12 +60,12 @@ impl Sandbox {
     /// Fails the test unless CHECK reports this difference.
     #[track_caller]
     pub fn differs(&self, difference: &str) {
-        self.differs_by(&self.settings, difference);
+        self.differs_with(&self.settings, difference);
     }
 
-    /// The same with other settings.
+    /// Like `differs`, with other settings.
     #[track_caller]
-    pub fn differs_by(&self, settings: &Value, difference: &str) {
+    pub fn differs_with(&self, settings: &Value, difference: &str) {
         let outcome = self.check(settings);
         let output = format!("{outcome}\n{}", self.inside.rules());
         let message = error_text(outcome, DIFFERS);

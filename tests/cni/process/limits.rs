@@ -35,7 +35,17 @@ const EXEC: &str = "MSM_TEST_EXEC";
 #[test]
 fn unknown_argv0_is_a_usage_error() {
     let long = vec![b'a'; 100_000];
-    let names: [&[u8]; 7] = [b"", b"\xff", b"msm-cni\xff", b"\n", b"/", b"..", &long];
+    let names: [&[u8]; 9] = [
+        b"",
+        b"sh",
+        b"msm-cn",
+        b"\xff",
+        b"msm-cni\xff",
+        b"\n",
+        b"/",
+        b"..",
+        &long,
+    ];
     for name in names {
         for words in [&[][..], &["msm-cni"], &["--help"]] {
             let mut command = Command::new(executable());
@@ -45,14 +55,17 @@ fn unknown_argv0_is_a_usage_error() {
                 .args(words);
             run(command.env("CNI_COMMAND", "VERSION"))
                 .exited(2)
-                .complains_about("msm: unknown applet");
+                .complains_about("msm: unknown applet")
+                .complains_about("msm-iptables");
         }
     }
     run(applet("msm-iptables").arg(OsStr::from_bytes(b"--\xff"))).exited(2);
     run(applet("msm").arg(OsStr::from_bytes(b"\xff"))).exited(2);
     run(&mut applet("msm"))
         .exited(2)
-        .complains_about("msm: no applet given");
+        .complains_about("msm: no applet given")
+        .complains_about("msm-iptables");
+    run(applet("msm").arg("--help")).succeeded();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The process's surroundings: standard streams, resource limits, arguments, signals, tools of
-//! the host, paths that are not network namespaces, and a panic. Whatever they are, the plugin
-//! exits with 0 only if its reply was delivered.
+//! the host, paths that are not network namespaces, and a panic. In every case the
+//! plugin exits with 0 only if its reply was delivered.
 
 mod helpers;
 mod limits;

@@ -20,8 +20,8 @@ use serde_json::json;
 
 use super::helpers::{document, under};
 
-/// A node with a pod that is to be redirected.
-fn node() -> Cluster {
+/// A cluster whose pod has the label.
+fn labelled() -> Cluster {
     Cluster::new(LABELLED, &[])
 }
 
@@ -134,7 +134,7 @@ fn paths(directory: &Path) -> Vec<OsString> {
 
 #[test]
 fn path_that_is_no_network_namespace_is_error_8() {
-    let (cluster, scratch) = (node(), Scratch::new());
+    let (cluster, scratch) = (labelled(), Scratch::new());
     let _socket = UnixListener::bind(scratch.path().join("socket")).unwrap();
     for path in paths(scratch.path()) {
         for verb in ["ADD", "CHECK"] {
@@ -151,7 +151,7 @@ fn symlink_with_an_unusual_name_is_followed() {
     if cannot_run(&[]) {
         return;
     }
-    let (cluster, scratch, sandbox) = (node(), Scratch::new(), Namespace::new());
+    let (cluster, scratch, sandbox) = (labelled(), Scratch::new(), Namespace::new());
     for name in [&b"link"[..], b"\xff\n\x1b", b" ", &[b'a'; 255]] {
         let link = scratch.path().join(OsStr::from_bytes(name));
         symlink(sandbox.path(), &link).unwrap();
@@ -167,7 +167,7 @@ fn symlink_with_an_unusual_name_is_followed() {
 
 #[test]
 fn error_says_how_to_fix_the_path() {
-    let cluster = node();
+    let cluster = labelled();
     let full = "give a full path such as /run/netns/NAME";
     let quoted = "\\\"/run/netns/gone\\\" in CNI_NETNS";
     for (path, plugin_text, iptables_text) in [
@@ -202,7 +202,7 @@ fn bind_mount_of_another_kind_of_namespace_is_error_8() {
     if cannot_run(&["unshare", "mount", "sh"]) {
         return;
     }
-    let (cluster, scratch) = (node(), Scratch::new());
+    let (cluster, scratch) = (labelled(), Scratch::new());
     let file = scratch.path().join("netns");
     File::create(&file).unwrap();
     for kind in ["cgroup", "ipc", "pid", "user", "uts"] {
@@ -223,7 +223,7 @@ fn inaccessible_path_is_error_8() {
     if cannot_run(&["setpriv"]) {
         return;
     }
-    let (cluster, scratch) = (node(), Scratch::new());
+    let (cluster, scratch) = (labelled(), Scratch::new());
     let closed = scratch.path().join("closed");
     fs::create_dir(&closed).unwrap();
     nix::sys::stat::fchmodat(
@@ -261,7 +261,7 @@ fn without_proc_no_path_is_accepted() {
     if cannot_run(&["unshare", "mount", "sh"]) {
         return;
     }
-    let (cluster, sandbox, scratch) = (node(), Namespace::new(), Scratch::new());
+    let (cluster, sandbox, scratch) = (labelled(), Namespace::new(), Scratch::new());
     let file = scratch.path().join("netns");
     File::create(&file).unwrap();
     let script = format!(

@@ -175,11 +175,17 @@ fn signal_ends_plugin_that_blocks_on_stdout() {
 
 #[test]
 fn closed_reader_is_a_failure() {
-    let (plugin, reader) = unread();
+    let (writing, reader) = unread();
     drop(reader);
-    let (status, stderr) = end(plugin);
-    assert_eq!(status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("Broken pipe"), "{stderr}");
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let mut version = excluded(under(&DEFAULT_SIGNALS, "msm-cni"), "VERSION");
+    let starting = start(&mut version, Stdio::null(), writer);
+    for plugin in [writing, starting] {
+        let (status, stderr) = end(plugin);
+        assert_eq!(status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("Broken pipe"), "{stderr}");
+    }
 }
 
 /// The caller may share a pipe that it made non-blocking.

@@ -79,15 +79,6 @@ impl Host {
     }
 }
 
-/// Two tools that block until they are ended.
-struct BlockedTools {
-    host: Host,
-    /// Closed once both have exited.
-    alive: File,
-    /// The directory of the FIFO that they block on.
-    _never: Scratch,
-}
-
 /// A host whose writers run `script`, and a stream that is closed once all have exited.
 fn host_with_writers(script: &str) -> (Host, File) {
     let host = Host::new("");
@@ -105,13 +96,22 @@ fn host_with_writers(script: &str) -> (Host, File) {
     (host, alive)
 }
 
+/// Two tools that block until they are ended.
+struct BlockedTools {
+    host: Host,
+    /// Closed once both have exited.
+    alive: File,
+    /// The directory of the FIFO that they block on.
+    _never: Scratch,
+}
+
 impl BlockedTools {
     fn new() -> Self {
         let never = Scratch::new();
         let fifo = never.path().join("never");
         mkfifo(&fifo, Mode::S_IRWXU).unwrap();
-        // The second shell has not opened a script, and moves no descriptors because a third
-        // one does the writing.
+        // `sh -c` keeps no script open. The redirection is in a subshell, because a shell saves
+        // the descriptors that it redirects.
         let script = format!("exec sh -c '(echo $$ >&3); exec <{}'", fifo.display());
         let (host, alive) = host_with_writers(&script);
         Self {
@@ -337,7 +337,7 @@ fn output_of_a_tool_may_exceed_a_pipe() {
     }
 }
 
-/// The variant of `iptables-restore` is found out by running it.
+/// The applet runs `iptables-restore` to detect its variant.
 #[test]
 fn tools_are_started_only_for_the_iptables_backend() {
     if cannot_run(&NEEDED) {

@@ -7,6 +7,5 @@ mod namespaces;
 mod plugin;
 mod results;
 mod settings;
-mod streams;
 mod values;
 mod verbs;

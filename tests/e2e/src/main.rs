@@ -18,7 +18,7 @@ use cluster::Cluster;
 use node::Node;
 use report::Report;
 
-/// What every scenario uses.
+/// The surroundings of all scenarios.
 struct Env {
     node: Node,
     cluster: Cluster,

@@ -1,7 +1,7 @@
 //! A fake Kubernetes API server with real sockets and real TLS. A handler decides how each
-//! request is answered, including every way to misbehave. The server binds in the network
-//! namespace of the thread that starts it, records all requests, and stops when dropped. It
-//! knows nothing about the executable under test.
+//! request is answered, or how the server misbehaves. The server binds in the network namespace
+//! of the thread that starts it, records all requests, and stops when dropped. It is independent
+//! of the executable under test.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -35,6 +35,7 @@ pub enum Greeting {
     Silence,
     /// Bytes that are not TLS.
     Garbage,
+    Close,
     /// The first connection is closed, the others get TLS.
     CloseOnce,
 }
@@ -299,6 +300,7 @@ fn greet(
             Ok(())
         }
         Greeting::Garbage => stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n"),
+        Greeting::Close => Ok(()),
         Greeting::CloseOnce if number == 1 => Ok(()),
         Greeting::Handshake | Greeting::CloseOnce => {
             let connection = ServerConnection::new(tls).map_err(io::Error::other)?;

@@ -81,7 +81,7 @@ impl Cluster {
             "kubernetes": {
                 "kubeConfig": self.scratch.path().join("kubeconfig"),
                 // The harness ends the command earlier.
-                "podLookupTimeoutSeconds": 60,
+                "podLookupTimeoutSeconds": 600,
             },
             "prevResult": previous_result(),
         });

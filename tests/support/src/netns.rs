@@ -53,8 +53,9 @@ impl Namespace {
         Self::with_loopback(handle, 0)
     }
 
-    /// Creates one that a new user namespace owns, in which user N is user `UID_SHIFT` + N of
-    /// the test process, as for a pod with `hostUsers: false`. The order is that of a runtime.
+    /// Creates one in a new user namespace, as for a pod with `hostUsers: false`: user N of the
+    /// pod is user `UID_SHIFT` + N of the test process. Like a runtime, it creates the user
+    /// namespace first.
     pub fn in_user_namespace() -> Self {
         let users = Placeholder::start("unshare", &["--user"]);
         for file in ["uid_map", "gid_map"] {

@@ -1,27 +1,20 @@
 //! A node as the installer's container sees it, below a scratch directory: the host's
-//! directories, a service account as the kubelet mounts it, and a running installer.
+//! directories, and a service account as the kubelet mounts it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
+use crate::installer::Installer;
 use crate::scratch::Scratch;
 use crate::{applet, executable, find_tool};
 
-/// The watchdog of every wait. It is not a promise: a slow machine must not fail a test.
-pub const DEADLINE: Duration = Duration::from_secs(120);
 pub const NET_DIR: &str = "host/etc/cni/net.d";
 pub const BIN_DIR: &str = "host/opt/cni/bin";
 pub const KUBECONFIG: &str = "host/etc/cni/net.d/ZZZ-msm-cni-kubeconfig";
@@ -38,7 +31,7 @@ pub const CALICO: &str = r#"{
   ]
 }
 "#;
-/// A certificate that no connection is verified with.
+/// The certificate of an authority; no server certificate is signed by it.
 const AUTHORITY: &str = include_str!("../../fixtures/authority.crt");
 
 /// The files of a node.
@@ -138,6 +131,13 @@ impl Node {
     pub fn keep_secret(&self, text: &str) {
         if text.len() > 8 {
             self.secrets.lock().unwrap().push(text.to_owned());
+        }
+    }
+
+    /// Fails the test if the log contains a secret.
+    pub fn assert_no_secret(&self, log: &str) {
+        for secret in &*self.secrets.lock().unwrap() {
+            assert!(!log.contains(secret), "{secret:?} is in the log\n{log}");
         }
     }
 
@@ -250,212 +250,5 @@ fn collect(path: &Path, root: &Path, lines: &mut Vec<String>) {
             Err(_) => write!(line, " {} bytes", metadata.len()).unwrap(),
         }
         lines.push(line + "\n");
-    }
-}
-
-/// A running installer; killed when dropped. Dropping it also checks the log for secrets.
-pub struct Installer<'a> {
-    pub node: &'a Node,
-    child: Child,
-    health: SocketAddr,
-    log: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl<'a> Installer<'a> {
-    pub fn start(node: &'a Node, mut command: Command, health: SocketAddr) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let lines = Arc::clone(&log);
-        let reader = thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                *lines.lock().unwrap() += &(line + "\n");
-            }
-        });
-        Self {
-            node,
-            child,
-            health,
-            log,
-            reader: Some(reader),
-        }
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The log so far.
-    pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
-    }
-
-    /// Waits until `condition` is true.
-    #[track_caller]
-    pub fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
-        self.until(what, || condition().then_some(()));
-    }
-
-    /// Waits until `condition` returns a value.
-    #[track_caller]
-    pub fn until<T>(&self, what: &str, condition: impl Fn() -> Option<T>) -> T {
-        let start = Instant::now();
-        loop {
-            if let Some(value) = condition() {
-                return value;
-            }
-            assert!(
-                start.elapsed() < DEADLINE,
-                "not within {DEADLINE:?}: {what}\n--- log\n{}--- node\n{}",
-                self.log(),
-                self.node.tree()
-            );
-            thread::yield_now();
-        }
-    }
-
-    #[track_caller]
-    pub fn becomes_ready(&self) {
-        self.wait_until("ready", || self.is_ready());
-    }
-
-    /// Waits until the installer is not ready for a reason that contains `text`.
-    #[track_caller]
-    pub fn becomes_unready(&self, text: &str) {
-        self.wait_until(&format!("not ready because of {text:?}"), || {
-            self.ready()
-                .is_some_and(|(code, body)| code == 503 && body.contains(text))
-        });
-    }
-
-    /// Status and body of `/readyz`; `None` without an answer.
-    pub fn ready(&self) -> Option<(u16, String)> {
-        self.get("/readyz")
-    }
-
-    pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        Self::get_from(self.health, path)
-    }
-
-    /// Status and body; `None` without an answer.
-    pub fn get_from(address: SocketAddr, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(address).ok()?;
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.get(9..12)?.parse().ok()?, body.to_owned()))
-    }
-
-    pub const fn health(&self) -> SocketAddr {
-        self.health
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
-    }
-
-    /// The number of lines in the log that contain `text`.
-    pub fn logged(&self, text: &str) -> usize {
-        self.log()
-            .lines()
-            .filter(|line| line.contains(text))
-            .count()
-    }
-
-    /// The number of repairs, as `/readyz` reports it. The bench also starts older builds, which
-    /// name the field `mended`.
-    pub fn repairs(&self) -> u64 {
-        let (_, body) = self.ready().unwrap();
-        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
-        let repairs = body.get("repairs").or_else(|| body.get("mended"));
-        repairs.and_then(serde_json::Value::as_u64).unwrap()
-    }
-
-    /// Does something while the installer is stopped, so that it observes no state in between.
-    pub fn at_once(&self, work: impl FnOnce()) {
-        self.signal(Signal::SIGSTOP);
-        self.wait_until("stopped", || self.is_stopped());
-        work();
-        self.signal(Signal::SIGCONT);
-    }
-
-    /// Whether a signal has stopped the process (proc(5)).
-    pub fn is_stopped(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        let (_, fields) = stat.rsplit_once(") ").unwrap();
-        fields.starts_with('T')
-    }
-
-    /// Sends a signal, waits for the exit, and returns the exit code and the log.
-    pub fn end(mut self, signal: Signal) -> (Option<i32>, String) {
-        self.signal(signal);
-        let code = self.wait();
-        (code, self.log())
-    }
-
-    /// Waits until `condition` is true or the installer exits; returns whether it is true.
-    #[track_caller]
-    pub fn lives_until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) -> bool {
-        let start = Instant::now();
-        loop {
-            if condition(self) {
-                return true;
-            }
-            if self.child.try_wait().unwrap().is_some() {
-                return false;
-            }
-            assert!(
-                start.elapsed() < DEADLINE,
-                "not within {DEADLINE:?}: {what}\n--- log\n{}--- node\n{}",
-                self.log(),
-                self.node.tree()
-            );
-            thread::yield_now();
-        }
-    }
-
-    /// Kills it unless it has exited.
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.wait();
-    }
-
-    pub fn is_ready(&self) -> bool {
-        self.ready().is_some_and(|(code, _)| code == 200)
-    }
-
-    /// Waits until it exits by itself; returns the exit code.
-    pub fn wait(&mut self) -> Option<i32> {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                self.reader.take().map(JoinHandle::join);
-                return status.code();
-            }
-            assert!(start.elapsed() < DEADLINE, "still running\n{}", self.log());
-            thread::yield_now();
-        }
-    }
-}
-
-impl Drop for Installer<'_> {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        self.reader.take().map(JoinHandle::join);
-        if !thread::panicking() {
-            let log = self.log();
-            for secret in &*self.node.secrets.lock().unwrap() {
-                assert!(!log.contains(secret), "{secret:?} is in the log\n{log}");
-            }
-        }
     }
 }

@@ -79,7 +79,7 @@ impl Pod {
         pod
     }
 
-    /// IPv6 learns a moment later that both ends of the veth pair are up, and drops packets
+    /// IPv6 is notified asynchronously that both ends of the veth pair are up, and drops packets
     /// until then.
     fn wait_for_link(&self) {
         let start = Instant::now();

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{Camera, IMAGE, loaded_plugins, names, rtsp_of};
+use super::{Camera, IMAGE, check_plugins, check_restored, names, rtsp_of};
 use crate::Env;
 use crate::installer::Installer;
 use crate::node::{self, wait_for};
@@ -59,13 +59,7 @@ pub fn single_plugin_network(env: &Env, report: &mut Report) {
         installer.terminate(),
     );
     report.check("the configuration directory", CONF, Ok(names(&net_dir)));
-    let text = fs::read_to_string(net_dir.join(CONF)).unwrap_or_default();
-    let is_restored = text == node::single_plugin_network();
-    report.check(
-        "the network's configuration",
-        "restored",
-        is_restored.then(|| "restored".to_owned()).ok_or(text),
-    );
+    check_restored(report, CONF, &node::single_plugin_network());
     check_plugins(env, report, PLUGINS_WITHOUT);
     report.check(
         "a new labelled pod: application to an RTSP server",
@@ -81,14 +75,6 @@ pub fn single_plugin_network(env: &Env, report: &mut Report) {
         "addresses, after all pods were removed",
         "0 addresses in use",
         Ok(node::addresses_in_use()),
-    );
-}
-
-fn check_plugins(env: &Env, report: &mut Report, expected: &str) {
-    report.check(
-        "the plugins that the runtime calls",
-        expected,
-        loaded_plugins(env, expected),
     );
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use super::{IMAGE, PLUGINS, loaded_plugins, names};
+use super::{IMAGE, PLUGINS, check_plugins, names};
 use crate::Env;
 use crate::installer::Installer;
 use crate::node::{self, wait_for};
@@ -44,11 +44,7 @@ pub fn fresh_node<'a>(env: &'a Env, report: &mut Report) -> Installer<'a> {
     fs::rename(conf.with_extension("new"), &conf).unwrap();
     let ready = installer.becomes_ready().map(|_| "ready".to_owned());
     report.check("a network appears: readiness", "ready", ready);
-    report.check(
-        "the plugins that the runtime calls",
-        PLUGINS,
-        loaded_plugins(env, PLUGINS),
-    );
+    check_plugins(env, report, PLUGINS);
     let (before, after) = network_around_entry();
     let text = fs::read_to_string(&conf).unwrap();
     let is_unchanged = text.starts_with(&before) && text.ends_with(&after);

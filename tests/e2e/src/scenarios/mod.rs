@@ -15,7 +15,7 @@ use msm_cni_e2e::traffic;
 
 use crate::Env;
 use crate::installer::mount_token;
-use crate::node::FAR;
+use crate::node::{FAR, net_dir};
 use crate::pod::{APP, Pod, PodRequest, STUB, guest};
 use crate::report::Report;
 
@@ -100,6 +100,26 @@ fn names(directory: &Path) -> String {
         .collect();
     names.sort();
     names.join(" ")
+}
+
+/// Checks the plugins that the runtime has loaded.
+fn check_plugins(env: &Env, report: &mut Report, expected: &str) {
+    report.check(
+        "the plugins that the runtime calls",
+        expected,
+        loaded_plugins(env, expected),
+    );
+}
+
+/// Checks the content of the network's configuration after an uninstallation.
+fn check_restored(report: &mut Report, file: &str, expected: &str) {
+    let text = fs::read_to_string(net_dir().join(file)).unwrap_or_else(|error| error.to_string());
+    let is_restored = text == expected;
+    report.check(
+        "the network's configuration",
+        "restored",
+        is_restored.then(|| "restored".to_owned()).ok_or(text),
+    );
 }
 
 /// Waits until the runtime has loaded exactly these plugins; returns the loaded ones.

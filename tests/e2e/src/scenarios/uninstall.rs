@@ -1,8 +1,6 @@
 //! The `DaemonSet` is deleted: the files that remain on the node, and pods afterwards.
 
-use std::fs;
-
-use super::{Camera, PLUGINS_WITHOUT, loaded_plugins, names, rtsp_of};
+use super::{Camera, PLUGINS_WITHOUT, check_plugins, check_restored, names, rtsp_of};
 use crate::Env;
 use crate::installer::Installer;
 use crate::node;
@@ -23,24 +21,13 @@ pub fn daemon_set_is_deleted(env: &Env, report: &mut Report, installer: Installe
         "10-cluster.conflist",
         Ok(names(&node::net_dir())),
     );
-    let text = fs::read_to_string(node::net_dir().join("10-cluster.conflist"));
-    let text = text.unwrap_or_else(|error| error.to_string());
-    let is_restored = text == node::network();
-    report.check(
-        "the network's configuration",
-        "restored",
-        is_restored.then(|| "restored".to_owned()).ok_or(text),
-    );
+    check_restored(report, "10-cluster.conflist", &node::network());
     report.check(
         "the plugin directory",
         "bridge host-local loopback msm portmap",
         Ok(names(&node::bin_dir())),
     );
-    report.check(
-        "the plugins that the runtime calls",
-        PLUGINS_WITHOUT,
-        loaded_plugins(env, PLUGINS_WITHOUT),
-    );
+    check_plugins(env, report, PLUGINS_WITHOUT);
     report.check(
         "the running pod: application to an RTSP server",
         camera.stub(),

@@ -106,11 +106,11 @@ pub fn newer_installer<'a>(
     let (code, log, removed) = old;
     report.check("SIGTERM to the old installer", "exit code 0", code);
     let reason = "DaemonSet msm-system/msm-cni exists";
-    let stays = log.contains("leaving the installation in place") && log.contains(reason);
+    let is_kept = log.contains("leaving the installation in place") && log.contains(reason);
     report.check(
         "its reason in the log",
         reason,
-        stays.then(|| reason.to_owned()).ok_or(log),
+        is_kept.then(|| reason.to_owned()).ok_or(log),
     );
     report.check(
         &format!(
