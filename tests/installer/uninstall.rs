@@ -230,7 +230,7 @@ fn installation_is_kept_when_daemonset_exists_or_is_unknown() {
             Cluster::new(daemonset_is(Behaviour::Garbage)),
         ),
         (
-            "no complete response",
+            "connection failed",
             Cluster::new(daemonset_is(Behaviour::Close)),
         ),
         (
@@ -248,19 +248,19 @@ fn installation_is_kept_when_daemonset_exists_or_is_unknown() {
             }))),
         ),
         (
-            "no complete response",
+            "connection failed",
             Cluster::new(daemonset_is(Behaviour::CutOff(pod()))),
         ),
         (
             "larger than",
             Cluster::new(daemonset_is(Behaviour::Endless)),
         ),
-        ("in time", Cluster::new(always(Behaviour::Silence))),
-        ("in time", Cluster::new(daemonset_is(Behaviour::Silence))),
-        ("in time", Cluster::new(always(drip()))),
-        ("in time", Cluster::new(daemonset_is(drip()))),
+        ("timed out", Cluster::new(always(Behaviour::Silence))),
+        ("timed out", Cluster::new(daemonset_is(Behaviour::Silence))),
+        ("timed out", Cluster::new(always(drip()))),
+        ("timed out", Cluster::new(daemonset_is(drip()))),
         (
-            "in time",
+            "timed out",
             Cluster::greeting(Greeting::Silence, daemonset_exists),
         ),
         (
@@ -268,7 +268,7 @@ fn installation_is_kept_when_daemonset_exists_or_is_unknown() {
             Cluster::greeting(Greeting::Garbage, daemonset_exists),
         ),
         (
-            "no complete response",
+            "connection failed",
             Cluster::greeting(Greeting::CloseOnce, daemonset_exists),
         ),
     ];
@@ -353,7 +353,7 @@ fn server_is_not_asked_when_own_pod_is_unknown() {
     let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0));
     assert!(
-        log.contains("neither POD_NAMESPACE and POD_NAME nor the service account token"),
+        log.contains("the name of this pod is unknown: set POD_NAMESPACE and POD_NAME"),
         "{log}"
     );
 }
@@ -417,7 +417,7 @@ fn second_signal_is_in_time() -> bool {
     }
     assert_eq!(health.unwrap().0, 200);
     assert!(
-        log.contains("SIGTERM arrived before the API server's answer"),
+        log.contains("SIGTERM arrived before the API server responded"),
         "{log}"
     );
     true
