@@ -106,7 +106,8 @@ pub fn run() -> ExitCode {
 }
 
 fn report_panic(place: &str) {
-    let text = format!("{EXECUTABLE}: internal error, please report it: panic at {place}");
+    let text =
+        format!("{EXECUTABLE}: internal error in msm-cni; please report it: panic at {place}");
     eprint_line(&mut stderr(), &text);
 }
 
@@ -149,7 +150,7 @@ fn print(text: &str, process: &mut Process) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             process.eprint_line(&format!(
-                "{EXECUTABLE}: writing to standard output: {error}"
+                "{EXECUTABLE}: cannot write to standard output: {error}"
             ));
             ExitCode::FAILURE
         }
@@ -164,7 +165,7 @@ fn usage_error(text: &str, process: &mut Process) -> ExitCode {
 fn help() -> String {
     let applets: String = APPLETS.iter().filter_map(Applet::help).collect();
     format!(
-        "Redirects the RTSP traffic of Media Streaming Mesh pods to their sidecar.
+        "Redirect the RTSP traffic of Media Streaming Mesh pods to their stub.
 
 Usage: {EXECUTABLE} APPLET [ARGUMENTS]
        APPLET [ARGUMENTS]  (a symlink to {EXECUTABLE} with the applet's name)
@@ -172,8 +173,10 @@ Usage: {EXECUTABLE} APPLET [ARGUMENTS]
 Applets:
 {applets}
 Options:
-  -h, --help     Print help
-  -V, --version  Print version
+  -h, --help     Print the help
+  -V, --version  Print the version
+
+See '{EXECUTABLE} {IPTABLES_APPLET} --help' and '{EXECUTABLE} {INSTALLER_APPLET} --help' for their options.
 "
     )
 }
@@ -308,7 +311,7 @@ mod tests {
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(
-            text.contains("internal error, please report it: panic at src/applet.rs:"),
+            text.contains("internal error in msm-cni; please report it: panic at src/applet.rs:"),
             "{text}"
         );
         assert!(!text.contains("sesame"), "{text}");

@@ -9,6 +9,8 @@ use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 
+const OTHER_OPTIONS: &str = "Other options";
+
 /// The command line of an applet.
 #[derive(Default)]
 pub struct CommandLine {
@@ -16,7 +18,7 @@ pub struct CommandLine {
     pub about: &'static str,
     /// Shown by `--help` instead of `about`.
     pub long_about: Option<&'static str>,
-    /// Shown after the flags.
+    /// Shown by `--help` after the flags.
     pub notes: Option<&'static str>,
     pub repeated: Repeated,
     pub flags: Vec<Flag>,
@@ -32,6 +34,8 @@ pub enum Repeated {
 }
 
 pub struct Flag {
+    /// Of its group in help texts.
+    pub heading: &'static str,
     /// Without dashes.
     pub name: &'static str,
     pub short: Option<char>,
@@ -88,7 +92,7 @@ impl CommandLine {
 
     /// A usage error: `flag` cannot have this combination of values.
     pub fn invalid(&self, flag: &str, reason: &str) -> Stop {
-        let text = format!("--{flag}: {reason}");
+        let text = format!("invalid value for '--{flag}': {reason}");
         self.command().error(ErrorKind::TooManyValues, text).into()
     }
 
@@ -99,13 +103,16 @@ impl CommandLine {
             .about(self.about)
             .args_override_self(self.repeated == Repeated::LastCounts)
             .args(self.flags.iter().map(Flag::arg))
-            .group(ArgGroup::new("switch").args(switches.map(|flag| flag.name)));
+            .group(ArgGroup::new("switch").args(switches.map(|flag| flag.name)))
+            .disable_help_flag(true)
+            .disable_version_flag(true)
+            .args([help_arg(), version_arg()]);
         let command = match self.long_about {
             Some(text) => command.long_about(text),
             None => command,
         };
         match self.notes {
-            Some(text) => command.after_help(text),
+            Some(text) => command.after_long_help(text),
             None => command,
         }
     }
@@ -118,6 +125,7 @@ impl Flag {
 
     fn arg(&self) -> Arg {
         let arg = Arg::new(self.name)
+            .help_heading(self.heading)
             .long(self.name)
             .short(self.short)
             .help(self.help.clone());
@@ -142,6 +150,26 @@ impl Flag {
         };
         arg.value_name(self.value_name).default_value(self.default)
     }
+}
+
+/// clap's own flags cannot be listed last.
+fn help_arg() -> Arg {
+    Arg::new("help")
+        .help_heading(OTHER_OPTIONS)
+        .long("help")
+        .short('h')
+        .help("Print a summary of the help; --help prints all of it")
+        .long_help("Print the help; -h prints a summary")
+        .action(ArgAction::Help)
+}
+
+fn version_arg() -> Arg {
+    Arg::new("version")
+        .help_heading(OTHER_OPTIONS)
+        .long("version")
+        .short('V')
+        .help("Print the version")
+        .action(ArgAction::Version)
 }
 
 fn parser(

@@ -10,36 +10,31 @@ use crate::process::USAGE_ERROR;
 pub enum Error {
     #[error(transparent)]
     Settings(#[from] node::Error),
-    #[error("serving health on {address}: {advice}")]
+    #[error("cannot serve health on {address}")]
     Health {
         address: http::Address,
-        advice: &'static str,
         source: io::Error,
     },
-    #[error("blocking signals (signalfd)")]
+    #[error("cannot block signals (signalfd)")]
     Signals { source: io::Error },
-    #[error("waiting for events (poll)")]
+    #[error("cannot wait for events (poll)")]
     Wait { source: io::Error },
     #[error(transparent)]
     Uninstall(#[from] node::uninstall::Error),
 }
 
 impl Error {
-    pub fn health(address: http::Address, source: io::Error) -> Self {
-        let advice = match source.kind() {
-            ErrorKind::AddrInUse => {
-                "another process on this node uses it; choose another --health-address"
-            }
-            ErrorKind::AddrNotAvailable => {
-                "this node does not have the address; choose another --health-address"
-            }
-            _ => "if it is not permitted, choose another --health-address",
+    /// What the user can do. Appended to the message.
+    pub fn advice(&self) -> Option<&'static str> {
+        let Self::Health { source, .. } = self else {
+            return None;
         };
-        Self::Health {
-            address,
-            advice,
-            source,
-        }
+        Some(match source.kind() {
+            ErrorKind::AddrInUse => {
+                "stop the other process on this node, or choose another --health-address"
+            }
+            _ => "choose another --health-address",
+        })
     }
 
     pub const fn exit_code(&self) -> u8 {

@@ -26,7 +26,8 @@ pub fn run(settings: Settings) -> ExitCode {
     match start(settings).and_then(|mut agent| agent.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::error!("{}", error_chain(&error));
+            let advice = error.advice().map(|advice| format!("; {advice}"));
+            log::error!("{}{}", error_chain(&error), advice.unwrap_or_default());
             error.exit_code().into()
         }
     }
@@ -43,7 +44,7 @@ fn start(settings: Settings) -> Result<Agent, Error> {
     let reconciler = Reconciler::new(settings, Instant::now())?;
     let settings = reconciler.settings();
     let address = settings.health_address;
-    let server = Server::bind(address).map_err(|source| Error::health(address, source))?;
+    let server = Server::bind(address).map_err(|source| Error::Health { address, source })?;
     log::info!(
         "msm-cni {} manages {} and {}; serving health on {address}",
         env!("CARGO_PKG_VERSION"),

@@ -63,7 +63,7 @@ fn uninstall(reconciler: &mut Reconciler, events: &mut Events) -> Result<(), Err
             return Ok(attempt.outcome?);
         }
         if let Err(error) = attempt.outcome {
-            log::info!("{}; trying again", error_chain(&error));
+            log::info!("{}; retrying", error_chain(&error));
         }
         end = wait_for_change(events, end)?;
     }
@@ -96,10 +96,10 @@ fn daemonset_state(settings: &Settings, events: &mut Events) -> Result<DaemonSet
             Progress::Running => {}
         }
         if Instant::now() >= end {
-            return Ok(unknown("the API server did not answer in time"));
+            return Ok(unknown("the request to the API server timed out"));
         }
         if let Wake::Exit(signal) = wait(events, end, Some(&query))? {
-            let reason = format!("{signal} arrived before the API server's answer");
+            let reason = format!("{signal} arrived before the API server responded");
             return Ok(DaemonSetState::Unknown(reason));
         }
     }
@@ -124,7 +124,7 @@ fn query(settings: &Settings) -> Result<Task<DaemonSetState>, String> {
     let pod = named
         .and_then(|(namespace, name)| PodRef::new(namespace, name, None).ok())
         .or_else(|| kube::pod_of_token(&token))
-        .ok_or("neither POD_NAMESPACE and POD_NAME nor the service account token name this pod")?;
+        .ok_or("the name of this pod is unknown: set POD_NAMESPACE and POD_NAME")?;
     let task = Task::spawn(move || {
         let credentials = Credentials {
             server: &server,
@@ -133,5 +133,5 @@ fn query(settings: &Settings) -> Result<Task<DaemonSetState>, String> {
         };
         kube::daemonset_state(&credentials, &pod, QUERY_TIMEOUT)
     });
-    task.map_err(|error: io::Error| format!("starting a thread for the API request: {error}"))
+    task.map_err(|error: io::Error| format!("cannot start a thread for the API request: {error}"))
 }

@@ -24,7 +24,7 @@ const LONGEST_VALUE: usize = 256 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("parsing {object}")]
+    #[error("cannot parse {object}")]
     Decode { object: String, source: json::Error },
     #[error("{key} in the network configuration is {actual}, not {expected}")]
     Type {
@@ -40,7 +40,7 @@ pub enum Error {
     #[error("invalid {key} in the network configuration: {reason}")]
     Value { key: String, reason: String },
     #[error(
-        "CNI version {version:?} of the network configuration is not supported; supported are {}",
+        "cniVersion {version:?} in the network configuration is not supported (supported: {})",
         Version::list()
     )]
     Version { version: String },
@@ -99,7 +99,7 @@ impl<'a> Network<'a> {
             return Err(Error::Value {
                 key: "name".into(),
                 reason: format!(
-                    "{:?} does not start with a letter or digit, or contains other characters than letters, digits, dots, dashes and underscores",
+                    "{:?} must start with a letter or digit, and contain only letters, digits, dots, dashes and underscores",
                     excerpt(&name)
                 ),
             });
@@ -310,14 +310,17 @@ fn scalar(raw: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 fn log_level(text: &str) -> Result<LevelFilter, String> {
-    logging::level(text).map_err(|reason| format!("{:?}, {reason}", excerpt(text)))
+    logging::level(text).map_err(|reason| format!("{:?}: {reason}", excerpt(text)))
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|it| (1..=600).contains(it));
-    seconds
-        .map(Duration::from_secs)
-        .ok_or_else(|| format!("{:?} is not 1 to 600 seconds", excerpt(text)))
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        format!(
+            "{:?} is not a number of seconds from 1 to 600",
+            excerpt(text)
+        )
+    })
 }
 
 impl Version {
@@ -425,14 +428,14 @@ mod tests {
             ),
             (
                 r#"{"name":"a","cniVersion":"1.0"}"#,
-                "CNI version \"1.0\" of the network configuration is not supported",
+                "cniVersion \"1.0\" in the network configuration is not supported",
             ),
             (
                 r#"{"name":"a","cniVersion":1}"#,
                 "cniVersion in the network configuration is a number, not a string",
             ),
-            ("[]", "parsing the network configuration"),
-            ("", "parsing the network configuration"),
+            ("[]", "cannot parse the network configuration"),
+            ("", "cannot parse the network configuration"),
         ] {
             let error = Network::parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(sentence), "{text}: {error}");
@@ -482,7 +485,7 @@ mod tests {
     #[test]
     fn invalid_url_is_not_quoted() {
         for (url, reason) in [
-            ("http://10.0.0.1", "does not begin with https://"),
+            ("http://10.0.0.1", "must begin with https://"),
             ("https://user:sesame@10.0.0.1", "contains a user name"),
             ("https://10.0.0.1:sesame", "port is not a number"),
         ] {

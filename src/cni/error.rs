@@ -13,7 +13,7 @@ use crate::redirect::{self, Cause, Difference};
 pub enum Error {
     #[error(transparent)]
     Request(#[from] request::Error),
-    #[error("reading the network configuration from standard input")]
+    #[error("cannot read the network configuration from standard input")]
     Stdin { source: io::Error },
     #[error("the network configuration on standard input is larger than {limit} bytes")]
     StdinTooLarge { limit: u64 },
@@ -21,7 +21,9 @@ pub enum Error {
     Config(#[from] config::Error),
     #[error("unknown CNI_COMMAND {command:?}")]
     UnknownVerb { command: String },
-    #[error("CNI version {version} has no {verb}, which was added in {since}")]
+    #[error(
+        "{verb} requires cniVersion {since} or newer, but the network configuration has {version}"
+    )]
     VerbTooNew {
         verb: &'static str,
         version: &'static str,
@@ -33,8 +35,8 @@ pub enum Error {
     Netns(redirect::NetnsError),
     #[error("network namespace {path:?} in CNI_NETNS does not exist")]
     NetnsGone { path: PathBuf },
-    #[error("CNI_NETNS {path} is the plugin's own network namespace, which is the node's")]
-    OwnNetns { path: String },
+    #[error("CNI_NETNS {path:?} is the plugin's own network namespace, which is the node's")]
+    OwnNetns { path: PathBuf },
     #[error(transparent)]
     Lookup(#[from] Box<LookupError>),
     #[error("pod {pod} has an invalid annotation")]
@@ -42,12 +44,12 @@ pub enum Error {
         pod: String,
         source: decision::InvalidAnnotation,
     },
-    #[error("setting the redirect of pod {pod}")]
+    #[error("cannot set the redirect of pod {pod}")]
     Apply {
         pod: String,
         source: redirect::Error,
     },
-    #[error("reading the redirect of pod {pod}")]
+    #[error("cannot check the redirect of pod {pod}")]
     Read {
         pod: String,
         source: redirect::Error,
@@ -56,9 +58,9 @@ pub enum Error {
     Differs { pod: String, difference: Difference },
     #[error(transparent)]
     NoKubeconfig(Box<LookupError>),
-    #[error("pods cannot be redirected: no network namespace can be created and entered")]
+    #[error("pods on this node cannot be redirected: the test in a new network namespace failed")]
     NoNetns { source: redirect::NetnsError },
-    #[error("pods cannot be redirected: no rules can be written")]
+    #[error("pods on this node cannot be redirected: the rules cannot be set")]
     NoBackend { source: redirect::Error },
 }
 
@@ -101,17 +103,18 @@ impl Error {
     pub const fn advice(&self) -> Option<&'static str> {
         match self {
             Self::StdinTooLarge { .. } => Some(
-                "check the node's CNI configuration and the result of the previous plugin in the chain",
+                "check the network configuration and the result of the previous plugin in the chain",
             ),
-            Self::Config(_) => Some("fix the node's CNI configuration, usually in /etc/cni/net.d"),
-            Self::UnknownVerb { .. } => {
-                Some("supported are ADD, DEL, CHECK, GC, STATUS and VERSION")
+            Self::Config(_) => {
+                Some("fix the network configuration on this node, usually in /etc/cni/net.d")
             }
-            Self::VerbTooNew { .. } => {
-                Some("set a newer cniVersion in the node's CNI configuration")
-            }
+            Self::UnknownVerb { .. } => Some("expected ADD, DEL, CHECK, GC, STATUS or VERSION"),
+            Self::VerbTooNew { .. } => Some("set a newer cniVersion in the network configuration"),
             Self::Reply(error) => Some(reply_advice(error)),
-            Self::Netns(error) => netns_advice(error),
+            Self::Netns(error) => Some(netns_advice(error)),
+            Self::NoNetns { .. } => {
+                Some("grant msm-cni CAP_SYS_ADMIN, and check the sysctl user.max_net_namespaces")
+            }
             Self::Lookup(error) | Self::NoKubeconfig(error) => Some(lookup_advice(error)),
             Self::Apply { source, .. } | Self::Read { source, .. } | Self::NoBackend { source } => {
                 redirect_advice(source)
@@ -119,8 +122,8 @@ impl Error {
             Self::NetnsGone { .. } => Some("the pod was probably deleted"),
             Self::OwnNetns { .. } => Some("set CNI_NETNS_OVERRIDE=1 to redirect it anyway"),
             Self::Annotation { .. } => Some("fix the annotation and recreate the pod"),
-            Self::Differs { .. } => Some("delete the pod to have it recreated"),
-            Self::Request(_) | Self::Stdin { .. } | Self::NoNetns { .. } => None,
+            Self::Differs { .. } => Some("delete the pod to recreate it"),
+            Self::Request(_) | Self::Stdin { .. } => None,
         }
     }
 }
@@ -153,11 +156,13 @@ const fn redirect_code(error: &redirect::Error) -> u32 {
 const fn reply_advice(error: &reply::Error) -> &'static str {
     match error {
         reply::Error::Missing { .. } => {
-            "place this plugin after one that creates the pod's network"
+            "place msm-cni after the plugin that creates the pod's network"
         }
-        reply::Error::Version { .. } => "give all plugins of the chain the same cniVersion",
+        reply::Error::Version { .. } => {
+            "set a cniVersion that all plugins of the network configuration support"
+        }
         reply::Error::Decode { .. } | reply::Error::Violation(_) => {
-            "check the previous plugin in the chain, which made it"
+            "check the previous plugin in the chain, which returned it"
         }
     }
 }
@@ -167,7 +172,7 @@ const fn redirect_advice(error: &redirect::Error) -> Option<&'static str> {
         Cause::NftablesUnsupported => Some(
             "load the kernel modules nf_tables, nft_chain_nat, nft_redir and nft_reject_inet on the node, or set interceptName to iptables",
         ),
-        Cause::TableOwned => Some("end that process"),
+        Cause::TableOwned => Some("stop that process"),
         Cause::IptablesNotInstalled => {
             Some("install iptables on the node, or set interceptName to nftables")
         }
@@ -180,32 +185,44 @@ const fn redirect_advice(error: &redirect::Error) -> Option<&'static str> {
     }
 }
 
-const fn netns_advice(error: &redirect::NetnsError) -> Option<&'static str> {
+const fn netns_advice(error: &redirect::NetnsError) -> &'static str {
     match error {
         redirect::NetnsError::InvalidPath { .. } => {
-            Some("give a full path such as /run/netns/NAME, without a trailing slash")
+            "CNI_NETNS must be a full path such as /run/netns/NAME, without a trailing slash"
         }
-        redirect::NetnsError::Proc { .. } => Some("check that /proc is mounted"),
-        _ => None,
+        redirect::NetnsError::Proc { .. } => "check that /proc is mounted",
+        redirect::NetnsError::Denied { .. } => {
+            "read permission is required, and CAP_SYS_PTRACE for the namespace of another process"
+        }
+        redirect::NetnsError::Enter { .. } | redirect::NetnsError::Create { .. } => {
+            "CAP_SYS_ADMIN is required, also in the user namespace that owns the network namespace"
+        }
+        redirect::NetnsError::NotFound { .. }
+        | redirect::NetnsError::Open { .. }
+        | redirect::NetnsError::NotANetns { .. } => {
+            "check CNI_NETNS, which the container runtime sets"
+        }
     }
 }
 
 const fn lookup_advice(error: &LookupError) -> &'static str {
     match error {
-        LookupError::Kubeconfig { .. } => "the installer of msm-cni writes this file",
+        LookupError::Kubeconfig { .. } => {
+            "the msm-cni DaemonSet writes it: check its pod on this node"
+        }
         LookupError::Failed { failure, .. } => match failure {
-            LookupFailure::Overloaded => "the next start of the pod repeats the request",
-            LookupFailure::Unreachable => "check that it is running and reachable from this node",
+            LookupFailure::Overloaded => {
+                "no action is needed unless this persists: the kubelet tries again"
+            }
+            LookupFailure::Unreachable => "check that it is running, and reachable from this node",
             LookupFailure::Untrusted => {
-                "check its names and dates, and the kubeconfig's server and certificate-authority"
+                "check the certificate's names and dates, and the kubeconfig's server and certificate-authority"
             }
-            LookupFailure::Unauthorized => "check the token or client certificate",
-            LookupFailure::Forbidden => "grant the kubeconfig's user the verb get on pods",
-            LookupFailure::NotFound => "it was probably deleted in the meantime",
-            LookupFailure::Replaced => "this sandbox is obsolete",
-            LookupFailure::UnexpectedResponse => {
-                "check that it is the address of a Kubernetes API server"
-            }
+            LookupFailure::Unauthorized => "check the kubeconfig's token or client certificate",
+            LookupFailure::Forbidden => "grant the kubeconfig's user the verb get on pods (RBAC)",
+            LookupFailure::NotFound => "it was probably deleted",
+            LookupFailure::Replaced => "no action is needed: this sandbox is obsolete",
+            LookupFailure::UnexpectedResponse => "check the server in the kubeconfig",
         },
     }
 }

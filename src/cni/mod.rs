@@ -59,7 +59,7 @@ pub fn respond(process: &mut Process) -> ExitCode {
         Ok(()) => code,
         Err(error) => {
             process.eprint_line(&format!(
-                "{CNI_APPLET}: writing the reply to standard output: {error}"
+                "{CNI_APPLET}: cannot write the reply to standard output: {error}"
             ));
             ExitCode::FAILURE
         }
@@ -70,7 +70,7 @@ fn print_about(stderr: &mut dyn Write) -> ExitCode {
     let about = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
     let written = writeln!(
         stderr,
-        "{about}: a CNI plugin, run by a container runtime\nCNI versions supported: {}",
+        "{about}: a CNI plugin, run by the container runtime\nCNI protocol versions supported: {}",
         Version::list()
     );
     match written {
@@ -116,7 +116,7 @@ fn reply_to_panic(place: &str) {
     let document = reply::error(
         Version::LATEST,
         PANIC_CODE,
-        "bug in msm-cni; please report it with the details",
+        "internal error in msm-cni; please report it with the details",
         &place,
     );
     let replied = REPLIED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -290,7 +290,7 @@ fn pass_through(pod: Option<&PodRef>, reason: &Reason) -> Target {
 
 fn warn_without_stub(pod: &PodRef, redirect: &Redirect) {
     log::warn!(
-        "pod {pod}: no container has port {} or runs as user {}; redirected connections are refused if the pod has no stub",
+        "pod {pod} seems to have no stub: no container has port {} or runs as user {}; redirected connections will be refused",
         redirect.proxy_port,
         redirect.proxy_uid
     );
@@ -300,9 +300,7 @@ fn open_netns(request: &Request) -> Result<Netns, Error> {
     let path = request.netns.clone().unwrap_or_default();
     let netns = Netns::open(&path)?;
     if !request.netns_override && netns.is_own()? {
-        return Err(Error::OwnNetns {
-            path: path.display().to_string(),
-        });
+        return Err(Error::OwnNetns { path });
     }
     Ok(netns)
 }

@@ -166,7 +166,7 @@ impl Shape {
         match self {
             Self::String => "a string",
             Self::Address => "an IP address",
-            Self::Prefix => "an address with a prefix length",
+            Self::Prefix => "an IP address with a prefix length",
             Self::Integer => "an integer",
             Self::Array(_) => "an array",
             Self::Object(_) => "an object",
@@ -280,7 +280,7 @@ mod tests {
             (
                 "1.0.0",
                 r#"{"ips":[{},{"address":"10.0.0.300/24"}]}"#,
-                r#"prevResult.ips[1].address is "10.0.0.300/24", not an address with a prefix length"#,
+                r#"prevResult.ips[1].address is "10.0.0.300/24", not an IP address with a prefix length"#,
             ),
             (
                 "1.1.0",

@@ -22,11 +22,9 @@ const LONGEST_TEXT: usize = 2048;
 /// Why the previous result cannot be passed on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error(
-        "the network configuration has no prevResult, and CNI version {version} does not allow an empty result"
-    )]
+    #[error("the network configuration has no prevResult, which CNI version {version} requires")]
     Missing { version: &'static str },
-    #[error("parsing prevResult")]
+    #[error("cannot parse prevResult")]
     Decode { source: JsonError },
     #[error(transparent)]
     Violation(#[from] Violation),

@@ -58,11 +58,11 @@ pub enum Problem {
     #[error("CNI_NETNS is longer than {LONGEST_PATH} bytes")]
     NetnsTooLong,
     #[error(
-        "CNI_CONTAINERID {value:?} does not start with a letter or digit, or contains other characters than letters, digits, dots, dashes and underscores"
+        "CNI_CONTAINERID {value:?} must start with a letter or digit, and contain only letters, digits, dots, dashes and underscores"
     )]
     ContainerId { value: String },
     #[error(
-        "CNI_IFNAME {value:?} is not an interface name: 1 to {INTERFACE_NAME_BYTES} bytes, no slash, colon or space, not . or .."
+        "CNI_IFNAME {value:?} is not an interface name (1 to {INTERFACE_NAME_BYTES} bytes, without slashes, colons and spaces, and not \".\" or \"..\")"
     )]
     InterfaceName { value: String },
     #[error("CNI_ARGS contains {pair:?}, which is not KEY=VALUE")]
@@ -207,7 +207,7 @@ fn pod(args: &str) -> Result<Option<PodRef>, Problem> {
             let (key, value, rule) = match reason {
                 InvalidPodRef::Namespace(value) => ("K8S_POD_NAMESPACE", value, "a DNS label"),
                 InvalidPodRef::Name(value) => ("K8S_POD_NAME", value, "a DNS subdomain name"),
-                InvalidPodRef::Uid(value) => ("K8S_POD_UID", value, "an identifier"),
+                InvalidPodRef::Uid(value) => ("K8S_POD_UID", value, "a UID"),
             };
             let value = excerpt(&value);
             Problem::Pod { key, value, rule }

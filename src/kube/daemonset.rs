@@ -74,7 +74,7 @@ enum QueryError {
     #[error("GET {url}")]
     Request { url: String, source: RequestError },
     /// The response is not quoted.
-    #[error("GET {url}: response is not a Kubernetes object: line {line}, column {column}")]
+    #[error("GET {url}: response is not a Kubernetes object in JSON: line {line}, column {column}")]
     Decode {
         url: String,
         line: usize,

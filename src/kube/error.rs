@@ -15,7 +15,7 @@ use super::pod::PodDecodeError;
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
     /// The kubeconfig, or a file that it names, cannot be used.
-    #[error("the kubeconfig {} cannot be used", .path.display())]
+    #[error("kubeconfig {} cannot be used", .path.display())]
     Kubeconfig { path: PathBuf, source: ConfigError },
     /// The last attempt failed and is not repeated.
     #[error("{failure} ({attempts})")]
@@ -29,15 +29,15 @@ pub enum LookupError {
 /// The class of an attempt's error. Message, retry decision and exit code depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LookupFailure {
-    #[error("the Kubernetes API server does not respond")]
+    #[error("the API server does not respond")]
     Unreachable,
     #[error("the API server's certificate is not trusted")]
     Untrusted,
     /// 401, or the client certificate was rejected.
-    #[error("the API server does not accept the kubeconfig's credentials")]
+    #[error("the API server rejected the kubeconfig's credentials")]
     Unauthorized,
     /// 403.
-    #[error("the API server denies access to the pod")]
+    #[error("the API server denied access to the pod")]
     Forbidden,
     /// 404.
     #[error("the pod does not exist")]
@@ -48,7 +48,7 @@ pub enum LookupFailure {
     /// 429 or 5xx.
     #[error("the API server is overloaded or failing")]
     Overloaded,
-    #[error("the kubeconfig's server does not respond with a pod")]
+    #[error("the API server did not return a pod")]
     UnexpectedResponse,
 }
 
@@ -93,9 +93,9 @@ pub enum AttemptError {
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// No connection, or it was closed before the end of the response.
-    #[error("no complete response")]
+    #[error("connection failed")]
     Transport { source: ureq::Error },
-    #[error("no complete response in time")]
+    #[error("request timed out")]
     Timeout { source: ureq::Error },
     /// Issued by another CA or for another name, or expired.
     #[error("server certificate was rejected")]

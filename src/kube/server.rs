@@ -29,7 +29,7 @@ pub enum Host {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidServer {
     /// Plain HTTP would disclose the token.
-    #[error("URL does not begin with https://")]
+    #[error("URL must begin with https://")]
     NotHttps,
     /// `user:password@`.
     #[error("URL contains a user name, which is not supported")]

@@ -15,31 +15,31 @@ pub const MOUNTED_CNI_NET_DIR: Setting = Setting::new(
     "mounted-cni-net-dir",
     "DIR",
     "/host/etc/cni/net.d",
-    "Where that directory is mounted in this container",
+    "The same directory as mounted in this container",
 );
 pub const CNI_CONF_NAME: Setting = Setting::new(
     "cni-conf-name",
     "FILE",
     "",
-    "Network configuration to add the plugin to, or name of the stand-alone file [default: the first valid file, or YYY-msm-cni.conf]",
+    "Network configuration to add the plugin entry to, or name of the stand-alone file [default: the first valid file, or YYY-msm-cni.conf]",
 );
 pub const CHAINED: Setting = Setting::new(
     "chained-cni-plugin",
     "BOOL",
     "true",
-    "Add the plugin to the node's network configuration; false writes a separate file",
+    "Add the plugin entry to the network configuration of the node; false: write a stand-alone file",
 );
 pub const TEMPLATE: Setting = Setting::new(
     "cni-network-config",
     "JSON",
     "",
-    "Plugin configuration with placeholders [default: built in]",
+    "Plugin entry, with placeholders [default: built in]",
 );
 pub const TEMPLATE_FILE: Setting = Setting::new(
     "cni-network-config-file",
     "FILE",
     "",
-    "File with the plugin configuration; overrides --cni-network-config",
+    "File that contains the plugin entry; overrides --cni-network-config",
 );
 pub const LOG_LEVEL: Setting = Setting::new(
     "log-level",
@@ -58,13 +58,13 @@ pub const KUBECONFIG_MODE: Setting = Setting::new(
     "kubeconfig-mode",
     "OCTAL",
     "0600",
-    "Mode of the kubeconfig; it holds a token, so others must not have access",
+    "Mode of the kubeconfig; the last digit must be 0, because the file holds a token",
 );
 pub const KUBE_CA_FILE: Setting = Setting::new(
     "kube-ca-file",
     "FILE",
     "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
-    "CA bundle that the API server's certificate is verified with",
+    "CA bundle to verify the API server's certificate with",
 );
 pub const SKIP_TLS_VERIFY: Setting = Setting::new(
     "skip-tls-verify",
@@ -76,31 +76,31 @@ pub const UPDATE: Setting = Setting::new(
     "update-cni-binaries",
     "BOOL",
     "true",
-    "Replace existing executables; false installs only missing ones",
+    "Replace executables that differ; false: install only missing ones",
 );
 pub const SKIP: Setting = Setting::new(
     "skip-cni-binaries",
     "NAMES",
     "",
-    "Executables not to install, separated by commas or spaces",
+    "Executables not to install, msm-cni or msm-iptables, separated by commas or spaces",
 );
 pub const CLEANUP_ON_EXIT: Setting = Setting::new(
     "cleanup-on-exit",
     "WHEN",
     "auto",
-    "When to uninstall at exit: always, never, or auto (if the DaemonSet was deleted)",
+    "When to uninstall at exit: always, never, or auto (if the DaemonSet is deleted)",
 );
 pub const CLEANUP_BINARIES: Setting = Setting::new(
     "cleanup-binaries",
     "BOOL",
     "false",
-    "Remove the executable too when uninstalling",
+    "Also remove the executable when uninstalling",
 );
 pub const HEALTH_ADDRESS: Setting = Setting::new(
     "health-address",
     "ADDRESS",
     ":8000",
-    "Address of /healthz and /readyz: PORT or :PORT for all addresses, or ADDRESS:PORT",
+    "Where to serve /healthz and /readyz: PORT or :PORT (on all addresses), IPV4:PORT or [IPV6]:PORT",
 );
 pub const ROOT: Setting = Setting::new(
     "root",
@@ -109,56 +109,101 @@ pub const ROOT: Setting = Setting::new(
     "Directory prepended to every path that is read or written; for tests",
 );
 
-const SETTINGS: [&Setting; 18] = [
-    &CNI_NET_DIR,
-    &MOUNTED_CNI_NET_DIR,
-    &CNI_CONF_NAME,
-    &CHAINED,
-    &TEMPLATE,
-    &TEMPLATE_FILE,
-    &LOG_LEVEL,
-    &LOG_TYPE,
-    &KUBECONFIG_NAME,
-    &KUBECONFIG_MODE,
-    &KUBE_CA_FILE,
-    &SKIP_TLS_VERIFY,
-    &UPDATE,
-    &SKIP,
-    &CLEANUP_ON_EXIT,
-    &CLEANUP_BINARIES,
-    &HEALTH_ADDRESS,
-    &ROOT,
+/// By heading in the help.
+const GROUPS: [(&str, &[&Setting]); 6] = [
+    (
+        "Network configuration",
+        &[
+            &CNI_NET_DIR,
+            &MOUNTED_CNI_NET_DIR,
+            &CNI_CONF_NAME,
+            &CHAINED,
+            &TEMPLATE,
+            &TEMPLATE_FILE,
+        ],
+    ),
+    (
+        "Kubeconfig",
+        &[
+            &KUBECONFIG_NAME,
+            &KUBECONFIG_MODE,
+            &KUBE_CA_FILE,
+            &SKIP_TLS_VERIFY,
+        ],
+    ),
+    ("Executables", &[&UPDATE, &SKIP]),
+    ("Uninstallation", &[&CLEANUP_ON_EXIT, &CLEANUP_BINARIES]),
+    (
+        "Logging and health",
+        &[&LOG_LEVEL, &LOG_TYPE, &HEALTH_ADDRESS],
+    ),
+    ("Tests", &[&ROOT]),
 ];
 
 pub const ABOUT: &str = "Install the CNI plugin on a node and keep it installed";
+const LONG_ABOUT: &str = "\
+Install the CNI plugin on a node and keep it installed.
+
+Runs in the container of the DaemonSet. Installs the executables and a kubeconfig, adds the plugin
+entry to the network configuration of the node, and repairs all of them until a signal ends it.";
 const NOTES: &str = "\
-Each flag except --root can be set by an environment variable of the same name in upper snake \
-case, such as CNI_NET_DIR. Other variables: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT \
-(required), KUBERNETES_SERVICE_PROTOCOL (https), KUBERNETES_NODE_NAME (default: the host name), \
-POD_NAME and POD_NAMESPACE (default: from the service account token).";
+Environment:
+  Each flag except --root can also be set by the variable of the same name in upper snake case,
+  such as CNI_NET_DIR for --cni-net-dir. A flag overrides its variable. An empty variable is
+  ignored. Other variables:
+
+  KUBERNETES_SERVICE_HOST      Address of the API server; required, set by the kubelet
+  KUBERNETES_SERVICE_PORT      Port of the API server; required, set by the kubelet
+  KUBERNETES_SERVICE_PROTOCOL  Only https is supported
+  KUBERNETES_NODE_NAME         Name of the node [default: the host name]
+  POD_NAMESPACE, POD_NAME      Name of this pod [default: from the service account token]
+
+Placeholders in --cni-network-config:
+  __LOG_LEVEL__                __KUBERNETES_SERVICE_HOST__
+  __KUBECONFIG_FILENAME__      __KUBERNETES_SERVICE_PORT__
+  __KUBECONFIG_FILEPATH__      __KUBERNETES_NODE_NAME__
+  __SERVICEACCOUNT_TOKEN__
+
+Health:
+  GET /healthz  200 while the installer is running
+  GET /readyz   200 if the node is in the desired state, otherwise 503 and the reasons
+
+Signals:
+  SIGTERM, SIGINT  Uninstall according to --cleanup-on-exit, then exit
+  SIGHUP           Retry now what failed or is delayed
+
+Exit status:
+  0  Ended by a signal
+  1  Failure
+  2  Invalid flag, variable or file that one of them names";
 
 pub fn command_line() -> CommandLine {
     CommandLine {
         applet: INSTALLER_APPLET,
         about: ABOUT,
+        long_about: Some(LONG_ABOUT),
         notes: Some(NOTES),
         repeated: Repeated::LastCounts,
-        flags: SETTINGS.map(flag).into(),
-        ..CommandLine::default()
+        flags: GROUPS
+            .iter()
+            .flat_map(|(heading, settings)| settings.iter().map(|setting| flag(heading, setting)))
+            .collect(),
     }
 }
 
 /// The flags that were given.
 pub fn given(values: &Values) -> Flags {
-    SETTINGS
+    GROUPS
         .iter()
+        .flat_map(|(_, settings)| *settings)
         .filter_map(|setting| Some((setting.flag, values.text(setting.flag)?.to_owned())))
         .collect()
 }
 
 /// Without the default, which a variable overrides.
-fn flag(setting: &Setting) -> Flag {
+fn flag(heading: &'static str, setting: &Setting) -> Flag {
     Flag {
+        heading,
         name: setting.flag,
         short: None,
         kind: match setting.value_name {

@@ -59,7 +59,7 @@ pub enum Error {
         value: String,
         reason: String,
     },
-    #[error("{variable} is not set; the kubelet sets it in every container of a cluster")]
+    #[error("{variable} is not set; run the installer in a pod, where the kubelet sets it")]
     Missing { variable: &'static str },
     #[error("{variable} is not UTF-8: {value:?}")]
     NotUtf8 { variable: String, value: OsString },

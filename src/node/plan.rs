@@ -239,5 +239,6 @@ fn template_values<'a>(settings: &'a Settings, token: Option<&'a str>) -> templa
 
 fn entry(settings: &Settings, observed: &Observed) -> Result<Entry, String> {
     let values = template_values(settings, observed.token.as_deref().ok());
-    template::render(&settings.template, &values).map_err(|error| error_chain(&error))
+    template::render(&settings.template, &values)
+        .map_err(|error| format!("cannot render the plugin entry: {}", error_chain(&error)))
 }

@@ -23,13 +23,13 @@ const MAX_TEMPLATE: u64 = 1 << 20;
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("reading the template {} ({setting})", .path.display())]
+    #[error("cannot read {} ({setting})", .path.display())]
     ReadTemplate {
         setting: String,
         path: PathBuf,
         source: io::Error,
     },
-    #[error("invalid template ({setting})")]
+    #[error("invalid value for {setting}")]
     Template {
         setting: String,
         source: template::Error,

@@ -20,16 +20,16 @@ pub struct Attempt {
 /// Why the installation was not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("uninstall: not removed: {remaining}")]
+    #[error("uninstall is incomplete (not removed: {remaining})")]
     Incomplete {
         /// Paths.
         remaining: String,
         source: fs::Error,
     },
-    #[error("uninstall: fsync failed; some files may reappear after a power loss")]
+    #[error("uninstall is incomplete (files may reappear after a power loss)")]
     Unsynced { source: fs::Error },
     #[error(
-        "uninstall: keeping the kubeconfig and the executables, because a network configuration may need them: {reason}"
+        "uninstall is incomplete (kept: kubeconfig and executables, because a network configuration may need them): {reason}"
     )]
     EntryMayRemain { reason: String },
 }

@@ -64,14 +64,14 @@ pub fn conf_name(text: &str) -> Result<String, String> {
     if is_network_configuration(&name) {
         Ok(name)
     } else {
-        Err("runtimes read .conf, .conflist and .json files only".into())
+        Err("container runtimes only load .conf, .conflist and .json files".into())
     }
 }
 
 pub fn kubeconfig_name(text: &str) -> Result<String, String> {
     let name = file_name(text)?;
     if is_network_configuration(&name) {
-        return Err("the runtime would load it as a network configuration".into());
+        return Err("container runtimes would load it as a network configuration".into());
     }
     Ok(name)
 }
@@ -83,10 +83,10 @@ pub fn mode(text: &str) -> Result<u32, String> {
         .filter(|mode| *mode <= 0o777)
         .ok_or("expected an octal mode such as 0600")?;
     if mode & 0o007 != 0 {
-        return Err("other users could read the token; the last digit must be 0".into());
+        return Err("the last digit must be 0, so that other users cannot read the token".into());
     }
     if mode & 0o400 == 0 {
-        return Err("the owner could not read it".into());
+        return Err("the owner must be able to read the file".into());
     }
     Ok(mode)
 }

@@ -23,11 +23,14 @@ pub use rules::Redirect;
 /// Why a redirect cannot be written, read or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("using nftables")]
+    #[error("nftables")]
     Nftables { source: nft::Error },
-    #[error("using iptables")]
+    #[error("iptables")]
     Iptables { source: iptables::Error },
-    #[error("neither nftables nor iptables can be used: {}", error_chain(nftables))]
+    #[error(
+        "neither nftables ({}) nor iptables can be used",
+        error_chain(nftables)
+    )]
     Neither {
         nftables: Box<nft::Error>,
         source: iptables::Error,
@@ -84,7 +87,10 @@ pub fn apply(redirect: &Redirect, backend: Backend) -> Result<Change, Error> {
         Backend::Iptables => apply_iptables(redirect),
         Backend::Auto => match apply_nftables(redirect) {
             Err(Error::Nftables { source }) if source.is_unsupported() => {
-                log::info!("{source}: using iptables");
+                log::info!(
+                    "nftables unavailable, using iptables: {}",
+                    error_chain(&source)
+                );
                 apply_iptables(redirect).map_err(|error| or_neither(error, source))
             }
             outcome => outcome,

@@ -21,25 +21,19 @@ pub enum Error {
     #[error("network namespace {path:?} does not exist")]
     NotFound { path: PathBuf },
     /// A relative path that does not exist, or a path below a file.
-    #[error("there is no network namespace at {path:?}")]
+    #[error("{path:?} is not the path of a network namespace")]
     InvalidPath { path: PathBuf },
-    #[error(
-        "opening network namespace {path:?}, which requires read permission, or CAP_SYS_PTRACE if it is another process's"
-    )]
+    #[error("cannot open network namespace {path:?}")]
     Denied { path: PathBuf, source: io::Error },
-    #[error("opening network namespace {path:?}")]
+    #[error("cannot open network namespace {path:?}")]
     Open { path: PathBuf, source: io::Error },
-    #[error("reading the type of network namespace {path:?} from /proc")]
+    #[error("cannot read the type of network namespace {path:?} from /proc")]
     Proc { path: PathBuf, source: io::Error },
     #[error("{path:?} is not a network namespace{}", .kind.as_deref().map(|kind| format!(" but {kind}")).unwrap_or_default())]
     NotANetns { path: PathBuf, kind: Option<String> },
-    #[error(
-        "entering network namespace {path:?}, which requires CAP_SYS_ADMIN in its user namespace and in this process's"
-    )]
+    #[error("cannot enter network namespace {path:?}")]
     Enter { path: PathBuf, source: io::Error },
-    #[error(
-        "creating a network namespace, which requires CAP_SYS_ADMIN and is limited by user.max_net_namespaces"
-    )]
+    #[error("cannot create a network namespace")]
     Create { source: io::Error },
 }
 

@@ -48,7 +48,7 @@ pub static PARAMETERS: [Parameter; 6] = [
         short_flag: None,
         value_name: "PORTS",
         default: Some("554"),
-        help: "Destination ports of outgoing TCP connections to redirect, comma-separated",
+        help: "Redirect outgoing TCP connections to these ports, separated by commas",
         setter: Setter::List(|redirect, items| {
             if items.is_empty() {
                 return Err(ParseError::NoPort);
@@ -90,7 +90,7 @@ pub static PARAMETERS: [Parameter; 6] = [
         short_flag: Some('d'),
         value_name: "CIDR",
         default: Some("127.0.0.0/8"),
-        help: "Destination that is not redirected; may be repeated",
+        help: "Do not redirect connections to these addresses, separated by commas",
         setter: Setter::List(|redirect, items| {
             redirect.exclude_cidrs = list(items)?;
             Ok(())
@@ -103,7 +103,7 @@ pub static PARAMETERS: [Parameter; 6] = [
         short_flag: None,
         value_name: "MODE",
         default: Some("bypass"),
-        help: "Treatment of IPv6 connections: bypass, redirect or reject",
+        help: "What happens to IPv6 connections to the ports: bypass, redirect or reject",
         setter: Setter::Keyword(|redirect, text| {
             redirect.ipv6 = text.parse()?;
             Ok(())
@@ -116,7 +116,7 @@ pub static PARAMETERS: [Parameter; 6] = [
         short_flag: None,
         value_name: "PORTS",
         default: None,
-        help: "Destination ports of incoming TCP connections to redirect, comma-separated",
+        help: "Redirect incoming TCP connections to these ports, separated by commas",
         setter: Setter::List(|redirect, items| {
             redirect.inbound_ports = list(items)?;
             Ok(())

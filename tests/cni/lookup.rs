@@ -402,7 +402,7 @@ fn other_responses_are_error_106_without_retry() {
         let server = cluster.serve(vec![behaviour]);
         let outcome = cluster.node(&server.url()).add();
         outcome
-            .fails(106, "does not respond with a pod")
+            .fails(106, "did not return a pod")
             .mentions(cause)
             .is_final_after(1);
     }
@@ -418,7 +418,7 @@ fn server_without_tls_is_error_106_without_retry() {
     let server = ApiServer::start(&options, script(vec![pod()]));
     let outcome = cluster.node(&server.url()).add();
     outcome
-        .fails(106, "does not respond with a pod")
+        .fails(106, "did not return a pod")
         .mentions("TLS protocol error")
         .is_final_after(1);
 }
@@ -433,7 +433,7 @@ fn redirects_are_not_followed() {
         let server = cluster.serve(vec![Behaviour::Answer(redirect)]);
         let outcome = cluster.node(&server.url()).add();
         outcome
-            .fails(106, "does not respond with a pod")
+            .fails(106, "did not return a pod")
             .mentions(&format!("status {status}"))
             .is_final_after(1);
     }
@@ -631,8 +631,11 @@ fn unusable_kubeconfig_is_error_107() {
         ("[".repeat(1 << 19), "too many values"),
         ("a: &a [x]\nb: [*a, *a]\n".to_owned(), "aliases"),
         ("x".repeat(10 << 20), "larger than"),
-        (swap("current-context", "no-context"), "no current-context"),
-        (swap("https://", "http://"), "does not begin with https://"),
+        (
+            swap("current-context", "no-context"),
+            "current-context is not set",
+        ),
+        (swap("https://", "http://"), "must begin with https://"),
         (
             swap(&token, "exec: {command: aws}"),
             "user.exec is not supported",

@@ -121,7 +121,7 @@ impl Node {
         let message = error_text(outcome, UNAVAILABLE);
         let path = self.kubeconfig();
         let sentence = format!(
-            "the kubeconfig {} cannot be used; the installer of msm-cni writes this file: ",
+            "kubeconfig {} cannot be used; the msm-cni DaemonSet writes it: check its pod on this node: ",
             path.display()
         );
         assert!(message.starts_with(&sentence), "{message}\n{output}");
@@ -185,19 +185,19 @@ fn kubeconfig_without_a_usable_context_is_named() {
         ("x".repeat(2 << 20), &["larger than 1048576 bytes"]),
         (
             swap("current-context", "no-context"),
-            &["no current-context", "msm-cni-context"],
+            &["current-context is not set", "msm-cni-context"],
         ),
         (
             swap("current-context: msm-cni-context", "current-context: x"),
-            &["\"x\" in contexts", "msm-cni-context"],
+            &["context \"x\" does not exist", "msm-cni-context"],
         ),
         (
             swap("cluster: local", "cluster: remote"),
-            &["\"remote\" in clusters", "local"],
+            &["cluster \"remote\" does not exist", "local"],
         ),
         (
             swap("user: msm-cni\n", "user: other\n"),
-            &["\"other\" in users", "msm-cni"],
+            &["user \"other\" does not exist", "msm-cni"],
         ),
         (swap("cluster: local", ""), &["context.cluster is missing"]),
     ]);
@@ -217,12 +217,12 @@ fn kubeconfig_without_a_usable_cluster_is_named() {
         (server("server: \"\""), &["cluster.server is missing"]),
         (
             server("server: http://127.0.0.1"),
-            &["cluster.server is invalid", "https://"],
+            &["invalid cluster.server", "https://"],
         ),
         (server("server: [a]"), &["cluster.server is not a string"]),
         (
             server("server: https://a/\n    proxy-url: http://b"),
-            &["cluster.proxy-url is not supported", "direct connection"],
+            &["cluster.proxy-url is not supported", "without a proxy"],
         ),
         (
             authority("namespace: x"),
@@ -246,7 +246,7 @@ fn kubeconfig_without_a_usable_cluster_is_named() {
         ),
         (
             authority("certificate-authority-data: QUFB\n    insecure-skip-tls-verify: true"),
-            &["certificate-authority and insecure-skip-tls-verify are both set"],
+            &["certificate-authority and cluster.insecure-skip-tls-verify are both set"],
         ),
     ]);
 }
@@ -414,7 +414,7 @@ fn without_nf_tables_iptables_is_used_or_both_are_named() {
     assert!(outcome.stderr.contains("using iptables"), "{outcome}");
     assert_ready(node.status_under(&WITHOUT_NF_TABLES, &json!({"interceptName": "iptables"})));
 
-    let nftables = "this kernel's nftables does not support netlink sockets";
+    let nftables = "the kernel does not support netlink sockets";
     let advice = "load the kernel modules nf_tables, ";
     let iptables = "iptables-restore not found in";
     let outcome = node.status_under(&WITHOUT_NF_TABLES, &json!({"interceptName": "nftables"}));
@@ -431,7 +431,8 @@ fn without_nf_tables_iptables_is_used_or_both_are_named() {
     .concat();
     let message = error_text(node.status_under(&neither, &json!({})), UNAVAILABLE);
     for part in [
-        "neither nftables nor iptables can be used",
+        "neither nftables (",
+        ") nor iptables can be used",
         nftables,
         iptables,
         advice,

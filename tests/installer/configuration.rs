@@ -93,9 +93,9 @@ fn file_that_only_the_runtime_may_load_is_reported() {
         let node = Node::with_conf(CONF, CALICO);
         make(&node.path(NET_DIR)).unwrap();
         let installer = node.start(&[]);
-        installer.becomes_unready("the runtime may load 05-");
+        installer.becomes_unready("the container runtime may load it, but msm-cni cannot");
         let (_, body) = installer.ready().unwrap();
-        assert!(body.contains(&format!("sorts before {CONF}")), "{body}");
+        assert!(body.contains(&format!(" sorts before {CONF}")), "{body}");
         // If the runtime loads the other file, the entry is in it.
         assert!(node.conf(CONF).contains("\"msm-cni\""), "{body}");
     }
@@ -241,15 +241,15 @@ fn template_that_runtimes_would_refuse_is_a_usage_error() {
         // YAML parses an unquoted version as a number.
         (
             r#"{"type": "msm-cni", "cniVersion": 1.0}"#,
-            "the JSON type of cniVersion",
+            "cniVersion has the wrong JSON type",
         ),
         (
             r#"{"type": "msm-cni", "capabilities": ["x"]}"#,
-            "the JSON type of capabilities",
+            "capabilities has the wrong JSON type",
         ),
         (
             r#"{"type": "msm-cni", "Type": "bridge"}"#,
-            "has type \"bridge\"",
+            "type is \"bridge\"",
         ),
     ] {
         let node = Node::with_conf(CONF, CALICO);

@@ -81,8 +81,11 @@ fn replaced_directories_are_filled_and_watched_again() {
 #[test]
 fn removed_directory_is_reported() {
     for (removed, text) in [
-        (NET_DIR, "mount the runtime's configuration directory there"),
-        (BIN_DIR, "mount the host's directory of CNI plugins there"),
+        (
+            NET_DIR,
+            "mount the host's CNI configuration directory there",
+        ),
+        (BIN_DIR, "mount the host's CNI plugin directory there"),
     ] {
         let node = Node::with_conf(CONF, CALICO);
         let installer = node.installed(&[]);

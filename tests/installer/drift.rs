@@ -127,7 +127,7 @@ fn executable_is_repaired() {
                 *bytes.last_mut().unwrap() ^= 1;
                 fs::write(path, bytes).unwrap();
             },
-            "it was not this version",
+            "it was another version",
         )],
     );
 }

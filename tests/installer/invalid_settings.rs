@@ -241,13 +241,6 @@ fn help_lists_every_flag_and_its_default() {
             );
         }
         for text in [
-            "upper snake case",
-            "KUBERNETES_SERVICE_HOST",
-            "KUBERNETES_SERVICE_PORT",
-            "KUBERNETES_SERVICE_PROTOCOL",
-            "KUBERNETES_NODE_NAME",
-            "POD_NAME",
-            "POD_NAMESPACE",
             "[default: /etc/cni/net.d]",
             "[default: 0600]",
             "[default: auto]",
@@ -262,6 +255,25 @@ fn help_lists_every_flag_and_its_default() {
             .filter(|line| line.trim_start().starts_with("--"));
         assert_eq!(flags.count(), INVALID.len(), "{outcome}");
         assert_eq!(outcome.stderr, "");
+    }
+}
+
+#[test]
+fn long_help_explains_environment_signals_and_exit_status() {
+    let help = run(applet("installer").arg("--help")).succeeded().stdout;
+    for text in [
+        "upper snake case",
+        "KUBERNETES_SERVICE_HOST",
+        "KUBERNETES_SERVICE_PORT",
+        "KUBERNETES_SERVICE_PROTOCOL",
+        "KUBERNETES_NODE_NAME",
+        "POD_NAME",
+        "POD_NAMESPACE",
+        "__SERVICEACCOUNT_TOKEN__",
+        "SIGHUP",
+        "Exit status:",
+    ] {
+        assert!(help.contains(text), "{text}\n{help}");
     }
 }
 

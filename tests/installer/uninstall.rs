@@ -114,7 +114,7 @@ fn in_time<T>(run: impl Fn() -> (T, String)) -> (T, String) {
     let start = Instant::now();
     loop {
         let (result, log) = run();
-        if !log.contains("in time") || start.elapsed() > DEADLINE {
+        if !log.contains("timed out") || start.elapsed() > DEADLINE {
             return (result, log);
         }
     }
@@ -243,7 +243,7 @@ fn installation_is_kept_when_daemonset_exists_or_is_unknown() {
             Cluster::new(daemonset_is(Behaviour::Garbage)),
         ),
         (
-            "no complete response",
+            "connection failed",
             Cluster::new(daemonset_is(Behaviour::Close)),
         ),
         (
@@ -261,19 +261,19 @@ fn installation_is_kept_when_daemonset_exists_or_is_unknown() {
             }))),
         ),
         (
-            "no complete response",
+            "connection failed",
             Cluster::new(daemonset_is(Behaviour::CutOff(pod()))),
         ),
         (
             "larger than",
             Cluster::new(daemonset_is(Behaviour::Endless)),
         ),
-        ("in time", Cluster::new(always(Behaviour::Silence))),
-        ("in time", Cluster::new(daemonset_is(Behaviour::Silence))),
-        ("in time", Cluster::new(always(drip()))),
-        ("in time", Cluster::new(daemonset_is(drip()))),
+        ("timed out", Cluster::new(always(Behaviour::Silence))),
+        ("timed out", Cluster::new(daemonset_is(Behaviour::Silence))),
+        ("timed out", Cluster::new(always(drip()))),
+        ("timed out", Cluster::new(daemonset_is(drip()))),
         (
-            "in time",
+            "timed out",
             Cluster::with_greeting(Greeting::Silence, daemonset_exists),
         ),
         (
@@ -281,7 +281,7 @@ fn installation_is_kept_when_daemonset_exists_or_is_unknown() {
             Cluster::with_greeting(Greeting::Garbage, daemonset_exists),
         ),
         (
-            "no complete response",
+            "connection failed",
             Cluster::with_greeting(Greeting::Close, daemonset_exists),
         ),
     ];
@@ -301,7 +301,7 @@ fn assert_kept(cluster: &Cluster, reason: &str) {
         ((code, tree), log)
     };
     let ((code, tree), log) = match reason {
-        "in time" => run(),
+        "timed out" => run(),
         _ => in_time(run),
     };
     assert_eq!(code, Some(0), "{log}");
@@ -381,7 +381,7 @@ fn server_is_not_asked_when_own_pod_is_unknown() {
     let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0));
     assert!(
-        log.contains("neither POD_NAMESPACE and POD_NAME nor the service account token"),
+        log.contains("the name of this pod is unknown: set POD_NAMESPACE and POD_NAME"),
         "{log}"
     );
 }
@@ -440,12 +440,12 @@ fn second_signal_is_in_time() -> bool {
     let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(cluster.node.tree(), tree);
-    if log.contains("in time") {
+    if log.contains("timed out") {
         return false;
     }
     assert_eq!(health.unwrap().0, 200);
     assert!(
-        log.contains("SIGTERM arrived before the API server's answer"),
+        log.contains("SIGTERM arrived before the API server responded"),
         "{log}"
     );
     true

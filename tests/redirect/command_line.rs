@@ -52,7 +52,7 @@ fn lists_are_limited_and_deduplicated_as_in_the_plugin() {
         msm_iptables(&["--dry-run", flag, &many(64)]).succeeded();
         msm_iptables(&["--dry-run", flag, &many(65)])
             .exited(2)
-            .complains_about(&format!("{flag}: more than 64 different values"));
+            .complains_about(&format!("'{flag}': more than 64 different values"));
     }
     let repeated = ["554,322,554", "-d", "10.0.0.0/8", "-d", "10.1.2.3/8"];
     let args = [&["--dry-run", "--redirect-ports"][..], &repeated].concat();
@@ -79,7 +79,7 @@ fn unwritable_output_is_reported_on_standard_error() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(
-            stderr.contains("writing to standard output: No space"),
+            stderr.contains("cannot write to standard output: No space"),
             "{stderr}"
         );
         assert_eq!(stderr.lines().count(), 1, "{stderr}");

@@ -211,7 +211,7 @@ fn missing_capability_is_named() {
         pod.inside
             .command(command.args(["--backend", backend]))
             .exited(1)
-            .complains_about("setting the redirect in this process's own network namespace")
+            .complains_about("cannot set the redirect in the current network namespace")
             .complains_about("CAP_NET_ADMIN");
     }
     assert_eq!(pod.inside.rules(), Pod::new().inside.rules());

@@ -39,59 +39,82 @@ const MODES: [(&str, Mode, &str); 3] = [
     (
         "dry-run",
         Mode::DryRun,
-        "Print the rules without setting them; needs no privileges",
+        "Print the rules instead of setting them; requires no privileges",
     ),
     (
         "check",
         Mode::Run(Operation::Check),
-        "Compare the rules in the namespace with the options: exit 0 if they match, otherwise 1",
+        "Compare the rules in the network namespace with the options; exit with 1 if they differ",
     ),
     (
         "cleanup",
         Mode::Run(Operation::Remove),
-        "Remove the rules of both backends",
+        "Remove the redirect, whichever backend wrote it",
     ),
 ];
 
-const ABOUT: &str =
-    "Redirects the RTSP traffic of a network namespace to the Media Streaming Mesh stub in it";
-const LONG_ABOUT: &str = "\
-Redirects the RTSP traffic of a network namespace to the Media Streaming Mesh stub in it.
+const REDIRECT_OPTIONS: &str = "Redirect options";
+const TARGET_OPTIONS: &str = "Network namespace and backend";
+const MODE_OPTIONS: &str = "Modes, at most one";
 
-Sets the redirect unless --dry-run, --check or --cleanup is given. Running it again changes \
-nothing. Needs CAP_NET_ADMIN in the namespace, and CAP_SYS_ADMIN to enter another one.";
+const ABOUT: &str =
+    "Redirect the RTSP traffic of a network namespace to the Media Streaming Mesh stub in it";
+const LONG_ABOUT: &str = "\
+Redirect the RTSP traffic of a network namespace to the Media Streaming Mesh stub in it.
+
+Sets the redirect unless --dry-run, --check or --cleanup is given. Setting the same redirect again
+changes nothing. Requires CAP_NET_ADMIN in the network namespace, and CAP_SYS_ADMIN to enter
+another one.";
+const NOTES: &str = "\
+Exit status:
+  0  Success. With --check: the rules match the options.
+  1  Failure. With --check: also if the rules do not match; the first difference is printed.
+  2  Invalid command line.
+
+Examples:
+  Print the rules for two ports, which requires no privileges:
+    msm-iptables --dry-run --redirect-ports 554,322
+
+  Set, check and remove the redirect of a pod; PID is any process of the pod:
+    msm-iptables --netns /proc/PID/ns/net
+    msm-iptables --netns /proc/PID/ns/net --check
+    msm-iptables --netns /proc/PID/ns/net --cleanup";
 
 pub fn command_line() -> CommandLine {
     let others = [
         Flag {
+            heading: REDIRECT_OPTIONS,
             name: "inbound-intercept-mode",
             short: Some('m'),
             kind: Kind::Word(&["REDIRECT"]),
             value_name: "MODE",
             default: None,
-            help: "Accepted for compatibility, has no effect; see --inbound-ports".into(),
+            help: "No effect, accepted for compatibility; use --inbound-ports instead".into(),
             details: None,
         },
         Flag {
+            heading: TARGET_OPTIONS,
             name: "backend",
             short: None,
             kind: Kind::Checked(check(|text| text.parse::<Backend>().map(drop))),
             value_name: "BACKEND",
             default: Some("auto"),
-            help: "How rules are written: auto, nftables or iptables".into(),
+            help: "What writes the rules: nftables, iptables, or auto (nftables if the kernel supports it)".into(),
             details: Some("Configuration key: kubernetes.interceptName".into()),
         },
         Flag {
+            heading: TARGET_OPTIONS,
             name: "netns",
             short: None,
             kind: Kind::Path,
             value_name: "PATH",
             default: None,
-            help: "Network namespace, such as /run/netns/NAME or /proc/PID/ns/net [default: that of this process]".into(),
-            details: None,
+            help: "Network namespace, such as /run/netns/NAME or /proc/PID/ns/net [default: the current one]".into(),
+            details: Some("On a node, the current network namespace is that of the node.".into()),
         },
     ];
     let modes = MODES.map(|(name, _, help)| Flag {
+        heading: MODE_OPTIONS,
         name,
         short: None,
         kind: Kind::Switch,
@@ -105,6 +128,7 @@ pub fn command_line() -> CommandLine {
         applet: IPTABLES_APPLET,
         about: ABOUT,
         long_about: Some(LONG_ABOUT),
+        notes: Some(NOTES),
         flags: parameters.chain(others).chain(modes).collect(),
         ..CommandLine::default()
     }
@@ -114,6 +138,7 @@ fn parameter_flag(parameter: &'static Parameter) -> Flag {
     // Each value is checked by itself, so that an error names the flag and the value.
     let check = check(|text| set(parameter, &mut Redirect::default(), &[text]));
     Flag {
+        heading: REDIRECT_OPTIONS,
         name: parameter.flag,
         short: parameter.short_flag,
         kind: match parameter.setter {

@@ -20,7 +20,7 @@ use crate::text::error_chain;
 enum Error {
     #[error(transparent)]
     Netns(#[from] redirect::NetnsError),
-    #[error("{operation} the redirect in {netns}")]
+    #[error("cannot {operation} the redirect in {netns}")]
     Redirect {
         operation: &'static str,
         netns: String,
@@ -31,7 +31,7 @@ enum Error {
         netns: String,
         difference: redirect::Difference,
     },
-    #[error("writing the result")]
+    #[error("cannot write to standard output")]
     Write(#[source] std::io::Error),
 }
 
@@ -39,7 +39,7 @@ impl Error {
     /// What the user can do. Appended to the message.
     const fn advice(&self) -> Option<&'static str> {
         match self {
-            Self::Netns(source) => advice::for_netns(source),
+            Self::Netns(source) => Some(advice::for_netns(source)),
             Self::Redirect { source, .. } => advice::for_redirect(source),
             Self::Differs { .. } => Some("run the same command without --check to fix it"),
             Self::Write(_) => None,
@@ -74,16 +74,16 @@ fn execute(options: &Options) -> Result<String, Error> {
     };
     let netns = match &options.netns {
         Some(path) => format!("network namespace {}", path.display()),
-        None => "this process's own network namespace".to_owned(),
+        None => "the current network namespace".to_owned(),
     };
     match outcome {
         Ok(Outcome::Success(text)) => Ok(format!("{text} in {netns}\n")),
         Ok(Outcome::Differs(difference)) => Err(Error::Differs { netns, difference }),
         Err(source) => Err(Error::Redirect {
             operation: match operation {
-                Operation::Set => "setting",
-                Operation::Check => "checking",
-                Operation::Remove => "removing",
+                Operation::Set => "set",
+                Operation::Check => "check",
+                Operation::Remove => "remove",
             },
             netns,
             source,

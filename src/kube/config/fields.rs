@@ -32,7 +32,7 @@ pub enum InvalidField {
         field: String,
     },
     #[error(
-        "{field} is not supported (supported: token, tokenFile, client certificate, direct connection)"
+        "{field} is not supported (supported: token, tokenFile or a client certificate, without a proxy)"
     )]
     Unsupported {
         /// As in `user.exec`.

@@ -65,21 +65,21 @@ pub enum InvalidKubeconfig {
     },
     #[error(transparent)]
     Field(#[from] InvalidField),
-    #[error("no current-context (contexts: {})", list(.contexts))]
+    #[error("current-context is not set (contexts: {})", list(.contexts))]
     NoCurrentContext { contexts: Vec<String> },
     /// A reference to an entry that does not exist.
-    #[error("no {name:?} in {array} (found: {})", list(.found))]
+    #[error("{kind} {name:?} does not exist ({kind}s: {})", list(.found))]
     Dangling {
-        /// `contexts`, `clusters` or `users`.
-        array: &'static str,
+        /// `context`, `cluster` or `user`.
+        kind: &'static str,
         name: String,
         found: Vec<String>,
     },
-    #[error("cluster.server is invalid")]
+    #[error("invalid cluster.server")]
     Server { source: InvalidServer },
-    #[error("cluster.tls-server-name is neither a DNS name nor an IP address")]
+    #[error("invalid cluster.tls-server-name: neither a DNS name nor an IP address")]
     TlsServerName,
-    #[error("certificate-authority and insecure-skip-tls-verify are both set")]
+    #[error("cluster.certificate-authority and cluster.insecure-skip-tls-verify are both set")]
     Contradiction,
     #[error("user has neither a token nor a client certificate")]
     NoCredentials,
@@ -247,7 +247,7 @@ fn entry<'a>(
     match entries.iter().find(has_name) {
         Some(entry) => Ok(Fields::new(&entry[section.kind()], section.kind())?),
         None => Err(InvalidKubeconfig::Dangling {
-            array: section.name(),
+            kind: section.kind(),
             name: name.to_owned(),
             found: names(entries),
         }),
@@ -500,14 +500,17 @@ current-context: msm-cni-context
                 "too many values",
             ),
             (whole(json!([""].repeat(MAX_SEPARATORS))), "too many values"),
-            (whole(json!({})), "no current-context (contexts: none)"),
+            (
+                whole(json!({})),
+                "current-context is not set (contexts: none)",
+            ),
             (
                 whole(json!({"contexts": contexts})),
-                "no current-context (contexts: a, b)",
+                "current-context is not set (contexts: a, b)",
             ),
             (
                 whole(json!({"contexts": contexts, "current-context": "c"})),
-                "no \"c\" in contexts (found: a, b)",
+                "context \"c\" does not exist (contexts: a, b)",
             ),
             (
                 whole(json!({"contexts": contexts, "current-context": "a"})),
@@ -516,7 +519,7 @@ current-context: msm-cni-context
             (cluster(json!({"server": ""})), "cluster.server is missing"),
             (
                 cluster(json!({"server": "http://a"})),
-                "cluster.server is invalid",
+                "invalid cluster.server",
             ),
             (
                 cluster(json!({"server": ["sesame"]})),
@@ -536,7 +539,7 @@ current-context: msm-cni-context
             ),
             (
                 cluster(json!({"tls-server-name": "a b"})),
-                "tls-server-name is neither",
+                "tls-server-name: neither",
             ),
             (user(json!({})), "neither a token nor a client certificate"),
             (

@@ -646,13 +646,22 @@ mod tests {
     /// Contents of a `.conflist`, each with a part of the reason why it is refused.
     const INVALID_LISTS: [(&str, &str); 22] = [
         ("", "empty"),
-        (r#"{"name": "n", "plugins": [{"ty"#, "not a JSON object"),
+        (r#"{"name": "n", "plugins": [{"ty"#, "not valid JSON"),
         ("[]", "not an object"),
         ("\u{feff}{}", "byte order mark"),
-        (r#"{"plugins":[{"type":"a"}]}"#, "no name"),
-        (r#"{"NAME":"n","plugins":[{"type":"a"}]}"#, "no name"),
-        (r#"{"name":null,"plugins":[{"type":"a"}]}"#, "type of name"),
-        (r#"{"name":7,"plugins":[{"type":"a"}]}"#, "type of name"),
+        (r#"{"plugins":[{"type":"a"}]}"#, "name is missing"),
+        (
+            r#"{"NAME":"n","plugins":[{"type":"a"}]}"#,
+            "name is missing",
+        ),
+        (
+            r#"{"name":null,"plugins":[{"type":"a"}]}"#,
+            "name has the wrong JSON type",
+        ),
+        (
+            r#"{"name":7,"plugins":[{"type":"a"}]}"#,
+            "name has the wrong JSON type",
+        ),
         (r#"{"name":"","plugins":[{"type":"a"}]}"#, EMPTY_NAME),
         (r#"{"name":"n"}"#, "plugins is missing"),
         (r#"{"name":"n","type":"a"}"#, "plugins is missing"),
@@ -665,28 +674,31 @@ mod tests {
         (r#"{"name":"n","plugins":["a"]}"#, "no type"),
         (r#"{"name":"n","plugins":[{"type":"a"},{}]}"#, "no type"),
         (r#"{"name":"n","plugins":[{"type":""}]}"#, "no type"),
-        (r#"{"name":"n","plugins":[{"type":[]}]}"#, "type of type"),
+        (
+            r#"{"name":"n","plugins":[{"type":[]}]}"#,
+            "type has the wrong JSON type",
+        ),
         (
             r#"{"name":"n","plugins":[{"type":"a","ipam":[]}]}"#,
-            "type of ipam",
+            "ipam has the wrong JSON type",
         ),
         (
             r#"{"name":"n","plugins":[{"type":"a"}],"cniVersion":1.0}"#,
-            "type of cniVersion",
+            "cniVersion has the wrong JSON type",
         ),
         (
             r#"{"name":"n","plugins":[{"type":"a"}],"cniVersion":null}"#,
-            "type of cniVersion",
+            "cniVersion has the wrong JSON type",
         ),
         (
             r#"{"name":"n","plugins":[{"type":"a"}],"disableCheck":"no"}"#,
-            "type of disableCheck",
+            "disableCheck has the wrong JSON type",
         ),
     ];
     const INVALID_SINGLES: [(&str, &str); 4] = [
         (r#"{"name":"n"}"#, "no type"),
         (r#"{"name":"n","plugins":[{"type":"a"}]}"#, "no type"),
-        (r#"{"name":{},"type":"a"}"#, "type of name"),
+        (r#"{"name":{},"type":"a"}"#, "name has the wrong JSON type"),
         (r#"{"type":"a"}"#, EMPTY_NAME),
     ];
     const EMPTY_NAME: &str = "name is empty";

@@ -5,17 +5,17 @@ use crate::json;
 /// Why msm-cni does not load a file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("not a JSON object")]
+    #[error(transparent)]
     Json { source: json::Error },
-    #[error("the network has no name")]
+    #[error("name is missing")]
     NoName,
-    #[error("the network's name is empty, which only some runtimes accept")]
+    #[error("name is empty, which only some container runtimes accept")]
     EmptyName,
     #[error("plugins is missing, empty or not an array of objects")]
     NoPlugins,
     #[error("a plugin has no type")]
     NoType,
-    #[error("runtimes reject the JSON type of {key}")]
+    #[error("{key} has the wrong JSON type")]
     WrongType { key: &'static str },
 }
 

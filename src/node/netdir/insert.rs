@@ -29,7 +29,7 @@ impl Insertion<'_> {
         self.wait_for_doubtful(primary);
         if let Some(other) = self.dir.shadowing(primary) {
             let reason = format!(
-                "{} takes one plugin only, and {other} sorts before {}, the list it would be converted to; rename one of them",
+                "{} can hold only one plugin, and cannot be converted to {}, because {other} sorts before that; rename one of them",
                 primary.sort_key(),
                 list_name(primary.sort_key()),
             );
@@ -86,7 +86,7 @@ impl Insertion<'_> {
         match list.with_entry(&self.entry.text) {
             Some(_) if list.has_entry() => "the plugin entry was different, repeated or not last",
             Some(_) => "the plugin entry was missing",
-            None => "its origin was not recorded",
+            None => "the name of its original was not recorded",
         }
     }
 
@@ -100,7 +100,7 @@ impl Insertion<'_> {
         match existing.map(|existing| (existing, &existing.config)) {
             None if !dir.exists(&name) => self.plan.push(
                 self.converted(source, None),
-                format!("it replaces {origin}, which takes one plugin only"),
+                format!("it replaces {origin}, which can hold only one plugin"),
             ),
             Some((existing, NetworkConfig::List(list))) if is_replaceable(existing, list) => {
                 self.replace(existing, list, source);
@@ -114,7 +114,7 @@ impl Insertion<'_> {
             }
             _ => {
                 self.plan.wait(format!(
-                    "both {origin} and {name} are in {}, and the runtime loads the first; remove the outdated one",
+                    "both {origin} and {name} are in {}, and the container runtime loads only the first; remove the outdated one",
                     dir.settings.net_dir.display()
                 ));
                 return;
@@ -182,7 +182,7 @@ impl Insertion<'_> {
     fn wait_for_doubtful(&mut self, primary: &Loaded) {
         if let Some(unusable) = self.dir.doubtful_before(primary) {
             self.plan.wait(format!(
-                "the runtime may load {}, which sorts before {}, but msm-cni cannot: {}; repair or remove it",
+                "{} sorts before {} and the container runtime may load it, but msm-cni cannot: {}; fix or remove it",
                 unusable.file.name, primary.file.name, unusable.reason
             ));
         }
@@ -231,7 +231,7 @@ fn missing_network(dir: &NetDir) -> String {
         .find(|it| is_candidate(it.name))
         .map(|it| {
             format!(
-                "{} was removed, and {} is the file that it was converted from",
+                "{} was removed, and its original is {}",
                 list_name(it.name),
                 backup_name(it.name)
             )

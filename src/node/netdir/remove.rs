@@ -97,7 +97,7 @@ pub fn orphaned_backups(dir: &NetDir) -> Vec<String> {
         .filter(|(_, name)| !dir.exists(name) && !origins.contains(name))
         .map(|(file, name)| {
             format!(
-                "{} is kept: another component has edited or removed {}, which was made from it",
+                "{} is kept: another component has edited or removed {}, which was converted from it",
                 dir.path(&file.name).display(),
                 list_name(name)
             )

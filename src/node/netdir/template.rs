@@ -38,21 +38,15 @@ pub enum Secrecy {
 /// Why a template does not render to a plugin configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the template of the plugin configuration is not a JSON object")]
+    #[error(transparent)]
     Json { source: json::Error },
-    #[error(
-        "the template of the plugin configuration has type {found:?}; it must be \"{CNI_APPLET}\""
-    )]
+    #[error("type is {found:?}, not \"{CNI_APPLET}\"")]
     Type { found: String },
-    #[error(
-        "the template of the plugin configuration would make the runtime refuse the whole file"
-    )]
+    #[error("the container runtime would refuse the network configuration")]
     Refused { source: super::error::Error },
-    #[error(
-        "the template of the plugin configuration has no name, which a stand-alone file requires"
-    )]
+    #[error("name is missing, which a stand-alone file requires")]
     NoName,
-    #[error("the template of the plugin configuration contains {TOKEN}, and there is no token yet")]
+    #[error("it contains {TOKEN}, and there is no token yet")]
     NoToken,
 }
 
@@ -160,41 +154,44 @@ mod tests {
     #[test]
     fn template_that_runtimes_would_refuse_is_an_error() {
         for (template, sentence) in [
-            ("", "not a JSON object"),
-            ("[]", "not a JSON object"),
-            ("{", "not a JSON object"),
+            ("", "empty"),
+            ("[]", "an array, not an object"),
+            ("{", "not valid JSON"),
             ("{}", "has no type"),
             (r#"{"type": ""}"#, "has no type"),
-            (r#"{"type": "bridge"}"#, "has type \"bridge\""),
+            (
+                r#"{"type": "bridge"}"#,
+                "type is \"bridge\", not \"msm-cni\"",
+            ),
             (
                 r#"{"type": "msm-cni", "Type": "bridge"}"#,
-                "has type \"bridge\"",
+                "type is \"bridge\", not \"msm-cni\"",
             ),
-            (r#"{"type": 7}"#, "the JSON type of type"),
+            (r#"{"type": 7}"#, "type has the wrong JSON type"),
             // YAML parses an unquoted version as a number.
             (
                 r#"{"type": "msm-cni", "cniVersion": 1.0}"#,
-                "the JSON type of cniVersion",
+                "cniVersion has the wrong JSON type",
             ),
             (
                 r#"{"type": "msm-cni", "NAME": {}}"#,
-                "the JSON type of name",
+                "name has the wrong JSON type",
             ),
             (
                 r#"{"type": "msm-cni", "capabilities": ["bandwidth"]}"#,
-                "the JSON type of capabilities",
+                "capabilities has the wrong JSON type",
             ),
             (
                 r#"{"type": "msm-cni", "ipam": {"type": 1}}"#,
-                "the JSON type of type",
+                "type has the wrong JSON type",
             ),
             (
                 r#"{"type": "msm-cni", "dns": {"search": "a.b"}}"#,
-                "the JSON type of search",
+                "search has the wrong JSON type",
             ),
             (
                 r#"{"type": "msm-cni"}, {"type": "msm-cni"}"#,
-                "not a JSON object",
+                "not valid JSON",
             ),
         ] {
             let error = error_chain(&render(template, &VALUES).unwrap_err());

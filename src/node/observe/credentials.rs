@@ -14,13 +14,13 @@ const MAX_FILE: u64 = 4 << 20;
 pub fn token(path: &Path) -> Result<String, String> {
     let bytes = read_mounted(path).map_err(|error| {
         format!(
-            "the service account token {} cannot be read: {error}",
+            "service account token {} cannot be read: {error}",
             path.display()
         )
     })?;
     let token = kube::parse_token(&bytes).map_err(|error| {
         format!(
-            "the service account token {} cannot be used: {error}",
+            "service account token {} cannot be used: {error}",
             path.display()
         )
     })?;
@@ -33,11 +33,11 @@ pub fn ca_bundle(verification: &ServerVerification) -> Result<Option<Vec<u8>>, S
         return Ok(None);
     };
     let bytes = read_mounted(path)
-        .map_err(|error| format!("the CA bundle {} cannot be read: {error}", path.display()))?;
+        .map_err(|error| format!("CA bundle {} cannot be read: {error}", path.display()))?;
     match kube::check_ca_bundle(&bytes) {
         Ok(()) => Ok(Some(bytes)),
         Err(error) => Err(format!(
-            "the CA bundle {} cannot be used: {error}",
+            "CA bundle {} cannot be used: {error}",
             path.display()
         )),
     }

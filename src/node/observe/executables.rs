@@ -64,7 +64,7 @@ impl ExecutableReader {
                 Ok(()) => dirs.push(self.bin_dir(path, &settings.links)),
                 Err(error) if is_required || error.kind() != io::ErrorKind::NotFound => {
                     problem = Some(format!(
-                        "the plugin directory {} cannot be used: {error}; mount the host's directory of CNI plugins there",
+                        "CNI plugin directory {} cannot be used: {error}; mount the host's CNI plugin directory there",
                         path.display()
                     ));
                 }
@@ -118,7 +118,7 @@ impl ExecutableReader {
         }
         let own = own_executable()?;
         if own.metadata()?.len() != metadata.len() || !has_same_content(own, File::open(path)?)? {
-            return Ok(Drift::Wrong("it was not this version".into()));
+            return Ok(Drift::Wrong("it was another version".into()));
         }
         self.copies.insert(path.to_owned(), version);
         Ok(Drift::None)

@@ -84,7 +84,7 @@ pub fn state(path: &Path) -> FileState {
 pub fn net_files(directory: &Path) -> Result<Vec<NetFile>, String> {
     let unreadable = |error: io::Error| {
         format!(
-            "the network configuration directory {} cannot be read: {error}; mount the runtime's configuration directory there",
+            "CNI configuration directory {} cannot be read: {error}; mount the host's CNI configuration directory there",
             directory.display()
         )
     };

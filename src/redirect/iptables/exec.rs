@@ -40,19 +40,19 @@ const NOT_EXECUTED: u8 = 127;
 /// Why a program failed. `output`: its output in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("starting {program:?} through /proc/self/exe")]
+    #[error("starting {} through /proc/self/exe", .program.display())]
     Start { program: PathBuf, source: io::Error },
-    #[error("exchanging data with {program:?}")]
+    #[error("communicating with {}", .program.display())]
     Pipe { program: PathBuf, source: io::Error },
-    #[error("{program:?} ended with {status}{}", suffix(.output))]
+    #[error("{} failed ({status}){}", .program.display(), suffix(.output))]
     Status {
         program: PathBuf,
         status: ExitStatus,
         output: String,
     },
-    #[error("{program:?} was killed after {} seconds{}", TIME_LIMIT.as_secs(), suffix(.output))]
+    #[error("{} was killed after {} seconds{}", .program.display(), TIME_LIMIT.as_secs(), suffix(.output))]
     Timeout { program: PathBuf, output: String },
-    #[error("{program:?} printed more than {OUTPUT_LIMIT} bytes")]
+    #[error("{} printed more than {OUTPUT_LIMIT} bytes", .program.display())]
     OutputTooLong { program: PathBuf },
 }
 
@@ -310,7 +310,7 @@ fn is_temporary(error: &io::Error) -> bool {
 enum ExecError {
     #[error("internal applet: expects the parent's process ID, a program and arguments")]
     Usage,
-    #[error("setting the parent-death signal (parent {parent})")]
+    #[error("setting the parent-death signal (parent process {parent})")]
     ParentDeathSignal { parent: u32, source: Errno },
     #[error("parent process {parent} has ended")]
     Orphaned { parent: u32 },

@@ -30,7 +30,7 @@ pub enum Error {
     NotInstalled,
     #[error(transparent)]
     Exec(#[from] exec::Error),
-    #[error("iptables-nft has rules of msm-cni, but iptables-nft-restore, which is needed to change them, was not found in {}", DIRECTORIES.join(", "))]
+    #[error("iptables-nft-restore, which is required to change the existing rules of msm-cni, not found in {}", DIRECTORIES.join(", "))]
     NftNotInstalled,
     #[error("reading the rules of iptables-nft")]
     Nftables { source: nft::Error },

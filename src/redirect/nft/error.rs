@@ -7,22 +7,22 @@ use super::netlink;
 /// Why rules cannot be programmed or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("this kernel's nftables does not support {what}")]
+    #[error("the kernel does not support {what}")]
     Unsupported {
         what: String,
         source: netlink::Error,
     },
-    #[error("nftables table {table} belongs to another process (flag owner)")]
+    #[error("table {table} belongs to another process (flag owner)")]
     Owned { table: String },
-    #[error("nftables requires CAP_NET_ADMIN in the network namespace")]
+    #[error("CAP_NET_ADMIN is required in the network namespace")]
     NotPermitted { source: Errno },
-    #[error("the kernel rejected {what} of nftables table {table}")]
+    #[error("the kernel rejected {what} of table {table}")]
     Rejected {
         what: String,
         table: String,
         source: Errno,
     },
-    #[error("communicating with nftables")]
+    #[error(transparent)]
     Netlink { source: netlink::Error },
 }
 

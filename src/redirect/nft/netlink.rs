@@ -42,20 +42,20 @@ const RECEIVE_TIMEOUT_SECONDS: i64 = 5;
 /// Why a request to `nf_tables` failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("opening a netlink socket to nf_tables")]
+    #[error("opening a netlink socket to nftables")]
     Socket { source: io::Error },
-    #[error("sending {bytes} bytes to nf_tables")]
+    #[error("sending {bytes} bytes to nftables")]
     Send { bytes: usize, source: io::Error },
-    #[error("receiving the reply of nf_tables")]
+    #[error("receiving the reply of nftables")]
     Receive { source: io::Error },
-    #[error("the reply of nf_tables is truncated or malformed")]
+    #[error("the reply of nftables is truncated or malformed")]
     Malformed,
-    #[error("the listing of nf_tables changed repeatedly while it was read")]
+    #[error("the rules of nftables changed repeatedly while they were read")]
     Interrupted,
-    #[error("a message to nf_tables exceeds the length that netlink can express")]
+    #[error("a message to nftables is longer than netlink allows")]
     TooLong,
     /// `request` counts from 0; `None`: the batch as a whole.
-    #[error("nf_tables refused the request")]
+    #[error("nftables refused the request")]
     Refused {
         request: Option<usize>,
         source: Errno,

@@ -212,7 +212,7 @@ mod tests {
             assert!(error.is_unsupported(), "{error:?}");
             assert_eq!(
                 error.to_string(),
-                format!("this kernel's nftables does not support {name} of table inet msm_cni")
+                format!("the kernel does not support {name} of table inet msm_cni")
             );
         }
     }

@@ -71,7 +71,7 @@ impl Sandbox {
         let message = error_text(outcome, DIFFERS);
         let sentence = format!(
             "the redirect of pod media/camera-7d9c5b6f4-x7k2p does not match the expected rules: \
-             {difference}; delete the pod to have it recreated: "
+             {difference}; delete the pod to recreate it: "
         );
         assert_eq!(message, sentence, "{output}");
     }

@@ -168,7 +168,7 @@ fn symlink_with_an_unusual_name_is_followed() {
 #[test]
 fn error_says_how_to_fix_the_path() {
     let cluster = labelled();
-    let full = "give a full path such as /run/netns/NAME";
+    let full = "a full path such as /run/netns/NAME";
     let quoted = "\\\"/run/netns/gone\\\" in CNI_NETNS";
     for (path, plugin_text, iptables_text) in [
         (

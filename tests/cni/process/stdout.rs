@@ -52,7 +52,7 @@ fn undelivered_reply_is_a_failure() {
             let outcome = run_with_input(&mut plugin, &configuration(0).to_string());
             let outcome = outcome.exited(i32::from(has_result && !is_delivered));
             if has_result && !is_delivered && !redirections.contains("2>&-") {
-                outcome.complains_about("writing the reply to standard output");
+                outcome.complains_about("cannot write the reply to standard output");
             }
         }
         for verb in ["ADD", "DEL", "STATUS", "NEW"] {
@@ -199,6 +199,6 @@ fn non_blocking_pipe_is_a_failure() {
         .unwrap();
     let (status, stderr) = end(start_add(non_blocking));
     assert_eq!(status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("writing the reply"), "{stderr}");
+    assert!(stderr.contains("cannot write the reply"), "{stderr}");
     drop(reader);
 }

@@ -268,11 +268,11 @@ fn failure_of_a_tool_is_reported() {
     for (script, text) in [
         (
             "echo 'no such table' >&2; exit 4",
-            "exit status: 4: no such table",
+            "(exit status: 4): no such table",
         ),
         (
             "echo 'no such table'; exit 1",
-            "exit status: 1: no such table",
+            "(exit status: 1): no such table",
         ),
         ("kill -SEGV $$", "signal: 11"),
         ("kill -KILL $$", "signal: 9"),
@@ -282,7 +282,7 @@ fn failure_of_a_tool_is_reported() {
         ("printf '\\377\\033[1m' >&2; exit 3", "exit status: 3"),
         (
             "head -c 100000 /dev/zero | tr '\\0' x >&2; exit 3",
-            "exit status: 3: xxx",
+            "(exit status: 3): xxx",
         ),
     ] {
         let outcome = Host::new(script).apply().exited(1).complains_about(text);

@@ -84,7 +84,7 @@ fn missing_network_is_reported_with_the_files_that_exist() {
         (
             &[("10-x.conflist", "{")],
             &[],
-            &["10-x.conflist cannot be used: not a JSON object"],
+            &["10-x.conflist cannot be used: not valid JSON"],
         ),
         (
             &[("10-x.conf", LIST)],
@@ -377,13 +377,13 @@ fn conf_is_not_converted_if_another_file_would_sort_before_the_list() {
         let mut node = Node::new(&files);
         assert_one_reason(
             &node.settle(),
-            &["10-x.conf takes one plugin only", "10-x.conf-b.conflist"],
+            &["10-x.conf can hold only one plugin", "10-x.conf-b.conflist"],
         );
         assert_eq!(node.tree(), tree(&files));
         let mut node = Node::new(&files[..1]);
         node.settle_chained();
         node.write(files[1].0, files[1].1);
-        assert_one_reason(&node.settle(), &["10-x.conf takes one plugin only"]);
+        assert_one_reason(&node.settle(), &["10-x.conf can hold only one plugin"]);
         assert_eq!(node.tree(), tree(&files));
     }
 
@@ -427,7 +427,11 @@ fn list_without_record_gets_it() {
         let (settled, mut node) = converted_with(record);
         let steps = node.plan().steps;
         let reasons: Vec<_> = steps.iter().map(|step| step.reason.as_str()).collect();
-        assert_eq!(reasons, ["its origin was not recorded"], "{record}");
+        assert_eq!(
+            reasons,
+            ["the name of its original was not recorded"],
+            "{record}"
+        );
         node.settle_chained();
         assert_eq!(node.tree(), settled.tree(), "{record}");
     }
