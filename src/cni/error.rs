@@ -1,5 +1,5 @@
 //! Why a request failed. Only this file maps errors to CNI codes and adds advice for the user.
-//! Codes below 100 are the specification's; codes from 100 on are documented in the README.
+//! Codes below 100 are the specification's; docs/operations.md lists all of them.
 
 use std::io;
 use std::path::PathBuf;
