@@ -201,29 +201,4 @@ mod tests {
             );
         }
     }
-
-    #[test]
-    fn readme_lists_key_annotation_and_default() {
-        let readme = include_str!("../../README.md");
-        let rows: Vec<Vec<&str>> = readme
-            .lines()
-            .filter(|line| line.starts_with("| `redirect."))
-            .map(|line| {
-                let cells = line.trim_matches('|').split('|').take(3);
-                cells.map(|cell| cell.trim().trim_matches('`')).collect()
-            })
-            .collect();
-        let expected: Vec<Vec<String>> = PARAMETERS
-            .iter()
-            .map(|parameter| {
-                let (_, annotation) = parameter.annotation.split_once('/').unwrap();
-                vec![
-                    format!("redirect.{}", parameter.key),
-                    annotation.to_owned(),
-                    parameter.default.unwrap_or("none").to_owned(),
-                ]
-            })
-            .collect();
-        assert_eq!(rows, expected);
-    }
 }

@@ -1,5 +1,5 @@
 //! Runs the plugin in this process and checks its reply: the form of results and errors, the
-//! codes that README.md lists, the relayed prevResult, and that no secret is logged.
+//! codes that docs/operations.md lists, the relayed prevResult, and that no secret is logged.
 
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -90,10 +90,10 @@ fn check_error(verb: &str, document: &Members, text: &str) {
     }
 }
 
-/// Whether the table of error codes in README.md has a row for `code`.
+/// Whether the table of error codes in docs/operations.md has a row for `code`.
 fn is_documented(code: &str) -> bool {
     static FIRST_CELLS: LazyLock<Vec<&str>> = LazyLock::new(|| {
-        let rows = include_str!("../../README.md").lines();
+        let rows = include_str!("../../docs/operations.md").lines();
         let cell = |row: &'static str| row.strip_prefix("| ")?.split(" | ").next();
         rows.filter_map(cell).collect()
     });
