@@ -1,12 +1,13 @@
 //! The installed files: existing files of the same name, files in use, owners, full and
 //! read-only disks, durability.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use msm_testkit::executables::write_other_version;
 use msm_testkit::installer::Installer;
 use msm_testkit::node::{BIN_DIR, CALICO, CONF, KUBECONFIG, NET_DIR, Node};
 use msm_testkit::{cannot_run, executable};
@@ -24,11 +25,7 @@ const EXECUTABLES: [&str; 3] = ["msm", "msm-cni", "msm-iptables"];
 /// A node with another version of the executable.
 fn with_other_version() -> Node {
     let node = Node::with_conf(CONF, CALICO);
-    let path = node.path(BIN_DIR).join("msm");
-    let mut bytes = fs::read(executable()).unwrap();
-    bytes.push(b'\n');
-    fs::write(&path, bytes).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    write_other_version(&node.path(BIN_DIR).join("msm"));
     node
 }
 

@@ -1,8 +1,8 @@
 //! Two installers on one node, as in a surge update: each has its own token, and perhaps another
 //! executable and another entry.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use msm_testkit::executable;
+use msm_testkit::executables::write_other_version;
 use msm_testkit::installer::Installer;
 use msm_testkit::node::{BIN_DIR, CALICO, CONF, KUBECONFIG, Node};
 use nix::sys::signal::Signal;
@@ -41,10 +42,7 @@ fn assert_quiet(node: &Node) {
 /// Another version of the executable.
 fn other_version(node: &Node) -> PathBuf {
     let path = node.path("other-version");
-    let mut bytes = fs::read(executable()).unwrap();
-    bytes.push(b'\n');
-    fs::write(&path, bytes).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    write_other_version(&path);
     path
 }
 

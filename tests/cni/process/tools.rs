@@ -11,6 +11,7 @@ use std::thread;
 
 use msm_testkit::cluster::{Cluster, LABELLED, intercept_name, request};
 use msm_testkit::command::{Outcome, run};
+use msm_testkit::executables::write_executable;
 use msm_testkit::netns::Namespace;
 use msm_testkit::scratch::Scratch;
 use msm_testkit::{applet, cannot_run};
@@ -56,8 +57,7 @@ impl Host {
 
     fn install(&self, tool: &str, script: &str) {
         let path = self.path("bin").join(tool);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+        write_executable(&path, format!("#!/bin/sh\n{script}\n").as_bytes());
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -310,8 +310,7 @@ fn tool_that_cannot_be_started_is_reported() {
         .exited(1)
         .complains_about(&format!("{starting}permission denied"));
     fs::remove_dir(&path).unwrap();
-    fs::write(&path, "#!/no/such/shell\n").unwrap();
-    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    write_executable(&path, b"#!/no/such/shell\n");
     host.apply()
         .exited(1)
         .complains_about(&format!("{starting}no such file"));

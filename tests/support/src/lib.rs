@@ -20,6 +20,7 @@ pub mod certificates;
 pub mod cluster;
 pub mod command;
 pub mod endpoints;
+pub mod executables;
 pub mod installer;
 pub mod kubeconfig;
 pub mod libc;
