@@ -221,7 +221,8 @@ fn relative_links_lead_to_files_and_headings() {
     for page in pages.chain(others.map(|name| root.join(name))) {
         let text = fs::read_to_string(&page).unwrap();
         for target in link_targets(&text) {
-            if target.contains("://") {
+            // GitHub serves the second from outside of the repository's files.
+            if target.contains("://") || target.starts_with("../../actions/") {
                 continue;
             }
             count += 1;
