@@ -104,7 +104,7 @@ fn rules_of_iptables_nft_cannot_be_removed_without_its_tools() {
     for args in [&["--backend", "nftables"][..], &["--cleanup"]] {
         let outcome = without_tools(&pod, args)
             .exited(1)
-            .complains_about("iptables-nft has rules of msm-cni")
+            .complains_about("required to change the existing rules of msm-cni")
             .complains_about("; install iptables-nft\n");
         assert!(!outcome.stderr.contains("--backend"), "{outcome}");
     }
