@@ -78,7 +78,10 @@ impl Tree {
             return;
         };
         let entry = if metadata.is_symlink() {
-            Entry::Link(fs::read_link(path).unwrap())
+            let Ok(target) = fs::read_link(path) else {
+                return;
+            };
+            Entry::Link(target)
         } else if metadata.is_dir() {
             for entry in fs::read_dir(path).unwrap() {
                 self.collect(root, &entry.unwrap().path());

@@ -217,7 +217,10 @@ fn free_address() -> SocketAddr {
 }
 
 fn stamp(path: &Path, stamps: &mut Stamps) {
-    let metadata = path.symlink_metadata().unwrap();
+    // The installer may have just removed it.
+    let Ok(metadata) = path.symlink_metadata() else {
+        return;
+    };
     if metadata.is_dir() {
         for entry in fs::read_dir(path).unwrap() {
             stamp(&entry.unwrap().path(), stamps);
@@ -230,12 +233,14 @@ fn stamp(path: &Path, stamps: &mut Stamps) {
 
 fn collect(path: &Path, root: &Path, lines: &mut Vec<String>) {
     let shown = path.strip_prefix(root).unwrap().display();
-    // The installer may have just removed it.
+    // The installer may have just removed or replaced it, also between two calls.
     let Ok(metadata) = path.symlink_metadata() else {
         return;
     };
     if metadata.is_symlink() {
-        let target = fs::read_link(path).unwrap();
+        let Ok(target) = fs::read_link(path) else {
+            return;
+        };
         lines.push(format!("{shown} -> {}\n", target.display()));
     } else if metadata.is_dir() {
         lines.push(format!("{shown}/\n"));
