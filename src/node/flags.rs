@@ -94,7 +94,7 @@ pub const CLEANUP_BINARIES: Setting = Setting::new(
     "cleanup-binaries",
     "BOOL",
     "false",
-    "Also remove the executable when uninstalling",
+    "Also remove the executable and its symlinks when uninstalling",
 );
 pub const HEALTH_ADDRESS: Setting = Setting::new(
     "health-address",

@@ -87,17 +87,23 @@ pub fn remove(settings: &Settings, observed: &Observed) -> RemovalPlan {
     if !matches!(observed.kubeconfig, FileState::Missing) {
         plan.remove(settings.kubeconfig(), reason);
     }
+    if settings.binary_cleanup == BinaryCleanup::Remove {
+        remove_executables(plan, observed, reason);
+    }
+    removal
+}
+
+fn remove_executables(plan: &mut Plan, observed: &Observed, reason: &str) {
     for dir in &observed.bin_dirs {
         for (name, drift) in &dir.links {
             if *drift == Drift::None {
                 plan.remove(dir.path.join(name), reason);
             }
         }
-        if settings.binary_cleanup == BinaryCleanup::Remove && dir.executable != Drift::Missing {
+        if dir.executable != Drift::Missing {
             plan.remove(dir.path.join(EXECUTABLE), reason);
         }
     }
-    removal
 }
 
 /// Checks that the template renders to a plugin configuration.

@@ -34,9 +34,11 @@ pub enum Cleanup {
     Never,
 }
 
-/// What the removal of the installation does to the executable.
+/// What the removal of the installation does to the executable and its symlinks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BinaryCleanup {
+    /// CRI-O and podman call the plugin again when they delete a sandbox from before, with the
+    /// configuration that they cached at its ADD.
     Keep,
     Remove,
 }

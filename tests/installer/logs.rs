@@ -42,8 +42,6 @@ info: wrote /host/etc/cni/net.d/10-calico.conflist with mode 0644: the plugin en
 info: SIGTERM: uninstalling: --cleanup-on-exit is always
 info: wrote /host/etc/cni/net.d/10-calico.conflist with mode 0644: uninstalling
 info: removed /host/etc/cni/net.d/ZZZ-msm-cni-kubeconfig: uninstalling
-info: removed /host/opt/cni/bin/msm-cni: uninstalling
-info: removed /host/opt/cni/bin/msm-iptables: uninstalling
 ";
 
 #[test]

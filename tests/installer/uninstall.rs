@@ -128,13 +128,13 @@ fn error(code: u16) -> Behaviour {
     Behaviour::Answer(Answer::error(code, "because"))
 }
 
-/// Only the executable remains.
+/// The executable and its symlinks remain: a runtime may still call the plugin to delete pods.
 fn assert_uninstalled(node: &Node, log: &str) {
     let tree = node.tree();
     assert_eq!(node.conf(CONF), CALICO, "{log}");
     assert!(!tree.contains("ZZZ-msm-cni-kubeconfig"), "{tree}{log}");
     assert!(
-        !tree.contains("msm-cni ->") && !tree.contains("msm-iptables ->"),
+        tree.contains("msm-cni ->") && tree.contains("msm-iptables ->"),
         "{tree}{log}"
     );
     assert!(tree.contains(&format!("{BIN_DIR}/msm 0755")), "{tree}{log}");
@@ -184,20 +184,6 @@ fn uninstalls_when_daemonset_is_gone_or_credentials_are_refused() {
         );
         assert_uninstalled(&cluster.node, &log);
         assert_allowed_requests(&cluster.server);
-        // A pod must never start with an entry whose plugin is missing.
-        let [entry, kubeconfig, link] = [
-            "conflist with mode 0644: uninstalling".to_owned(),
-            format!("removed {}", cluster.node.path(KUBECONFIG).display()),
-            format!(
-                "removed {}",
-                cluster.node.path(BIN_DIR).join("msm-cni").display()
-            ),
-        ]
-        .map(|line| {
-            log.find(&line)
-                .unwrap_or_else(|| panic!("{line:?} is missing\n{log}"))
-        });
-        assert!(entry < kubeconfig && kubeconfig < link, "{log}");
     }
 }
 
@@ -410,13 +396,26 @@ fn server_is_not_asked_when_cleanup_is_always_or_never() {
 }
 
 #[test]
-fn cleanup_binaries_removes_the_executable() {
+fn cleanup_binaries_removes_executable_and_symlinks_last() {
     let node = Node::with_conf(CONF, CALICO);
     let before = node.tree();
     let installer = node.installed(&["--cleanup-on-exit=always", "--cleanup-binaries"]);
     let (code, log) = installer.end(Signal::SIGTERM);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(node.tree(), before, "{log}");
+    // A pod must never start with an entry whose kubeconfig or plugin is missing.
+    let bin_dir = node.path(BIN_DIR);
+    let lines = [
+        "conflist with mode 0644: uninstalling".to_owned(),
+        format!("removed {}:", node.path(KUBECONFIG).display()),
+        format!("removed {}:", bin_dir.join("msm-cni").display()),
+        format!("removed {}:", bin_dir.join("msm").display()),
+    ];
+    let places = lines.map(|line| {
+        log.find(&line)
+            .unwrap_or_else(|| panic!("{line:?} is missing\n{log}"))
+    });
+    assert!(places.is_sorted(), "{log}");
 }
 
 #[test]
@@ -534,7 +533,8 @@ fn files_that_cannot_be_removed_are_named() {
     }
     let read_only = |node: &Node, directory: &str| Mount::read_only(&node.path(directory));
     let node = Node::with_conf(CONF, CALICO);
-    let installer = node.installed(&["--cleanup-on-exit=always"]);
+    let cleanup = ["--cleanup-on-exit=always", "--cleanup-binaries"];
+    let installer = node.installed(&cleanup);
     let tree = node.tree();
     let mount = read_only(&node, NET_DIR);
     let log = fails_to_uninstall(installer);
@@ -551,7 +551,7 @@ fn files_that_cannot_be_removed_are_named() {
     assert_eq!(node.tree(), tree, "{log}");
     drop(mount);
 
-    let installer = node.installed(&["--cleanup-on-exit=always"]);
+    let installer = node.installed(&cleanup);
     let _mount = read_only(&node, BIN_DIR);
     let log = fails_to_uninstall(installer);
     assert_eq!(node.conf(CONF), CALICO, "{log}");

@@ -24,7 +24,7 @@ pub fn daemon_set_is_deleted(env: &Env, report: &mut Report, installer: Installe
     check_restored(report, "10-cluster.conflist", &node::network());
     report.check(
         "the plugin directory",
-        "bridge host-local loopback msm portmap",
+        "bridge host-local loopback msm msm-cni msm-iptables portmap",
         Ok(names(&node::bin_dir())),
     );
     check_plugins(env, report, PLUGINS_WITHOUT);
