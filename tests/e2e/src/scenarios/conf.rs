@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{Camera, IMAGE, check_plugins, check_restored, names, rtsp_of};
+use super::{Camera, IMAGE, check_nothing_remains, check_plugins, check_restored, names};
 use crate::Env;
 use crate::installer::Installer;
 use crate::node::{self, wait_for};
@@ -61,21 +61,7 @@ pub fn single_plugin_network(env: &Env, report: &mut Report) {
     report.check("the configuration directory", CONF, Ok(names(&net_dir)));
     check_restored(report, CONF, &node::single_plugin_network());
     check_plugins(env, report, PLUGINS_WITHOUT);
-    report.check(
-        "a new labelled pod: application to an RTSP server",
-        "server@554 from the pod",
-        rtsp_of(env, PodRequest::new("camera", Some("true"))),
-    );
-    report.check(
-        "removing the installer's pod",
-        "removed",
-        installer.remove(),
-    );
-    report.check(
-        "addresses, after all pods were removed",
-        "0 addresses in use",
-        Ok(node::addresses_in_use()),
-    );
+    check_nothing_remains(env, report, installer);
 }
 
 /// Returns the name of the file that a list was converted from.

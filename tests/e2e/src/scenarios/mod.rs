@@ -14,8 +14,8 @@ use std::path::Path;
 use msm_cni_e2e::traffic;
 
 use crate::Env;
-use crate::installer::mount_token;
-use crate::node::{FAR, net_dir};
+use crate::installer::{Installer, mount_token};
+use crate::node::{FAR, addresses_in_use, net_dir};
 use crate::pod::{APP, Pod, PodRequest, STUB, guest};
 use crate::report::Report;
 
@@ -100,6 +100,26 @@ fn names(directory: &Path) -> String {
         .collect();
     names.sort();
     names.join(" ")
+}
+
+/// Checks that new pods are not redirected after an uninstallation, and that removed pods and the
+/// removed installer occupy no address.
+fn check_nothing_remains(env: &Env, report: &mut Report, installer: Installer) {
+    report.check(
+        "a new labelled pod: application to an RTSP server",
+        "server@554 from the pod",
+        rtsp_of(env, PodRequest::new("camera", Some("true"))),
+    );
+    report.check(
+        "removing the installer's pod",
+        "removed",
+        installer.remove(),
+    );
+    report.check(
+        "addresses, after all pods were removed",
+        "0 addresses in use",
+        Ok(addresses_in_use()),
+    );
 }
 
 /// Checks the plugins that the runtime has loaded.

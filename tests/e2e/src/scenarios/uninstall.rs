@@ -1,10 +1,9 @@
 //! The `DaemonSet` is deleted: the files that remain on the node, and pods afterwards.
 
-use super::{Camera, PLUGINS_WITHOUT, check_plugins, check_restored, names, rtsp_of};
+use super::{Camera, PLUGINS_WITHOUT, check_nothing_remains, check_plugins, check_restored, names};
 use crate::Env;
 use crate::installer::Installer;
 use crate::node;
-use crate::pod::PodRequest;
 use crate::report::Report;
 
 /// Stops the installer and the camera.
@@ -38,21 +37,7 @@ pub fn daemon_set_is_deleted(env: &Env, report: &mut Report, installer: Installe
         "removed",
         camera.pod.remove(),
     );
-    report.check(
-        "a new labelled pod: application to an RTSP server",
-        "server@554 from the pod",
-        rtsp_of(env, PodRequest::new("camera", Some("true"))),
-    );
-    report.check(
-        "removing the installer's pod",
-        "removed",
-        installer.remove(),
-    );
-    report.check(
-        "addresses, after all pods were removed",
-        "0 addresses in use",
-        Ok(node::addresses_in_use()),
-    );
+    check_nothing_remains(env, report, installer);
     report.check(
         "port mappings, after all pods were removed",
         "0 rules of port mappings",
