@@ -122,7 +122,7 @@ impl Reconciler {
         let kubeconfig = self.settings.kubeconfig();
         let mut paths = install.plan.steps.iter().map(|step| step.action.path());
         if paths.all(|path| path != kubeconfig) {
-            self.observer.kubeconfig_is_current(&observed);
+            self.observer.record_current_kubeconfig(&observed);
         }
         self.throttle.update(&install.plan.steps, now);
         self.apply(install, now)

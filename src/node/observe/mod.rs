@@ -95,7 +95,7 @@ impl Observer {
     }
 
     /// Records that the kubeconfig holds the observed credentials.
-    pub fn kubeconfig_is_current(&mut self, observed: &Observed) {
+    pub fn record_current_kubeconfig(&mut self, observed: &Observed) {
         if observed.is_renewed
             && let (Ok(token), Ok(ca_bundle)) = (&observed.token, &observed.ca_bundle)
         {
