@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::iter::successors;
 
-/// Extensions that libcni, containerd and CRI-O load.
-const NETWORK_CONFIGURATION_EXTENSIONS: [&str; 3] = [".conf", ".conflist", ".json"];
 /// In characters, of a value that a message quotes.
 const EXCERPT_LIMIT: usize = 64;
 
@@ -15,13 +13,6 @@ pub fn is_identifier(text: &str) -> bool {
         .first()
         .is_some_and(u8::is_ascii_alphanumeric)
         && text.bytes().all(ordinary)
-}
-
-/// Whether a container runtime loads files of this name as network configurations.
-pub fn is_network_configuration(file_name: &str) -> bool {
-    NETWORK_CONFIGURATION_EXTENSIONS
-        .iter()
-        .any(|extension| file_name.ends_with(extension))
 }
 
 /// At most 64 characters of `text`, for error messages.

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::netdir::conflist::is_network_configuration;
 use super::step::{Cause, Step};
 use crate::event::backoff::Backoff;
-use crate::text::is_network_configuration;
 
 /// Repairs of one file, in quick succession, before they are delayed.
 const BURST: u32 = 5;

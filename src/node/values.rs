@@ -4,9 +4,9 @@
 use std::net::Ipv6Addr;
 use std::path::Path;
 
+use super::netdir::conflist::is_network_configuration;
 use crate::kube::{InvalidServer, Server};
 use crate::names::{CNI_APPLET, IPTABLES_APPLET};
-use crate::text::is_network_configuration;
 
 /// Where the plugin's configuration is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

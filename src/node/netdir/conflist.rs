@@ -18,6 +18,9 @@ const RECORD: &str = CNI_APPLET;
 /// The record's member that names the converted file.
 const FROM: &str = "from";
 
+/// Extensions that libcni, containerd and CRI-O load.
+const NETWORK_CONFIGURATION_EXTENSIONS: [&str; 3] = [".conf", ".conflist", ".json"];
+
 /// A configuration that a runtime would load.
 #[derive(Debug)]
 pub enum NetworkConfig<'a> {
@@ -63,6 +66,13 @@ impl<'a> NetworkConfig<'a> {
             Self::Single(single) => single.plugin_type == CNI_APPLET,
         }
     }
+}
+
+/// Whether a container runtime loads files of this name as network configurations.
+pub fn is_network_configuration(file_name: &str) -> bool {
+    NETWORK_CONFIGURATION_EXTENSIONS
+        .iter()
+        .any(|extension| file_name.ends_with(extension))
 }
 
 /// Whether a runtime parses a file of this name as a list.

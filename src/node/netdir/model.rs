@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::conflist::{List, NetworkConfig, Single};
+use super::conflist::{List, NetworkConfig, Single, is_network_configuration};
 use super::template::Secrecy;
 use crate::names::ORIGINAL_SUFFIX;
 use crate::node::observe::{FileSnapshot, NetFile, Observed, Unreadable};
 use crate::node::settings::Settings;
 use crate::node::step::{Action, Cause};
-use crate::text::{error_chain, is_network_configuration};
+use crate::text::error_chain;
 
 /// The permissions of all users but the owner.
 const OTHERS_PERMISSIONS: u32 = 0o077;

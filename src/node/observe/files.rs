@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::fs::{Owner, is_in_use, read_file};
 use crate::names::{ORIGINAL_SUFFIX, TEMPORARY_PREFIX};
-use crate::text::is_network_configuration;
+use crate::node::netdir::conflist::is_network_configuration;
 
 pub const PERMISSIONS: u32 = 0o7777;
 /// In bytes; more than etcd stores in one object, which such a file may be a copy of.

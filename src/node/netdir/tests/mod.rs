@@ -6,6 +6,7 @@ use std::path::Path;
 
 use msm_testkit::runtime::{Network, Runtime};
 
+use super::conflist::is_network_configuration;
 use super::model::{backup_name, list_name};
 use crate::fs::Owner;
 use crate::names::ORIGINAL_SUFFIX;
@@ -17,7 +18,6 @@ use crate::node::plan::{self, RemovalPlan};
 use crate::node::settings::Settings;
 use crate::node::step::{Action, Cause, Plan};
 use crate::process::Vars;
-use crate::text::is_network_configuration;
 
 mod cases;
 mod properties;
