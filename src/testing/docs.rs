@@ -14,6 +14,9 @@ use crate::redirect::parameters::PARAMETERS;
 
 const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
 
+/// First cells of the tables' header rows.
+const HEADERS: [&str; 5] = ["key", "flag", "variable", "label", "placeholder"];
+
 /// The cells of the table rows below the heading `heading`, up to the next heading of the same
 /// level or a higher one, without quotes.
 fn rows(heading: &str) -> Vec<Vec<String>> {
@@ -27,9 +30,7 @@ fn rows(heading: &str) -> Vec<Vec<String>> {
         .map(|line| line.trim_matches('|').split('|').map(unquoted).collect())
         .collect();
     assert!(!rows.is_empty(), "docs/configuration.md has no {heading}");
-    rows.retain(|row: &Vec<String>| {
-        !["key", "flag", "variable", "label", "placeholder"].contains(&row[0].as_str())
-    });
+    rows.retain(|row| !HEADERS.contains(&row[0].as_str()));
     rows
 }
 
